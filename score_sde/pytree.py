@@ -1,0 +1,52 @@
+"""Frozen dataclasses that are JAX pytrees, so that an object's numbers are traced and its structure is static."""
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+T = TypeVar("T", bound=type)
+
+
+def static(**kwargs: Any) -> Any:
+    """Marks a dataclass field as part of the compiled program: another value compiles again."""
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
+def pytree(cls: T) -> T:
+    """Makes `cls` a frozen dataclass whose fields are pytree children, except those declared by `static`.
+
+    Rebuilding inside `jit`, `vmap` or `grad` skips `__init__`, so `__post_init__` checks what a user passed, once, and
+    never sees a tracer. (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.)
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    fields = dataclasses.fields(cls)
+    children = tuple(f.name for f in fields if not f.metadata.get("static"))
+    aux = tuple(f.name for f in fields if f.metadata.get("static"))
+
+    def flatten_with_keys(obj):
+        keyed = tuple((jax.tree_util.GetAttrKey(name), getattr(obj, name)) for name in children)
+        return keyed, tuple(getattr(obj, name) for name in aux)
+
+    def flatten(obj):
+        return tuple(getattr(obj, name) for name in children), tuple(getattr(obj, name) for name in aux)
+
+    def unflatten(aux_values, values):
+        obj = object.__new__(cls)
+        for name, value in zip(children + aux, (*values, *aux_values), strict=True):
+            object.__setattr__(obj, name, value)
+        return obj
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+def as_pytree(function: Any) -> Any:
+    """Returns a callable that can be an argument of a compiled program.
+
+    A pytree (an object of ours, `jax.tree_util.Partial`) is returned as it is and its arrays are traced; any other
+    callable becomes static, compared by identity, with the arrays it closes over as constants.
+    """
+    is_leaf = jax.tree_util.all_leaves([function])
+    return jax.tree_util.Partial(function) if is_leaf else function

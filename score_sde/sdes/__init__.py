@@ -1,0 +1,24 @@
+"""SDEs: how data turns into noise."""
+
+from score_sde.sdes.base import SDE, Gaussian
+from score_sde.sdes.cosine import Cosine
+from score_sde.sdes.edm import EDM
+from score_sde.sdes.flow import Flow
+from score_sde.sdes.log_snr import DiscreteVP, LogSNR
+from score_sde.sdes.sub_vp import SubVP
+from score_sde.sdes.ve import VE
+from score_sde.sdes.vp import VP
+
+SDES = {
+    "vp": VP,
+    "sub_vp": SubVP,
+    "ve": VE,
+    "edm": EDM,
+    "cosine": Cosine,
+    "flow": Flow,
+    "log_snr": LogSNR,
+    "ddpm": DiscreteVP.ddpm,
+    "iddpm": DiscreteVP.iddpm,
+}
+
+__all__ = ["EDM", "SDE", "SDES", "VE", "VP", "Cosine", "DiscreteVP", "Flow", "Gaussian", "LogSNR", "SubVP"]

@@ -1,0 +1,130 @@
+"""The SDE, given by two functions of time, and all that follows from them.
+
+Symbols: x_t = α(t) x0 + σ(t) ε with ε ~ N(0, I) and t in (0, t_max] (0 is data, t_max is noise);
+λ(t) = log SNR = 2 log(α/σ), strictly decreasing; dx = f(t) x dt + g(t) dw with f = d log α/dt, g² = −σ² dλ/dt.
+"""
+
+import abc
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from score_sde.broadcast import expand_like
+
+Time = Float[Array, "*b"] | float
+
+
+def require(condition: bool, message: str, sde: "SDE | None" = None) -> None:
+    """Raises ValueError with `message`, and with the object that was being built, unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{message}, got {sde}." if sde is not None else f"{message}.")
+
+
+class Gaussian(NamedTuple):
+    """The kernel x ↦ N(scale · x, std² I)."""
+
+    scale: Float[Array, "*b"]
+    std: Float[Array, "*b"]
+
+
+class SDE(abc.ABC):
+    """dx = f(t) x dt + g(t) dw, so that x_t = α(t) x0 + σ(t) ε.
+
+    A member is a `@pytree` dataclass with `log_alpha` and `sigma`; it overrides a derived method only for accuracy.
+    The time of the prior is `t_max`, a class constant or a field.
+
+    Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv 2107.00630, App. B.
+    """
+
+    t_max: float = 1.0
+
+    @abc.abstractmethod
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        """log α(t), with α(0) = 1."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        """σ(t), accurate in float32 as t → 0 (use `expm1` where 1 − e^x would cancel)."""
+
+    def alpha(self, t: Time) -> Float[Array, "*b"]:
+        """α(t) = exp(log α(t))."""
+        return jnp.exp(self.log_alpha(t))
+
+    def log_snr(self, t: Time) -> Float[Array, "*b"]:
+        """λ(t) = 2 (log α(t) − log σ(t))."""
+        return 2 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
+
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
+        """t with λ(t) = `log_snr`, by bisection of log t; values outside of λ((0, t_max]) go to the nearest end.
+
+        Error: one unit in the last place of t, times the conditioning of λ. A member with a closed form overrides it.
+        """
+        log_snr = jnp.asarray(log_snr)
+        high = jnp.full_like(log_snr, jnp.log(self.t_max))
+        low = high + jnp.log(jnp.asarray(1e-30, log_snr.dtype))
+        steps = 34 if log_snr.dtype == jnp.float32 else 62  # halvings of a width of 69 to one unit in the last place
+
+        def halve(_, ends):
+            low, high = ends
+            middle = 0.5 * (low + high)
+            too_early = self.log_snr(jnp.exp(middle)) > log_snr
+            return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
+
+        low, high = jax.lax.fori_loop(0, steps, halve, (low, high))
+        return jnp.minimum(jnp.exp(0.5 * (low + high)), self.t_max)
+
+    def alpha_and_derivative(self, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+        """(α(t), dα/dt)."""
+        t = jnp.asarray(t)
+        return jax.jvp(self.alpha, (t,), (jnp.ones_like(t),))
+
+    def sigma_and_derivative(self, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+        """(σ(t), dσ/dt)."""
+        t = jnp.asarray(t)
+        return jax.jvp(self.sigma, (t,), (jnp.ones_like(t),))
+
+    def drift(self, t: Time) -> Float[Array, "*b"]:
+        """f(t) = d log α/dt, the rate in the drift f(t) x."""
+        t = jnp.asarray(t)
+        return jax.jvp(self.log_alpha, (t,), (jnp.ones_like(t),))[1]
+
+    def diffusion(self, t: Time) -> Float[Array, "*b"]:
+        """g(t) = σ √(−dλ/dt) = √(2 σ (dσ/dt − f σ))."""
+        sigma, sigma_rate = self.sigma_and_derivative(t)
+        return jnp.sqrt(2 * sigma * (sigma_rate - self.drift(t) * sigma))
+
+    def marginal(self, t: Time) -> Gaussian:
+        """p(x_t | x0) = N(α(t) x0, σ(t)² I)."""
+        return Gaussian(self.alpha(t), self.sigma(t))
+
+    def transition(self, s: Time, t: Time) -> Gaussian:
+        """p(x_t | x_s) = N(α_t/α_s x_s, σ_t² − (α_t/α_s)² σ_s²) for s < t.
+
+        The variance is computed as −σ_t² expm1(λ_t − λ_s), which does not cancel. s = 0 gives the marginal where σ(0) = 0.
+        """
+        scale = jnp.exp(self.log_alpha(t) - self.log_alpha(s))
+        std = self.sigma(t) * jnp.sqrt(-jnp.expm1(self.log_snr(t) - self.log_snr(s)))
+        return Gaussian(scale, std)
+
+    def prior_std(self) -> Float[Array, ""]:
+        """Standard deviation of the prior N(0, std² I) that stands for p(x at t_max): σ(t_max)."""
+        return self.sigma(jnp.asarray(self.t_max, jnp.result_type(float)))
+
+    def sample_prior(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """x ~ N(0, prior_std² I)."""
+        return self.prior_std() * jax.random.normal(key, shape)
+
+    def prior_log_prob(self, x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
+        """log N(x; 0, prior_std² I), in nats per example."""
+        std = self.prior_std()
+        flat = x.reshape(x.shape[0], -1) / std
+        return -0.5 * jnp.sum(flat**2, axis=1) - flat.shape[1] * (jnp.log(std) + 0.5 * jnp.log(2 * jnp.pi))
+
+    def perturb(
+        self, key: Key[Array, ""], x0: Float[Array, "b *shape"], t: Time
+    ) -> tuple[Float[Array, "b *shape"], Float[Array, "b *shape"]]:
+        """(x_t, ε) with x_t = α(t) x0 + σ(t) ε and ε ~ N(0, I)."""
+        eps = jax.random.normal(key, x0.shape, x0.dtype)
+        return expand_like(self.alpha(t), x0) * x0 + expand_like(self.sigma(t), x0) * eps, eps

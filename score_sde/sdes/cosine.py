@@ -1,0 +1,39 @@
+"""The cosine schedule in continuous time."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE, Time, require
+
+
+@pytree
+class Cosine(SDE):
+    """α = cos(a_t)/cos(a_0), σ² = 1 − α², with a_t = (π/2)(t + offset)/(1 + offset), t in (0, 1].
+
+    offset = 0 is α = cos(πt/2), σ = sin(πt/2); iDDPM's discrete schedule uses offset = 0.008. At t = 1 the signal is
+    gone: f and g are infinite there, while the probability flow and transitions stay finite.
+
+    Raises: ValueError unless offset >= 0.
+    Source: Nichol & Dhariwal, arXiv 2102.09672, Eq. 17, without the clipping of β.
+    """
+
+    offset: float = 0.0
+
+    def __post_init__(self):
+        require(self.offset >= 0, "Cosine needs offset >= 0", self)
+
+    def alpha(self, t: Time) -> Float[Array, "*b"]:
+        """cos(a_t)/cos(a_0), near t = 1 as the sine of the complement, which is exactly 0 at t = 1."""
+        t, quarter = jnp.asarray(t), 0.5 * jnp.pi / (1 + self.offset)
+        cosine = jnp.where(t < 0.5, jnp.cos(quarter * (t + self.offset)), jnp.sin(quarter * (1 - t)))
+        return cosine / jnp.cos(quarter * self.offset)
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.log(self.alpha(t))
+
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        """√(sin(a_t − a_0) sin(a_t + a_0))/cos(a_0), equal to √(1 − α²) without its cancellation."""
+        t, quarter = jnp.asarray(t), 0.5 * jnp.pi / (1 + self.offset)
+        product = jnp.sin(quarter * t) * jnp.sin(quarter * (t + 2 * self.offset))
+        return jnp.sqrt(product) / jnp.cos(quarter * self.offset)

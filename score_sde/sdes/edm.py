@@ -1,0 +1,35 @@
+"""The variance-exploding SDE whose time is its noise level."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE, Time, require
+
+
+@pytree
+class EDM(SDE):
+    """α = 1, σ = t, t in (0, sigma_max].
+
+    Raises: ValueError unless sigma_max > 0.
+    Source: Karras et al., arXiv 2206.00364, Table 1, last column.
+    """
+
+    sigma_max: float = 80.0
+
+    def __post_init__(self):
+        require(self.sigma_max > 0, "EDM needs sigma_max > 0", self)
+
+    @property
+    def t_max(self) -> float:
+        return self.sigma_max
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.zeros_like(jnp.asarray(t))
+
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.asarray(t)
+
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
+        """t = exp(−λ/2)."""
+        return jnp.exp(-0.5 * jnp.asarray(log_snr))

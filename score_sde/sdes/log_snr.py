@@ -1,0 +1,101 @@
+"""Variance-preserving SDEs given by their log-SNR, as a function or as a table."""
+
+from collections.abc import Callable
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from score_sde.pytree import as_pytree, pytree
+from score_sde.sdes.base import SDE, Time, require
+
+
+@pytree
+class LogSNR(SDE):
+    """α² = sigmoid(λ(t)), σ² = sigmoid(−λ(t)), for a strictly decreasing function λ on (0, 1].
+
+    `function` maps t to λ elementwise and is differentiable; a learned schedule passes
+    `jax.tree_util.Partial(apply, params)`, so that its parameters are traced.
+
+    Raises: ValueError unless λ(1) < λ(1/2) < λ(1e-4).
+    Source: Kingma et al., arXiv 2107.00630, Sec. 3.2.
+    """
+
+    function: Callable[[Float[Array, "*b"]], Float[Array, "*b"]]
+
+    def __post_init__(self):
+        object.__setattr__(self, "function", as_pytree(self.function))
+        start, middle, end = (float(self.function(jnp.asarray(t))) for t in (1e-4, 0.5, 1.0))
+        decreasing = end < middle < start
+        require(decreasing, f"LogSNR needs a decreasing function; at t = 1e-4, 0.5, 1 it is {start}, {middle}, {end}")
+
+    def log_snr(self, t: Time) -> Float[Array, "*b"]:
+        """λ(t), as given: through log α and log σ it would lose digits at both ends."""
+        return self.function(jnp.asarray(t))
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        return 0.5 * jax.nn.log_sigmoid(self.log_snr(t))
+
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.log_snr(t)))
+
+
+@pytree
+class DiscreteVP(SDE):
+    """log α(t) linear between the knots (0, 0) and (i/N, log α_i), i = 1 … N; σ² = 1 − α².
+
+    Level i of a discrete-time model with N levels (i = 1 … N in the papers) is t = i/N.
+
+    Args: log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing. The logarithm is what is kept, because a float32 ᾱ
+        near 1 has lost the digits of 1 − ᾱ; the constructors below take it in float64.
+    Raises: ValueError for any other table.
+    Source: Ho et al., arXiv 2006.11239, Sec. 2; interpolation as in Lu et al., arXiv 2206.00927, App. D.4, with a
+    knot at t = 0 (theirs extrapolates, to α > 1).
+    """
+
+    log_alphas: Float[Array, " n"] | Float[np.ndarray, " n"]
+
+    def __post_init__(self):
+        table = np.asarray(self.log_alphas)
+        valid = table.ndim == 1 and table.size > 0 and np.all(np.diff(table, prepend=0.0) < 0)
+        valid = valid and np.all(np.isfinite(table))
+        require(bool(valid), "DiscreteVP needs alphas_cumprod to decrease strictly from below 1 to above 0")
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Float[np.ndarray, " n"]) -> Self:
+        """The table of ᾱ_1 > … > ᾱ_N, in (0, 1)."""
+        return cls(0.5 * np.log(np.asarray(alphas_cumprod, np.float64)))
+
+    @classmethod
+    def from_betas(cls, betas: Float[np.ndarray, " n"]) -> Self:
+        """ᾱ_i = ∏_{j<=i} (1 − β_j)."""
+        return cls(0.5 * np.cumsum(np.log1p(-np.asarray(betas, np.float64))))
+
+    @classmethod
+    def ddpm(cls, num_levels: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> Self:
+        """β_i from `beta_first` to `beta_last` in equal steps. Source: arXiv 2006.11239, Sec. 4."""
+        return cls.from_betas(np.linspace(beta_first, beta_last, num_levels))
+
+    @classmethod
+    def iddpm(cls, num_levels: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Self:
+        """β_i = min(1 − ᾱ_i/ᾱ_{i−1}, max_beta) of the cosine schedule. Source: arXiv 2102.09672, Eq. 17."""
+        angle = 0.5 * np.pi * (np.linspace(0, 1, num_levels + 1) + offset) / (1 + offset)
+        return cls.from_betas(np.minimum(1 - (np.cos(angle[1:]) / np.cos(angle[:-1])) ** 2, max_beta))
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        t = jnp.asarray(t)
+        table = jnp.asarray(self.log_alphas, t.dtype)
+        knots = jnp.concatenate([jnp.zeros(1, t.dtype), table])
+        position = t * len(table)
+        left = jnp.clip(jnp.floor(position), 0, len(table) - 1)
+        index = left.astype(jnp.int32)
+        return knots[index] + (knots[index + 1] - knots[index]) * (position - left)
+
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
+
+    def prior_std(self) -> Float[Array, ""]:
+        """1, as in the papers."""
+        return jnp.ones(())
