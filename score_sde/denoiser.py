@@ -16,6 +16,13 @@ from score_sde.sdes.base import SDE, Time
 Condition = Mapping[str, Array]
 Params = Mapping[str, Any]
 
+NOT_CONDITIONS = ("x", "index", "mask")  # all other arrays of a batch condition the network
+
+
+def condition_of(batch: Mapping[str, Array]) -> Condition:
+    """The conditioning arrays of a batch: all but the data, its index and its mask."""
+    return {name: value for name, value in batch.items() if name not in NOT_CONDITIONS}
+
 
 class Uncertainty(nn.Module):
     """u(c_noise), the learned log-variance of the loss at a noise level: a linear map of cosines, 0 at the start.

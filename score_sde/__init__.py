@@ -1,0 +1,53 @@
+"""Score-based diffusion models in JAX: an SDE turns data into noise, a denoiser undoes it one noise level at a time.
+
+The names below are imported when first used, so that `import score_sde` itself loads neither JAX nor anything heavy.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+PUBLIC = {
+    "score_sde.sdes": ("SDE", "VP", "SubVP", "VE", "EDM", "Cosine", "Flow", "DiscreteVP", "LogSNRVP"),
+    "score_sde.parameterizations": (
+        "EDMPreconditioning",
+        "Epsilon",
+        "Estimate",
+        "FlowVelocity",
+        "Score",
+        "Velocity",
+        "X0",
+    ),
+    "score_sde.denoiser": ("Denoiser",),
+    "score_sde.solvers": (
+        "DDIM",
+        "EDMHeun",
+        "Ancestral",
+        "AnnealedLangevin",
+        "Euler",
+        "EulerMaruyama",
+        "Heun",
+        "Langevin",
+        "PredictorCorrector",
+        "ProbabilityFlow",
+        "ReverseDiffusion",
+        "Samples",
+        "sample",
+    ),
+    "score_sde.likelihood": ("bits_per_dim", "log_prob"),
+}
+_MODULE_OF = {name: module for module, names in PUBLIC.items() for name in names}
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"score_sde has no attribute {name!r}; its public names are {', '.join(_MODULE_OF)}.")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

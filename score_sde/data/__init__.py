@@ -1,0 +1,37 @@
+"""Sources of examples, and batches of them that are a pure function of (seed, step). SOURCES: config name -> class."""
+
+from score_sde.data.arrays import ArraySource
+from score_sde.data.base import DataSpec, Source
+from score_sde.data.batches import EvalBatches, TrainBatches
+from score_sde.data.densities import DENSITIES, Density
+from score_sde.data.density import DensitySource
+from score_sde.data.digits import DigitsSource
+from score_sde.data.folder import FolderSource
+from score_sde.data.subset import HoldOut, Subset, hold_out
+from score_sde.data.tfds import TFDSSource
+
+SOURCES: dict[str, type[Source]] = {
+    "tfds": TFDSSource,
+    "folder": FolderSource,
+    "array": ArraySource,
+    "digits": DigitsSource,
+    "density": DensitySource,
+}
+
+__all__ = [
+    "DENSITIES",
+    "SOURCES",
+    "ArraySource",
+    "DataSpec",
+    "Density",
+    "DensitySource",
+    "DigitsSource",
+    "EvalBatches",
+    "FolderSource",
+    "HoldOut",
+    "Source",
+    "Subset",
+    "TFDSSource",
+    "TrainBatches",
+    "hold_out",
+]

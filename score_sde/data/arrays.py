@@ -1,0 +1,202 @@
+"""An array file: .npy, or .npz with several arrays."""
+
+import contextlib
+import os
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+
+from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels
+
+
+class ArraySource(Source):
+    """Example i is row i of an array [n, *shape]: images [n, h, w, c], signals [n, length, c], points [n, d].
+
+    Unsigned 8-bit arrays are quantized data of 256 levels, boolean ones of 2; other integers need `levels`. Floating
+    arrays are continuous data. Files are mapped into memory, not read, where they are stored plainly (.npy, and .npz by
+    `np.savez`); compressed .npz are read at once.
+
+    Args:
+        path: the .npy or .npz file.
+        key: name of the data in an .npz file.
+        label_key: name of integer labels [n]; None: no labels.
+        conditions: names of further arrays [n, ...] that ride along.
+        levels: number of quantization levels of an integer array; None: 256 for uint8, 2 for bool.
+        value_range: (low, high) of a floating array, mapped to [−1, 1]; None takes the values as they are.
+        channels: size that the last axis must have; None accepts any.
+        num_classes: number of classes; None: the largest label + 1.
+
+    A name is a member of the .npz file; beside an .npy file it is the file `name.npy` in the same folder.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if an array is missing, or has the wrong type, length, shape or range.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        key: str = "x",
+        label_key: str | None = None,
+        conditions: Sequence[str] = (),
+        levels: int | None = None,
+        value_range: tuple[float, float] | None = None,
+        channels: int | None = None,
+        num_classes: int | None = None,
+    ):
+        self._path = pathlib.Path(path).expanduser()
+        names = [key, *([] if label_key is None else [label_key]), *conditions]
+        arrays = _open_arrays(self._path, names)
+        self._x = arrays[key]
+        self._value_range = value_range
+        self._levels = _check_data(self._path, self._x, levels, value_range, channels)
+        self._riders = {}
+        if label_key is not None:
+            self._riders["label"] = as_labels(np.asarray(arrays[label_key]), label_key)
+            num_classes = _check_classes(self._riders["label"], num_classes)
+        for name in conditions:
+            self._riders[name] = arrays[name]
+        for name in names[1:]:
+            _check_rows(name, arrays[name], len(self._x))
+        self.spec = DataSpec(
+            shape=self._x.shape[1:],
+            levels=self._levels,
+            num_classes=num_classes,
+            conditions={name: values.shape[1:] for name, values in self._riders.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Copies the rows at `indices`."""
+        x = np.asarray(self._x[indices])
+        x = self._checked_values(x, indices) if self._levels is None else self._checked_levels(x, indices)
+        return {"x": x, **{name: as_condition(np.asarray(v[indices]), name) for name, v in self._riders.items()}}
+
+    def _checked_levels(
+        self, k: Integer[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
+    ) -> Integer[np.ndarray, "b ..."]:
+        if k.dtype != np.uint8 or self._levels < 256:
+            bad = ((k < 0) | (k >= self._levels)).reshape(len(k), -1).any(axis=1)
+            if bad.any():
+                row = indices[bad.argmax()]
+                raise ValueError(
+                    f"ArraySource needs levels 0 to {self._levels - 1}, got {k[bad].min()} to {k[bad].max()} in row "
+                    f"{row} of {self._path}; set levels to the number of levels."
+                )
+        return k.astype(np.uint8 if self._levels <= 256 else np.uint16, copy=False)
+
+    def _checked_values(
+        self, x: Float[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
+    ) -> Float[np.ndarray, "b ..."]:
+        low, high = (-np.inf, np.inf) if self._value_range is None else self._value_range
+        bad = ~(np.isfinite(x) & (x >= low) & (x <= high)).reshape(len(x), -1).all(axis=1)
+        if bad.any():
+            where = "finite values" if self._value_range is None else f"values in value_range={self._value_range}"
+            raise ValueError(f"ArraySource needs {where}, got others in row {indices[bad.argmax()]} of {self._path}.")
+        x = x.astype(np.float32)
+        return x if self._value_range is None else (x - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
+
+
+def _check_data(
+    path: pathlib.Path,
+    x: Shaped[np.ndarray, "*any"],
+    levels: int | None,
+    value_range: tuple[float, float] | None,
+    channels: int | None,
+) -> int | None:
+    """Checks the data array and returns its number of levels."""
+    if x.ndim < 2 or not len(x):
+        raise ValueError(f"ArraySource needs an array [n, ...] with n >= 1 and another axis, got {x.shape} in {path}.")
+    if channels is not None and x.shape[-1] != channels:
+        raise ValueError(
+            f"ArraySource needs {channels} channels on the last axis, got shape {x.shape} in {path}; "
+            "move the channel axis to the end (np.moveaxis(x, 1, -1)), or set channels."
+        )
+    if x.dtype.kind == "f":
+        if levels is not None or (value_range is not None and not value_range[0] < value_range[1]):
+            raise ValueError(f"A floating array needs levels=None and low < high, got {levels=}, {value_range=}.")
+        return None
+    levels = {"uint8": 256, "bool": 2}.get(x.dtype.name) if levels is None else levels
+    if levels is None or x.dtype.kind not in "iub":
+        raise ValueError(
+            f"ArraySource needs uint8, bool or floating data, or integers with levels set, got {x.dtype} in {path}."
+        )
+    if value_range is not None:
+        raise ValueError(f"Quantized data map to [-1, 1] by their levels, got {value_range=}; leave it out.")
+    return levels
+
+
+def _check_classes(labels: Integer[np.ndarray, " n"], num_classes: int | None) -> int:
+    largest = int(labels.max())
+    if num_classes is not None and largest >= num_classes:
+        raise ValueError(f"num_classes={num_classes} needs labels below it, got {largest}.")
+    return largest + 1 if num_classes is None else num_classes
+
+
+def _check_rows(name: str, values: Shaped[np.ndarray, "*any"], length: int) -> None:
+    if not values.ndim or len(values) != length:
+        raise ValueError(f"Array {name!r} needs one row for each of {length} examples, got shape {values.shape}.")
+    as_condition(values[:1], name)
+
+
+@contextlib.contextmanager
+def _readable(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as plain arrays ({error}); write it again with np.savez.") from error
+
+
+def _open_arrays(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(f"ArraySource needs an .npy or .npz file, got {path}.")
+    if path.suffix == ".npz":
+        return _open_npz(path, names)
+    files = {name: path.with_name(f"{name}.npy") for name in names[1:]} | {names[0]: path}
+    missing = [str(file) for file in files.values() if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"ArraySource needs {', '.join(missing)}, which does not exist.")
+    arrays = {}
+    for name, file in files.items():
+        with _readable(file):
+            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return arrays
+
+
+def _open_npz(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"ArraySource needs {path}, which does not exist.")
+    with _readable(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        absent = [name for name in names if name not in members]
+        if absent:
+            raise ValueError(f"{path} has no array {', '.join(absent)}; it holds {', '.join(members)}: set the keys.")
+        with _readable(path):
+            return {name: _open_member(path, archive, members[name]) for name in names}
+
+
+def _open_member(path: pathlib.Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shaped[np.ndarray, "*any"]:
+    """Maps a stored member into memory (`np.load` would read it), and reads a compressed one."""
+    with archive.open(member) as file:
+        if member.compress_type != zipfile.ZIP_STORED:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read_header(file)
+        header_size = file.tell()
+    if dtype.hasobject:
+        raise ValueError(f"array {member.filename} holds Python objects")
+    with open(path, "rb") as raw:
+        raw.seek(member.header_offset + 26)  # the local header: 30 bytes, then a name and an extra field
+        name_size, extra_size = np.frombuffer(raw.read(4), "<u2").tolist()
+    offset = member.header_offset + 30 + name_size + extra_size + header_size
+    return np.memmap(path, dtype, "r", offset, shape, order="F" if fortran_order else "C")

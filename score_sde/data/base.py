@@ -1,0 +1,114 @@
+"""What every source of examples offers: a length, a description of one example, and random access by index.
+
+Symbols: n examples in the source, b of them in a batch, k a quantization level in {0, …, levels − 1}.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Integer, Shaped
+
+Examples = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """The shape of one example x and, where x is quantized, the levels that x = 2k/(levels − 1) − 1 takes in [−1, 1].
+
+    Attributes:
+        shape: of x without the batch axis: (h, w, c) for images, (length, c) for signals, (d,) for points.
+        levels: number of quantization levels (256 for 8-bit images); None for continuous data.
+        num_classes: labels are 0, …, num_classes − 1; None without labels.
+        conditions: name -> shape per example of every array that rides along, "label" included.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None = None
+    num_classes: int | None = None
+    conditions: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"DataSpec needs a shape of positive sizes, got {self.shape}.")
+        if self.levels is not None and not 2 <= self.levels <= 65536:
+            raise ValueError(f"DataSpec needs 2 <= levels <= 65536, or None for continuous data, got {self.levels}.")
+
+    @property
+    def dimension(self) -> int:
+        """Numbers in one example; nats per example / (dimension · ln 2) are bits/dim."""
+        return math.prod(self.shape)
+
+    @property
+    def bin_width(self) -> float | None:
+        """2/(levels − 1), the distance between neighbouring levels of x; None for continuous data."""
+        return None if self.levels is None else 2 / (self.levels - 1)
+
+    def scale(self, raw: Shaped[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+        """x = 2k/(levels − 1) − 1 in float32, exactly ±1 at the ends; continuous data are only cast."""
+        x = raw.astype(np.float32)
+        if self.levels is not None:
+            x *= np.float32(2)
+            x /= np.float32(self.levels - 1)
+            x -= np.float32(1)
+        return x
+
+    def quantize(self, x: Float[np.ndarray, "*any"]) -> Integer[np.ndarray, "*any"]:
+        """k = round((x + 1)(levels − 1)/2), clipped to the levels: the inverse of `scale`, for writing images.
+
+        Rounds: truncation, which several published samplers use, darkens every image by half a level.
+        """
+        if self.levels is None:
+            raise ValueError("quantize needs quantized data, got a continuous source (levels=None).")
+        k = np.rint((np.asarray(x, np.float64) + 1) * ((self.levels - 1) / 2))
+        return np.clip(k, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+
+class Source(abc.ABC):
+    """n examples with random access. A new data set is a subclass with these three members.
+
+    `gather` must not depend on what was asked before, and several threads may call it at once.
+    """
+
+    spec: DataSpec
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """n, the number of examples."""
+
+    @abc.abstractmethod
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Returns the examples at `indices`, stacked.
+
+        "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set and float32 values
+        otherwise; "label" is int32 [b]; every other name in spec.conditions is float32 [b, ...] or int32 [b, ...].
+        """
+
+    def __getitem__(self, index: int) -> Examples:
+        """Returns one example, without a batch axis."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{type(self).__name__} needs 0 <= index < {len(self)}, got {index}.")
+        return {name: values[0] for name, values in self.gather(np.array([index])).items()}
+
+
+def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:
+    """Casts an array that rides along to what a network takes: float32, or int32 for integers and booleans."""
+    if values.dtype.kind == "f":
+        return values.astype(np.float32)
+    if values.dtype.kind in "iub":
+        return values.astype(np.int32)
+    raise ValueError(f"Condition {name!r} needs numbers, got dtype {values.dtype}; encode it as numbers first.")
+
+
+def as_labels(values: Shaped[np.ndarray, "*any"], name: str) -> Integer[np.ndarray, " b"]:
+    """Checks that labels are one class number per example, and casts them to int32."""
+    if values.dtype.kind not in "iu" or values.ndim != 1:
+        raise ValueError(
+            f"Labels {name!r} need one integer per example, got {values.dtype} of shape {values.shape}; "
+            "one-hot or real-valued labels go under conditions."
+        )
+    if values.size and values.min() < 0:
+        raise ValueError(f"Labels {name!r} need class numbers >= 0, got {values.min()}; this split may be unlabelled.")
+    return values.astype(np.int32)

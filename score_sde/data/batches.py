@@ -1,0 +1,209 @@
+"""Training batches as a pure function of (seed, step), and evaluation batches that hold every example exactly once.
+
+The examples of a run form one endless stream: position p holds example π_e(p mod n), where π_e is the random order of
+epoch e = ⌊p/n⌋. Batch `step` is positions step·B, …, step·B + B − 1, so every example comes once per epoch, batches
+straddle epochs, and the data position that a checkpoint must hold is the step. All randomness of a row (flip, crop,
+dequantization) is a hash of (seed, p): nothing depends on the batches before or on the number of processes.
+
+This is vectorised numpy over a random-access source rather than grain's MapDataset, which can state the same order: on
+in-memory CIFAR-10 images grain gives 22,000 images/s and this several times that, it has no iterator state to save, and
+its threads are two dozen lines (prefetch.py).
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt64
+
+from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.hashing import fold, permutation, seed_key, uniforms, uniforms_f32
+from score_sde.data.prefetch import prefetch
+
+_AUGMENT, _DEQUANTIZE = 0, 1  # which stream of random numbers of a position
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainBatches:
+    """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "label" int32 [b], other conditions}.
+
+    Attributes:
+        source: where the examples come from.
+        batch_size: B, over all processes; a process holds b = B/process_count rows.
+        seed: of the order, the augmentation and the dequantization noise.
+        random_flip: mirrors each image left to right (axis −2) with probability 1/2.
+        crop: (height, width), or one size per spatial axis: takes a window at a uniformly random place.
+        dequantize: adds (u − 1/2)·bin_width with u uniform in [0, 1) to each number of a quantized x.
+        process_index: which slice of the batch this process holds.
+        process_count: number of processes; the global batch does not depend on it.
+
+    Raises: ValueError for an empty source, a batch that does not divide, or an augmentation that the shape forbids.
+    """
+
+    source: Source
+    batch_size: int
+    seed: int
+    random_flip: bool = False
+    crop: tuple[int, ...] | None = None
+    dequantize: bool = False
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self):
+        _check_sizes("TrainBatches", self.source, self.batch_size, self.process_index, self.process_count)
+        _check_crop(self.source.spec, self.crop)
+        seed_key(self.seed)
+        if self.random_flip and len(self.source.spec.shape) < 2:
+            raise ValueError(f"random_flip needs images, got shape {self.source.spec.shape}; set random_flip=False.")
+        if self.dequantize and self.source.spec.levels is None:
+            raise ValueError("dequantize needs a quantized source, got continuous data; set dequantize=False.")
+
+    @property
+    def spec(self) -> DataSpec:
+        """The source's spec, with the shape after cropping."""
+        return _cropped_spec(self.source.spec, self.crop)
+
+    def __getitem__(self, step: int) -> Examples:
+        """Returns this process's rows of batch `step`."""
+        if step < 0:
+            raise IndexError(f"TrainBatches needs step >= 0, got {step}.")
+        positions = step * self.batch_size + _rows(self.batch_size, self.process_index, self.process_count)
+        index = self._example_at(positions)
+        batch = self.source.gather(index)
+        keys = fold(seed_key(self.seed), positions)
+        x = self.spec.scale(self._augment(batch["x"], fold(keys, _AUGMENT)))
+        if self.dequantize:
+            noise = uniforms_f32(fold(keys, _DEQUANTIZE), self.spec.dimension).reshape(x.shape)
+            x += (noise - np.float32(0.5)) * np.float32(self.spec.bin_width)
+        return {**batch, "x": x, "index": index.astype(np.int32)}
+
+    def iterate(
+        self, start_step: int = 0, stop_step: int | None = None, *, depth: int = 2, num_threads: int = 1
+    ) -> Iterator[Examples]:
+        """Yields batches start_step, start_step + 1, … (for ever if stop_step is None), made ahead by threads.
+
+        Args:
+            start_step: the step to resume at.
+            stop_step: one above the last step.
+            depth: how many batches may wait; 0 makes each in the caller's thread.
+            num_threads: more than one pays where images are decoded as they are read.
+        """
+        return prefetch(self.__getitem__, start_step, stop_step, depth=depth, num_threads=num_threads)
+
+    def _example_at(self, positions: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+        """π_e(p mod n) with e = ⌊p/n⌋."""
+        epochs, offsets = np.divmod(positions, len(self.source))
+        index = np.empty_like(positions)
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            rows = epochs == epoch
+            index[rows] = permutation(len(self.source), self.seed, epoch)[offsets[rows]]
+        return index
+
+    def _augment(self, x: Shaped[np.ndarray, "b ..."], keys: UInt64[np.ndarray, " b"]) -> Shaped[np.ndarray, "b ..."]:
+        """Draws one number for the flip and one for each axis of the crop."""
+        u = uniforms(keys, 1 + x.ndim)
+        if self.crop is not None:
+            room = np.subtract(x.shape[1:-1], self.crop) + 1
+            x = _windows(x, np.floor(u[:, 1 : 1 + len(room)] * room).astype(np.int64), self.crop)
+        if self.random_flip:
+            x = x.copy()
+            flipped = u[:, 0] < 0.5
+            x[flipped] = np.flip(x[flipped], axis=-2)
+        return x
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalBatches:
+    """batches[i] holds examples i·B, …, i·B + B − 1 in the source's order, with "mask" False on padding.
+
+    All batches have B rows on all processes together, and all processes have the same number of batches. Padding rows
+    repeat the last example, index included, so that they are valid input and writing by index is harmless; anything
+    that is summed must be multiplied by the mask.
+
+    Attributes:
+        source: where the examples come from.
+        batch_size: B, over all processes.
+        crop: takes the central window (rounded towards the top left).
+        process_index: which slice of each batch this process holds.
+        process_count: number of processes.
+    """
+
+    source: Source
+    batch_size: int
+    crop: tuple[int, ...] | None = None
+    process_index: int = 0
+    process_count: int = 1
+
+    def __post_init__(self):
+        _check_sizes("EvalBatches", self.source, self.batch_size, self.process_index, self.process_count)
+        _check_crop(self.source.spec, self.crop)
+
+    @property
+    def spec(self) -> DataSpec:
+        """The source's spec, with the shape after cropping."""
+        return _cropped_spec(self.source.spec, self.crop)
+
+    def __len__(self) -> int:
+        """⌈n/B⌉."""
+        return math.ceil(len(self.source) / self.batch_size)
+
+    def __getitem__(self, number: int) -> Examples:
+        """Returns this process's rows of one batch."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"EvalBatches needs 0 <= number < {len(self)}, got {number}.")
+        positions = number * self.batch_size + _rows(self.batch_size, self.process_index, self.process_count)
+        index = np.minimum(positions, len(self.source) - 1)
+        batch = self.source.gather(index)
+        x = batch["x"]
+        if self.crop is not None:
+            centre = np.subtract(x.shape[1:-1], self.crop) // 2
+            x = _windows(x, np.broadcast_to(centre, (len(x), len(centre))), self.crop)
+        mask = positions < len(self.source)
+        return {**batch, "x": self.spec.scale(x), "index": index.astype(np.int32), "mask": mask}
+
+    def __iter__(self) -> Iterator[Examples]:
+        """Yields all batches, made ahead by a thread."""
+        return self.iterate()
+
+    def iterate(self, *, depth: int = 2, num_threads: int = 1) -> Iterator[Examples]:
+        """Yields all batches, up to `depth` of them made ahead by `num_threads` threads."""
+        return prefetch(self.__getitem__, 0, len(self), depth=depth, num_threads=num_threads)
+
+
+def _rows(batch_size: int, process_index: int, process_count: int) -> Int64[np.ndarray, " b"]:
+    """The contiguous rows of the global batch that belong to one process."""
+    size = batch_size // process_count
+    return np.arange(process_index * size, (process_index + 1) * size, dtype=np.int64)
+
+
+def _windows(
+    x: Shaped[np.ndarray, "b ..."], offsets: Int64[np.ndarray, "b axes"], sizes: tuple[int, ...]
+) -> Shaped[np.ndarray, "b ..."]:
+    """x[i, o : o + size, …] for the offsets o of each row i."""
+    windows = [tuple(slice(o, o + s) for o, s in zip(corner, sizes, strict=True)) for corner in offsets.tolist()]
+    return np.stack([row[window] for row, window in zip(x, windows, strict=True)])
+
+
+def _cropped_spec(spec: DataSpec, crop: tuple[int, ...] | None) -> DataSpec:
+    return spec if crop is None else dataclasses.replace(spec, shape=(*crop, spec.shape[-1]))
+
+
+def _check_crop(spec: DataSpec, crop: tuple[int, ...] | None) -> None:
+    if crop is None:
+        return
+    spatial = spec.shape[:-1]
+    fits = len(crop) == len(spatial) and all(1 <= c <= s for c, s in zip(crop, spatial, strict=True))
+    if not spatial or not fits:
+        raise ValueError(f"crop needs one size from 1 to {spatial} for each spatial axis of {spec.shape}, got {crop}.")
+
+
+def _check_sizes(name: str, source: Source, batch_size: int, process_index: int, process_count: int) -> None:
+    if len(source) < 1:
+        raise ValueError(f"{name} needs a source with examples, got an empty one.")
+    if batch_size < 1:
+        raise ValueError(f"{name} needs batch_size >= 1, got {batch_size}.")
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"{name} needs 0 <= process_index < process_count, got {process_index=}, {process_count=}.")
+    if batch_size % process_count:
+        raise ValueError(f"{name} needs a batch_size that process_count divides, got {batch_size=}, {process_count=}.")

@@ -1,0 +1,54 @@
+"""Keeps decoded examples in memory, so that each is decoded once."""
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Integer
+
+from score_sde.data.base import Examples
+
+
+class ExampleCache:
+    """read(i), remembered: an example is decoded when first asked for, and copied from memory afterwards.
+
+    The arrays are allocated as untouched pages, so memory grows with what has been read. Two threads may decode the
+    same example; they then write the same bytes.
+
+    Args:
+        read: indices -> stacked examples, the same whenever it is called.
+        length: number of examples.
+        max_bytes: if all examples together need more, nothing is kept and `read` is called every time.
+    """
+
+    def __init__(self, read: Callable[[Integer[np.ndarray, " b"]], Examples], length: int, max_bytes: int):
+        self._read = read
+        self._length = length
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._kept: Examples | None = None
+        self._have = np.zeros(length, bool)
+
+    def __call__(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Returns the examples at `indices`, stacked."""
+        if self._max_bytes <= 0:
+            return self._read(indices)
+        missing = np.unique(indices[~self._have[indices]])
+        if missing.size:
+            fresh = self._read(missing)
+            kept = self._allocated_like(fresh)
+            if kept is None:
+                return self._read(indices)
+            for name, values in fresh.items():
+                kept[name][missing] = values
+            self._have[missing] = True  # last: another thread may read what is marked
+        return {name: values[indices] for name, values in self._kept.items()}
+
+    def _allocated_like(self, fresh: Examples) -> Examples | None:
+        with self._lock:
+            if self._kept is None and self._max_bytes > 0:
+                if self._length * sum(values[0].nbytes for values in fresh.values()) > self._max_bytes:
+                    self._max_bytes = 0
+                else:
+                    self._kept = {k: np.zeros((self._length, *v.shape[1:]), v.dtype) for k, v in fresh.items()}
+            return self._kept

@@ -1,0 +1,83 @@
+"""Encoded image files (PNG, JPEG, WebP, …) -> uint8 arrays [h, w, c], read by Pillow."""
+
+import os
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+_CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+_MODES = {channels: mode for mode, channels in _CHANNELS.items()}
+
+
+def decode_image(
+    file: str | os.PathLike | IO[bytes],
+    name: str,
+    *,
+    channels: int | None = None,
+    convert: bool = False,
+    image_size: tuple[int, int] | None = None,
+) -> UInt8[np.ndarray, "h w c"]:
+    """Returns the pixels 0…255 of one image, upright, cropped to the aspect of `image_size` and resized to it.
+
+    Palettes are replaced by their colours and 1-bit images by 0 and 255. Resizing takes the largest central window of
+    the right aspect and Pillow's Lanczos filter, which averages over the source pixels when it shrinks; the pixels are
+    untouched when the size already fits.
+
+    Args:
+        file: path or open file.
+        name: what to call the image in errors.
+        channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA); None takes what the file holds.
+        convert: converts an image of another channel count instead of refusing it.
+        image_size: (height, width), or None to keep the file's own.
+
+    Raises:
+        ValueError: if the file cannot be decoded, or holds another number of channels.
+    """
+    import PIL.Image
+    import PIL.ImageOps
+
+    if channels is not None and channels not in _MODES:
+        raise ValueError(f"Images have 1, 2, 3 or 4 channels, got {channels=}.")
+    try:
+        with PIL.Image.open(file) as opened:
+            image = PIL.ImageOps.exif_transpose(opened)
+            image.load()
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, … for a broken file
+        raise ValueError(f"Image {name} cannot be read ({error}); repair or remove it.") from error
+    image = _with_channels(_without_palette(image), name, channels, convert)
+    if image_size is not None:
+        image = _fit(image, *image_size)
+    pixels = np.array(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def _without_palette(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.convert("L") if image.mode == "1" else image
+
+
+def _with_channels(image: "PIL.Image.Image", name: str, channels: int | None, convert: bool) -> "PIL.Image.Image":
+    have = _CHANNELS.get(image.mode)
+    if have is not None and channels in (None, have):
+        return image
+    if convert and image.mode[0] not in "IF":  # 16-bit and float pixels would be clipped at 255, not scaled
+        return image.convert(_MODES[channels or 3])
+    wanted = "1, 2, 3 or 4 channels of 8 bits" if channels is None else f"{channels} channels of 8 bits"
+    held = f"mode {image.mode}" if have is None else f"{have}"
+    raise ValueError(f"Image {name} needs {wanted}, got {held}; set channels, or convert=True to convert 8-bit images.")
+
+
+def _fit(image: "PIL.Image.Image", height: int, width: int) -> "PIL.Image.Image":
+    import PIL.Image
+
+    if (image.height, image.width) == (height, width):
+        return image
+    scale = min(image.height / height, image.width / width)
+    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+    window = (left, top, left + width * scale, top + height * scale)
+    return image.resize((width, height), PIL.Image.Resampling.LANCZOS, box=window)

@@ -1,0 +1,54 @@
+"""Points drawn from a density that is known exactly."""
+
+import numpy as np
+from jaxtyping import Integer
+
+from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.densities import DENSITIES, Density
+from score_sde.data.hashing import fold, seed_key
+
+
+class DensitySource(Source):
+    """Example i is a point of a 2-D density, computed from (seed, i) when asked for.
+
+    The points do not depend on `num_examples`; two seeds give independent sets, so held-out data are another seed.
+
+    Args:
+        name: of the density: one of DENSITIES.
+        num_examples: length of an epoch.
+        seed: of the points.
+        labels: whether the component (moon, ring, square, mode) that a point came from rides along as "label".
+        **parameters: fields of the density, such as std=0.05.
+
+    Attributes:
+        density: the density, with its exact `log_prob`.
+
+    Raises:
+        ValueError: for an unknown name, or num_examples < 1.
+    """
+
+    def __init__(
+        self, name: str, *, num_examples: int = 100_000, seed: int = 0, labels: bool = False, **parameters: object
+    ):
+        if name not in DENSITIES:
+            raise ValueError(f"DensitySource needs a name of {', '.join(DENSITIES)}, got {name!r}.")
+        if num_examples < 1:
+            raise ValueError(f"DensitySource needs num_examples >= 1, got {num_examples}.")
+        self.density: Density = DENSITIES[name](**parameters)
+        self._num_examples = num_examples
+        self._key = seed_key(seed)
+        self._labels = labels
+        self.spec = DataSpec(
+            shape=(self.density.dimension,),
+            num_classes=len(self.density.weights) if labels else None,
+            conditions={"label": ()} if labels else {},
+        )
+
+    def __len__(self) -> int:
+        return self._num_examples
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Draws the points of the given numbers."""
+        points, component = self.density.draw(fold(self._key, indices))
+        batch = {"x": points.astype(np.float32)}
+        return {**batch, "label": component.astype(np.int32)} if self._labels else batch

@@ -1,0 +1,122 @@
+"""A folder of image files."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from jaxtyping import Integer, Shaped, UInt8
+
+from score_sde.data.base import DataSpec, Examples, Source, as_condition
+from score_sde.data.cache import ExampleCache
+from score_sde.data.decoding import decode_image
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class FolderSource(Source):
+    """Example i is the i-th image file below `path`, in the order of the relative paths ("/" between their parts).
+
+    Only the first image is opened at construction: a file that cannot be read, or does not fit the others, is an error
+    that names it when it is reached. Files are decoded when asked for (about 15,000 CIFAR-sized PNG/s on one core) and
+    kept in memory if the whole folder fits into `cache_bytes`.
+
+    Args:
+        path: the folder; hidden files and files without an image extension are passed over.
+        image_size: (height, width), or one number for a square: crops to the aspect and resizes; None needs files of
+            one size.
+        channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA); None takes the first file's.
+        convert: converts images of other channel counts instead of refusing them.
+        labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered by name.
+        conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the images.
+        cache_bytes: how much memory decoded images may take; 0 decodes every time.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no image in it.
+        ValueError: if an image cannot be used, or labels or conditions do not fit the images.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        image_size: int | tuple[int, int] | None = None,
+        channels: int | None = None,
+        convert: bool = False,
+        labels: bool = False,
+        conditions: Mapping[str, str] | None = None,
+        cache_bytes: int = 2**30,
+    ):
+        self._folder = pathlib.Path(path).expanduser()
+        self.files = _image_files(self._folder)
+        self._options = {"channels": channels, "convert": convert, "image_size": _as_size(image_size)}
+        shape = self._decode(0).shape
+        self._options["channels"] = shape[-1]
+        self.class_names, numbers = _subfolder_labels(self._folder, self.files) if labels else ((), None)
+        self._riders = {} if numbers is None else {"label": numbers}
+        for name, file in dict(conditions or {}).items():
+            self._riders[name] = self._load_rows(name, file)
+        self.spec = DataSpec(
+            shape=shape,
+            levels=256,
+            num_classes=len(self.class_names) if labels else None,
+            conditions={name: values.shape[1:] for name, values in self._riders.items()},
+        )
+        self._images = ExampleCache(self._read, len(self.files), cache_bytes)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Decodes the files at `indices`, or copies them from memory."""
+        return {**self._images(indices), **{name: values[indices] for name, values in self._riders.items()}}
+
+    def _read(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        return {"x": np.stack([self._decode_checked(i) for i in indices.tolist()])}
+
+    def _decode_checked(self, i: int) -> UInt8[np.ndarray, "h w c"]:
+        image = self._decode(i)
+        if image.shape != self.spec.shape:
+            raise ValueError(
+                f"FolderSource needs images of one size, got {image.shape} in {self.files[i]} and {self.spec.shape} in "
+                f"{self.files[0]}; set image_size=(height, width) to crop and resize."
+            )
+        return image
+
+    def _decode(self, i: int) -> UInt8[np.ndarray, "h w c"]:
+        return decode_image(self._folder / self.files[i], str(self._folder / self.files[i]), **self._options)
+
+    def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:
+        values = np.load(self._folder / file, allow_pickle=False)
+        if not values.ndim or len(values) != len(self.files):
+            raise ValueError(
+                f"Condition {name!r} needs one row for each of {len(self.files)} images, got shape {values.shape}."
+            )
+        return as_condition(values, name)
+
+
+def _image_files(folder: pathlib.Path) -> list[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"FolderSource needs a folder of images, got {folder}, which is not a folder.")
+    found = [file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS]
+    files = sorted(file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts))
+    if not files:
+        raise FileNotFoundError(f"FolderSource needs images ({', '.join(EXTENSIONS)}) below {folder}, got none.")
+    return files
+
+
+def _subfolder_labels(folder: pathlib.Path, files: Iterable[str]) -> tuple[tuple[str, ...], Integer[np.ndarray, " n"]]:
+    stray = [file for file in files if "/" not in file]
+    if stray:
+        raise ValueError(f"labels=True needs every image in a subfolder of {folder}, got {stray[0]}; move it into one.")
+    parents = [file.split("/")[0] for file in files]
+    names = tuple(sorted(set(parents)))
+    number = {name: i for i, name in enumerate(names)}
+    return names, np.array([number[parent] for parent in parents], np.int32)
+
+
+def _as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    pair = (size, size) if isinstance(size, int) else size
+    if pair is not None and min(pair) < 1:
+        raise ValueError(f"image_size needs positive sizes, got {size}.")
+    return pair

@@ -1,0 +1,61 @@
+"""A part of a source, and the division of a source into two parts."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Integer
+
+from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.hashing import permutation
+
+
+class Subset(Source):
+    """Example i is example indices[i] of `source`.
+
+    Raises:
+        IndexError: if an index lies outside the source.
+    """
+
+    def __init__(self, source: Source, indices: Integer[np.ndarray, " m"]):
+        if indices.size and not 0 <= indices.min() <= indices.max() < len(source):
+            raise IndexError(f"Subset needs 0 <= index < {len(source)}, got {indices.min()} to {indices.max()}.")
+        self._source = source
+        self._indices = indices
+
+    @property
+    def spec(self) -> DataSpec:
+        """The spec of the whole source."""
+        return self._source.spec
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """Gathers source[indices[i]]."""
+        return self._source.gather(self._indices[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class HoldOut:
+    """A source in two parts without a common example.
+
+    Attributes:
+        train: the examples to train on.
+        test: the examples held out.
+    """
+
+    train: Source
+    test: Source
+
+
+def hold_out(source: Source, fraction: float, seed: int = 0) -> HoldOut:
+    """Holds out ⌈fraction · n⌉ examples, drawn at random by (seed, n) alone; each part keeps the source's order.
+
+    Raises:
+        ValueError: if one of the parts would be empty.
+    """
+    count = int(np.ceil(fraction * len(source)))
+    if not 0 < count < len(source):
+        raise ValueError(f"hold_out needs a fraction that leaves both parts examples, got {fraction} of {len(source)}.")
+    order = permutation(len(source), seed, 0)
+    return HoldOut(train=Subset(source, np.sort(order[count:])), test=Subset(source, np.sort(order[:count])))

@@ -1,0 +1,202 @@
+"""The composition root: a ConfigDict becomes objects. The only place that reads a whole config."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from score_sde import parallel
+from score_sde.adaptive import Adaptive
+from score_sde.building import build
+from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, TrainBatches
+from score_sde.denoiser import Condition, Denoiser, Uncertainty
+from score_sde.likelihood import DIVERGENCES, LogProb
+from score_sde.networks import NETWORKS
+from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
+from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
+from score_sde.sdes import SDE, SDES
+from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
+from score_sde.training.optimizers import build_optimizer
+from score_sde.training.state import TrainState, create_state
+
+SECTIONS = (
+    "data",
+    "sde",
+    "parameterization",
+    "network",
+    "objective",
+    "optimizer",
+    "ema",
+    "training",
+    "sampling",
+    "likelihood",
+)
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json_best_effort())
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Every object that a config names, each built once, when it is first asked for.
+
+    Raises: ValueError for an unknown section, name or field, or a value that a component refuses.
+    """
+
+    config: ConfigDict
+
+    def __post_init__(self):
+        missing = [name for name in SECTIONS if name not in self.config]
+        unknown = [name for name in self.config if name not in (*SECTIONS, "seed")]
+        if missing or unknown:
+            raise ValueError(f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}.")
+
+    @functools.cached_property
+    def sde(self) -> SDE:
+        return build("sde", SDES, self.config.sde)
+
+    @functools.cached_property
+    def parameterization(self) -> Parameterization:
+        section = self.config.parameterization
+        return build("parameterization", PARAMETERIZATIONS, section, noise_label=NOISE_LABELS)
+
+    @functools.cached_property
+    def denoiser(self) -> Denoiser:
+        learned = self.config.objective.get("learned_uncertainty", False)
+        network = build("network", NETWORKS, _tuples(self.config.network))
+        return Denoiser(self.sde, self.parameterization, network, Uncertainty() if learned else None)
+
+    @functools.cached_property
+    def objective(self) -> Objective:
+        nested = {"weighting": WEIGHTINGS, "time_sampler": TIME_SAMPLERS}
+        return build("objective", OBJECTIVES, self.config.objective, self.sde, **nested)
+
+    @functools.cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        return build_optimizer(**self.config.optimizer)
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        mesh = parallel.make_mesh(self.config.training.get("num_devices"))
+        parallel.check_batch_size(self.config.training.batch_size, mesh)
+        return mesh
+
+    @functools.cached_property
+    def train_source(self) -> Source:
+        return build("data.train", SOURCES, _tuples(self.config.data.train))
+
+    @functools.cached_property
+    def eval_source(self) -> Source:
+        return build("data.eval", SOURCES, _tuples(self.config.data.eval))
+
+    @functools.cached_property
+    def spec(self) -> DataSpec:
+        """Of one example, after cropping: what the network sees and samples are made of."""
+        return self.train_batches.spec
+
+    @functools.cached_property
+    def train_batches(self) -> TrainBatches:
+        return TrainBatches(
+            source=self.train_source,
+            batch_size=self.config.training.batch_size,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            **_tuples(self.config.data.get("augment", {})),
+        )
+
+    def eval_batches(self, batch_size: int) -> EvalBatches:
+        """Every held-out example once, in batches of all processes together."""
+        crop = _tuples(self.config.data.get("augment", {})).get("crop")
+        return EvalBatches(
+            source=self.eval_source,
+            batch_size=batch_size,
+            crop=crop,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    @functools.cached_property
+    def solver(self) -> Solver:
+        section = self.config.sampling.solver
+        return build("sampling.solver", SOLVERS, section, predictor=SOLVERS, corrector=SOLVERS, solver=SOLVERS)
+
+    @functools.cached_property
+    def grid(self) -> Grid:
+        return build("sampling.grid", GRIDS, self.config.sampling.grid)
+
+    @functools.cached_property
+    def log_prob(self) -> LogProb:
+        section = self.config.likelihood
+        divergence = build("likelihood.divergence", DIVERGENCES, section.divergence)
+        return LogProb(adaptive=Adaptive(rtol=section.rtol, atol=section.atol), t_min=section.t_min, divergence=divergence)
+
+    def run_key(self, purpose: str) -> jax.Array:
+        """The key of one use of the seed: "init", "train", "sample", "likelihood" or "evaluate"."""
+        purposes = ("init", "train", "sample", "likelihood", "evaluate")
+        return jax.random.fold_in(jax.random.key(self.config.seed), purposes.index(purpose))
+
+    def init_state(self) -> TrainState:
+        """The state at step 0, replicated over the mesh."""
+        batch = {name: jnp.asarray(value[:1]) for name, value in self.train_batches[0].items()}
+        create = jax.jit(self._create_state, out_shardings=parallel.replicated(self.mesh))
+        return create(self.run_key("init"), batch)
+
+    def state_shapes(self) -> TrainState:
+        """Shapes, types and shardings of the state, without computing it."""
+        batch = {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in self.train_batches[0].items()}
+        shapes = jax.eval_shape(self._create_state, self.run_key("init"), batch)
+        sharding = parallel.replicated(self.mesh)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+    def _create_state(self, key, batch) -> TrainState:
+        params = self.denoiser.init(key, batch)
+        return create_state(params, self.optimizer, tuple(self.config.ema.half_lives_kimg))
+
+    def sampling_condition(self, first_index: int, number: int) -> Condition:
+        """The condition of images first_index … first_index + number − 1: classes in turn, or `sampling.label` for all.
+
+        Raises: ValueError for a network whose condition is not a label alone.
+        """
+        spec, label = self.spec, self.config.sampling.get("label")
+        others = [name for name in spec.conditions if name != "label"]
+        if others:
+            raise ValueError(f"Sampling from a config gives labels only; this model also needs {others}: call sample() itself.")
+        if "label" not in spec.conditions:
+            return {}
+        if label is not None and not 0 <= label <= spec.num_classes:
+            raise ValueError(f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}.")
+        indices = np.arange(first_index, first_index + number)
+        labels = indices % spec.num_classes if label is None else np.full(number, label)
+        return {"label": jnp.asarray(labels, jnp.int32)}
+
+    def write_config(self, workdir: pathlib.Path) -> None:
+        """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "config.json").write_text(json.dumps(plain(self.config), indent=2) + "\n")
+
+
+def from_workdir(workdir: str | pathlib.Path) -> Experiment:
+    """The experiment that was trained in `workdir`.
+
+    Raises: FileNotFoundError when nothing was.
+    """
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"No config.json in {path.parent}; train there first, or name the --workdir of a run.")
+    return Experiment(ConfigDict(json.loads(path.read_text())))
+
+
+def _tuples(section: ConfigDict) -> dict[str, Any]:
+    """The fields of a section with lists as tuples, which Flax modules can hash."""
+    return {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in section.items()}

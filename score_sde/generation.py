@@ -1,0 +1,72 @@
+"""Images from a trained denoiser, drawn in batches over the devices of a mesh."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from score_sde import parallel
+from score_sde.denoiser import Condition, Denoiser, Params
+from score_sde.solvers import Grid, Solver, sample
+
+
+class Generated(NamedTuple):
+    """A part of the images, on the host: the index of its first, the images, their conditions and evaluations."""
+
+    first_index: int
+    x: Float[np.ndarray, "b *shape"]
+    condition: dict[str, np.ndarray]
+    nfe: Int[np.ndarray, " b"]
+
+
+class Generator(NamedTuple):
+    """Draws image i from fold_in(key, i): the same image whatever the batch size or the number of devices.
+
+    Fields: `condition(first_index, number)` gives the condition of a batch of images.
+    """
+
+    denoiser: Denoiser
+    solver: Solver
+    grid: Grid
+    shape: tuple[int, ...]
+    mesh: Mesh
+    condition: Callable[[int, int], Condition] = lambda first_index, number: {}
+
+    def batches(
+        self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
+    ) -> Iterator[Generated]:
+        """Yields images first_index … first_index + number − 1 in order, `batch_size` at a time.
+
+        The last batch is drawn whole, so that one program serves all, and cut.
+
+        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices.
+        """
+        if number < 1:
+            raise ValueError(f"Sampling needs a number of images >= 1, got {number}.")
+        parallel.check_batch_size(batch_size, self.mesh)
+        sharding = parallel.batch_sharding(self.mesh)
+        params = parallel.replicate(params, self.mesh)
+        for start in range(first_index, first_index + number, batch_size):
+            condition = jax.device_put(dict(self.condition(start, batch_size)), sharding)
+            denoise = self.denoiser.bind(params, condition)
+            shape = (batch_size, *self.shape)
+            samples = sample(
+                key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=start, sharding=sharding
+            )
+            count = min(batch_size, first_index + number - start)
+            x, nfe, condition = jax.device_get((samples.x, samples.nfe, condition))
+            yield Generated(start, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
+
+    def __call__(
+        self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0
+    ) -> Generated:
+        """All the images at once; `batch_size` None is one batch, rounded up to the number of devices."""
+        if batch_size is None:
+            batch_size = -(-number // self.mesh.size) * self.mesh.size
+        parts = list(self.batches(key, params, number, batch_size, first_index))
+        condition = {name: np.concatenate([p.condition[name] for p in parts]) for name in parts[0].condition}
+        x, nfe = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "nfe"))
+        return Generated(first_index, x, condition, nfe)

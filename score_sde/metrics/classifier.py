@@ -1,0 +1,178 @@
+"""A judge of generated samples: a classifier trained on real examples says whether it recognizes them.
+
+Far from everything it was trained on, the kernel vanishes and all classes become equally likely: noise gets confidence
+about 1/k, where a network or a linear classifier would be sure of something.
+"""
+
+import dataclasses
+from typing import Self
+
+import numpy as np
+from jaxtyping import Array, Float, Float64, Integer
+
+MOST_EXAMPLES = 10_000  # time grows with the cube: 0.3 s for 1,300 examples, 100 s for 10,000
+CHUNK = 2048  # examples classified at once
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelClassifier:
+    """P(class | x) = softmax(T s(x)), with s(x) = Σᵢ k(x, xᵢ) wᵢ the kernel ridge regression of one-hot labels.
+
+    k(x, x') = exp(−|x − x'|² / (2 ℓ²)). Deterministic; made by `fit`.
+
+    Attributes:
+      examples: the training examples xᵢ, flattened.
+      weights: wᵢ, one column a class.
+      length: ℓ.
+      temperature: T, the inverse temperature that makes the leave-one-out probabilities likeliest.
+      leave_one_out_accuracy: share of training examples that the others' votes classify rightly.
+    """
+
+    examples: Float64[np.ndarray, "n d"]
+    weights: Float64[np.ndarray, "n k"]
+    length: float
+    temperature: float
+    leave_one_out_accuracy: float
+
+    @classmethod
+    def fit(
+        cls,
+        examples: Float[np.ndarray | Array, "n *shape"],
+        labels: Integer[np.ndarray | Array, " n"],
+        bandwidth: float = 0.2,
+        ridge: float = 0.01,
+    ) -> Self:
+        """Solves (K + λ I) w = Y − 1/k in closed form, then fits T to the exact leave-one-out scores.
+
+        Args:
+          examples: real examples, such as images in [−1, 1].
+          labels: classes 0…k−1, each present.
+          bandwidth: ℓ² as a part of the median squared distance between examples. On the 8×8 digits anything from 0.1
+            to 0.4 gives 0.97 to 0.99 on held-out digits.
+          ridge: λ.
+
+        Source: leave-one-out residuals wᵢ / (K + λ I)⁻¹ᵢᵢ, Rasmussen and Williams, Gaussian Processes for Machine
+        Learning (2006), Eq. 5.12.
+        """
+        x, labels = flatten(examples), np.asarray(labels)
+        check_training_set(x, labels)
+        squared = squared_distances(x, x)
+        length = float(np.sqrt(bandwidth * np.median(squared[np.triu_indices(len(x), 1)])))
+        one_hot = np.eye(labels.max() + 1)[labels]
+        inverse = np.linalg.inv(np.exp(-squared / (2 * length**2)) + ridge * np.eye(len(x)))
+        target = one_hot - 1 / one_hot.shape[1]
+        weights = inverse @ target
+        left_out = target - weights / np.diag(inverse)[:, None]
+        accuracy = float((left_out.argmax(axis=1) == labels).mean())
+        return cls(x, weights, length, likeliest_temperature(left_out, labels), accuracy)
+
+    def scores(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float64[np.ndarray, "m k"]:
+        """Computes s(x): near 1 − 1/k for a class that is sure, −1/k for one that is excluded, 0 far from all examples.
+
+        Raises: ValueError for examples of another size, or values that are not finite.
+        """
+        x = flatten(x)
+        if x.shape[1] != self.examples.shape[1] or not np.isfinite(x).all():
+            raise ValueError(
+                f"KernelClassifier needs finite examples of {self.examples.shape[1]} numbers each, got {x.shape[1]} "
+                f"numbers and {int((~np.isfinite(x)).any(axis=1).sum())} examples that are not finite."
+            )
+        chunks = [x[i : i + CHUNK] for i in range(0, len(x), CHUNK)]
+        kernels = (np.exp(-squared_distances(chunk, self.examples) / (2 * self.length**2)) for chunk in chunks)
+        return np.concatenate([kernel @ self.weights for kernel in kernels])
+
+    def probabilities(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float64[np.ndarray, "m k"]:
+        """Computes softmax(T s(x))."""
+        return np.exp(log_softmax(self.temperature * self.scores(x)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a classifier thinks of n samples; errors are one standard error.
+
+    Attributes:
+      count: n.
+      confidence: mean probability of the likeliest class, from 1/k (nothing is recognized) to 1.
+      confidence_error: its standard error.
+      class_shares: share of the samples in each class, by the likeliest class.
+      coverage: exp(entropy of class_shares) / k: 1 if all classes are equally frequent, 1/k if only one appears.
+      accuracy: share of samples whose likeliest class is the one asked for; None without labels.
+      accuracy_error: its standard error, from (hits + 1)/(n + 2), so that it is not 0 when all or none are right.
+    """
+
+    count: int
+    confidence: float
+    confidence_error: float
+    class_shares: Float64[np.ndarray, " k"]
+    coverage: float
+    accuracy: float | None = None
+    accuracy_error: float | None = None
+
+
+def judge(
+    classifier: KernelClassifier,
+    samples: Float[np.ndarray | Array, "n *shape"],
+    labels: Integer[np.ndarray | Array, " n"] | None = None,
+) -> Judgement:
+    """Classifies samples; with `labels`, the classes asked for, also says how often the sample shows its class.
+
+    The numbers mean something beside those of held-out real examples and of noise: judge these too.
+    """
+    if len(samples) < 2:
+        raise ValueError(f"judge needs at least 2 samples to tell an error, got {len(samples)}.")
+    probabilities = classifier.probabilities(samples)
+    count, classes = probabilities.shape
+    best, likeliest = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    shares = np.bincount(likeliest, minlength=classes) / count
+    present = shares[shares > 0]
+    judgement = Judgement(
+        count=count,
+        confidence=float(best.mean()),
+        confidence_error=float(best.std(ddof=1) / np.sqrt(count)),
+        class_shares=shares,
+        coverage=float(np.exp(-(present * np.log(present)).sum()) / classes),
+    )
+    if labels is None:
+        return judgement
+    hits = int((likeliest == np.asarray(labels)).sum())
+    shrunk = (hits + 1) / (count + 2)
+    error = float(np.sqrt(shrunk * (1 - shrunk) / count))
+    return dataclasses.replace(judgement, accuracy=hits / count, accuracy_error=error)
+
+
+def check_training_set(x: np.ndarray, labels: np.ndarray) -> None:
+    """Raises ValueError unless there are enough finite examples and every class 0…k−1 is present."""
+    classes = np.unique(labels)
+    if not 2 <= len(x) <= MOST_EXAMPLES or not np.isfinite(x).all():
+        raise ValueError(
+            f"KernelClassifier needs 2 to {MOST_EXAMPLES} finite training examples, got {len(x)} with "
+            f"{int((~np.isfinite(x)).sum())} values that are not finite; pass a subset."
+        )
+    if len(classes) < 2 or not np.array_equal(classes, np.arange(len(classes))):
+        raise ValueError(
+            f"KernelClassifier needs labels 0…k−1 with every class present, got {classes.tolist()}; renumber them."
+        )
+
+
+def likeliest_temperature(scores: Float64[np.ndarray, "n k"], labels: np.ndarray) -> float:
+    """Returns the T among 200 from 0.1 to 1000 that maximizes Σ log softmax(T s)ᵢ at the labels."""
+    candidates = np.geomspace(0.1, 1000, 200)
+    rows = np.arange(len(labels))
+    likelihoods = [log_softmax(candidate * scores)[rows, labels].sum() for candidate in candidates]
+    return float(candidates[int(np.argmax(likelihoods))])
+
+
+def log_softmax(scores: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
+    """Computes s − log Σ exp s along the classes."""
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def squared_distances(x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
+    """Computes |xᵢ − yⱼ|², at least 0."""
+    return np.maximum((x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * x @ y.T, 0.0)
+
+
+def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n d"]:
+    """Returns the examples as rows in float64."""
+    return np.asarray(x).astype(np.float64).reshape(len(x), -1)

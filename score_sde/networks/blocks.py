@@ -1,0 +1,45 @@
+"""The residual block of the U-Net."""
+
+import math
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from score_sde.networks.layers import GroupNorm, conv, dense
+from score_sde.networks.resample import Taps, downsample, upsample
+
+RESAMPLE = {"none": lambda x, taps: x, "down": downsample, "up": upsample}
+
+
+class ResidualBlock(nn.Module):
+    """y = (S r(x) + W₁ ⋆ dropout(a(W₀ ⋆ r(a(x)) + A emb))) / √2, a = swish ∘ group norm, r = resampling or nothing.
+
+    BigGAN's order: both branches are resampled, the main one between its activation and its first convolution. S is a
+    1×1 convolution where the shape changes and the identity elsewhere. W₁ starts near zero. Without `skip_rescale` the
+    sum is not divided by √2. `emb` is the embedding of `embeddings.Embedding`, which has been through its swish.
+
+    Source: Brock et al., arXiv 1809.11096; score_sde, arXiv 2011.13456, App. H.
+    """
+
+    features: int
+    resample: str = "none"
+    taps: Taps = (1, 1)
+    dropout: float = 0.0
+    skip_rescale: bool = True
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b *space c"], emb: Float[Array, "b e"], train: bool = False
+    ) -> Float[Array, "b *new_space features"]:
+        rank, resample = x.ndim - 2, RESAMPLE[self.resample]
+        h = GroupNorm(nn.swish, dtype=self.dtype, name="norm_0")(x)
+        h = conv(self.features, rank, self.dtype, "conv_0")(resample(h, self.taps))
+        shift = dense(self.features, self.dtype, "embedding")(emb)
+        h = h + shift.reshape(shift.shape[:1] + (1,) * rank + shift.shape[1:])
+        h = GroupNorm(nn.swish, dtype=self.dtype, name="norm_1")(h)
+        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = conv(self.features, rank, self.dtype, "conv_1", scale=0.0)(h)
+        if self.resample != "none" or x.shape[-1] != self.features:
+            x = dense(self.features, self.dtype, "skip")(resample(x, self.taps))
+        return (x + h) / math.sqrt(2) if self.skip_rescale else x + h

@@ -1,0 +1,46 @@
+"""Checks of the fields that networks share, made when a network is constructed."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from score_sde.networks.embeddings import NOISE_EMBEDDINGS
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Conditional(Protocol):
+    """The fields that every network here has."""
+
+    noise_embedding: str
+    fourier_scale: float
+    num_classes: int
+    embedding_dim: int
+    dropout: float
+    dtype: str
+
+
+def check_shared(network: Conditional) -> None:
+    """Raises ValueError where a field that every network has is out of its range."""
+    check_choice(network, "noise_embedding", NOISE_EMBEDDINGS)
+    check_choice(network, "dtype", DTYPES)
+    check_at_least(network, 0, "num_classes", "embedding_dim")
+    if not 0 <= network.dropout < 1:
+        raise ValueError(f"{type(network).__name__} needs 0 <= dropout < 1, got {network.dropout}.")
+    if not network.fourier_scale > 0:
+        raise ValueError(f"{type(network).__name__} needs fourier_scale > 0, got {network.fourier_scale}.")
+
+
+def check_choice(network: Any, name: str, allowed: Sequence[str]) -> None:
+    """Raises ValueError unless the field `name` is one of `allowed`."""
+    value = getattr(network, name)
+    if value not in allowed:
+        raise ValueError(f"{type(network).__name__} needs {name} to be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def check_at_least(network: Any, minimum: int, *names: str) -> None:
+    """Raises ValueError unless each named field, or each of its entries, is a whole number not below `minimum`."""
+    for name in names:
+        value = getattr(network, name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(entry, int) and entry >= minimum for entry in entries):
+            raise ValueError(f"{type(network).__name__} needs {name} >= {minimum} in whole numbers, got {value}.")

@@ -1,0 +1,83 @@
+"""The layers that every network here is made of: dense maps and convolutions that start as in DDPM, and group norm.
+
+All of them keep float32 parameters and compute in the `dtype` they are given; none of them knows how many spatial axes
+there are, so that images [b, h, w, c] and signals [b, l, c] take the same path.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+NEAR_ZERO = 1e-10  # the 2021 code reads a scale of 0 as this, so that no layer is exactly dead at the start
+
+
+def fan_avg_uniform(scale: float = 1.0) -> Callable[..., Array]:
+    """Draws weights from U(−a, a) with a² = 6 scale / (fan_in + fan_out); a scale of 0 is read as 1e-10.
+
+    Source: DDPM, arXiv 2006.11239, and score_sde, arXiv 2011.13456 (both in the code only).
+    """
+    return nn.initializers.variance_scaling(scale or NEAR_ZERO, "fan_avg", "uniform")
+
+
+def dense(features: int, dtype: str, name: str, *, scale: float = 1.0, use_bias: bool = True) -> nn.Dense:
+    """y = x W + b over the last axis. A 1×1 convolution is this too: a matrix product is its fastest form."""
+    return nn.Dense(features, use_bias, dtype=dtype, kernel_init=fan_avg_uniform(scale), name=name)
+
+
+def conv(features: int, rank: int, dtype: str, name: str, *, scale: float = 1.0, stride: int = 1) -> nn.Conv:
+    """y = W ⋆ x + b with a kernel 3 wide along each of `rank` spatial axes, and zeros beyond the border.
+
+    With a stride above 1 nothing is added at the border: the resampling filter before it has padded already.
+    """
+    padding = "SAME" if stride == 1 else "VALID"
+    init = fan_avg_uniform(scale)
+    return nn.Conv(features, (3,) * rank, stride, padding, dtype=dtype, kernel_init=init, name=name)
+
+
+def num_groups(channels: int) -> int:
+    """The largest divisor of `channels` that is at most 32 and leaves 4 channels or more a group (1 if none does).
+
+    Where min(32, channels / 4) divides the channels this is the published rule; elsewhere that rule has no answer.
+    """
+    limit = max(1, min(32, channels // 4))
+    return max(groups for groups in range(1, limit + 1) if channels % groups == 0)
+
+
+class GroupNorm(nn.Module):
+    """y = activation((x − mean) / √(var + 1e-6) · scale + bias), mean and var over space and the channels of a group.
+
+    Sums run over space per channel first and over the channels of a group after, and the normalization is one multiply
+    and add per element: no reshape of the large array, and one pass over it for both moments, in float32.
+
+    Source: arXiv 1803.08494; epsilon and groups as in score_sde, arXiv 2011.13456.
+    """
+
+    activation: Callable[[Array], Array] | None = None
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
+        batch, channels = x.shape[0], x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        x32 = x.astype(jnp.float32)
+        space = tuple(range(1, x.ndim - 1))
+        mean, square = self._group_mean(x32.mean(space)), self._group_mean(jnp.square(x32).mean(space))
+        # Rounding can push the difference below zero where a group is constant.
+        gain = scale[None] * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
+        shift = bias[None] - mean * gain
+        per_example = (batch,) + (1,) * len(space) + (channels,)
+        y = x32 * gain.reshape(per_example) + shift.reshape(per_example)
+        return (y if self.activation is None else self.activation(y)).astype(self.dtype)
+
+    @staticmethod
+    def _group_mean(per_channel: Float[Array, "b c"]) -> Float[Array, "b c"]:
+        """Replaces each channel's value by the mean over its group."""
+        batch, channels = per_channel.shape
+        groups = num_groups(channels)
+        mean = per_channel.reshape(batch, groups, channels // groups).mean(axis=2)
+        return jnp.repeat(mean, channels // groups, axis=1)

@@ -1,0 +1,214 @@
+"""The U-Net of DDPM++ and NCSN++, for images and signals of any size and number of channels.
+
+Levels are numbered from the full resolution, 0, down; level i has channels · channel_multipliers[i] features at 1 / 2^i
+of the resolution. `h` is the running array, `skips` is what the encoder hands to the decoder.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from score_sde.networks.attention import AttentionBlock
+from score_sde.networks.blocks import ResidualBlock
+from score_sde.networks.embeddings import Embedding
+from score_sde.networks.fields import check_at_least, check_choice, check_shared
+from score_sde.networks.layers import GroupNorm, conv, dense
+from score_sde.networks.resample import blur, downsample, upsample
+
+PROGRESSIVE = ("none", "skip", "residual")
+
+Features = Float[Array, "b *space c"]
+Emb = Float[Array, "b e"]
+
+
+class UNet(nn.Module):
+    """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]` in float32. The defaults are DDPM++.
+
+    Attributes:
+        channels: features at the full resolution before multiplication.
+        channel_multipliers: one per level; each level after the first halves every side.
+        blocks_per_level: residual blocks per level of the encoder; the decoder has one more.
+        attention_resolutions: heights (or lengths) at which attention follows the encoder's blocks and the decoder's
+            level; the lowest level's middle always has it.
+        resample_taps: the filter that halves and doubles; (1, 1) is plain, (1, 3, 3, 1) the FIR filter of NCSN++.
+        progressive_input: "skip" adds a 1×1 convolution of the downsampled x after each halving, "residual" a chain of
+            strided convolutions of x, "none" nothing.
+        progressive_output: "skip" sums an output from each level, "residual" a chain of features, "none" nothing.
+        skip_rescale: divides every sum of two branches by √2.
+        noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
+        fourier_scale: standard deviation of the Fourier frequencies.
+        dropout: rate in the residual blocks while training.
+        num_classes: 0 for none; label `num_classes` is the learned null class.
+        embedding_dim: width of the condition "embedding", 0 for none.
+        out_channels: None for as many as x has.
+        dtype: "float32" or "bfloat16", of the computation. Parameters, statistics of the group norm, softmax and the
+            output layer are float32 always.
+        remat: recomputes each residual block in the backward pass, to save memory.
+
+    Source: score_sde, arXiv 2011.13456, App. H and its code. It departs where a residual progressive output doubles the
+    resolution: filter, then convolution with zeros beyond the border, where the paper's code transposes a convolution.
+    """
+
+    channels: int = 128
+    channel_multipliers: Sequence[int] = (1, 2, 2, 2)
+    blocks_per_level: int = 4
+    attention_resolutions: Sequence[int] = (16,)
+    resample_taps: Sequence[float] = (1, 1)
+    progressive_input: str = "none"
+    progressive_output: str = "none"
+    skip_rescale: bool = True
+    noise_embedding: str = "sinusoidal"
+    fourier_scale: float = 16.0
+    dropout: float = 0.1
+    num_classes: int = 0
+    embedding_dim: int = 0
+    out_channels: int | None = None
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
+            # Configs bring lists, and a network must be hashable.
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_shared(self)
+        check_choice(self, "progressive_input", PROGRESSIVE)
+        check_choice(self, "progressive_output", PROGRESSIVE)
+        check_at_least(self, 1, "channels", "channel_multipliers", "blocks_per_level", "attention_resolutions")
+        if not self.channel_multipliers:
+            raise ValueError("UNet needs at least one level, got channel_multipliers=(); give one factor per level.")
+        if len(self.resample_taps) < 2 or sum(self.resample_taps) == 0:
+            raise ValueError(
+                f"UNet needs resample_taps of length 2 or more with a sum other than 0, got {self.resample_taps}; "
+                "(1, 1) is plain, (1, 3, 3, 1) is NCSN++'s."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b *space c"],
+        noise_label: Float[Array, " b"],
+        condition: Mapping[str, Array] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b *space out"]:
+        self._check_input(x)
+        emb = Embedding(
+            num_features=self.channels if self.noise_embedding == "sinusoidal" else 2 * self.channels,
+            width=4 * self.channels,
+            noise_embedding=self.noise_embedding,
+            fourier_scale=self.fourier_scale,
+            num_classes=self.num_classes,
+            embedding_dim=self.embedding_dim,
+            dtype=self.dtype,
+            name="embedding",
+        )(noise_label, condition)
+        skips = self._encode(x, emb, train)
+        h = self._middle(skips[-1], emb, train)
+        out_channels = self.out_channels or x.shape[-1]
+        h, output = self._decode(h, skips, emb, train, out_channels)
+        return output if self.progressive_output == "skip" else self._output(h, out_channels, "output")
+
+    def _encode(self, x: Features, emb: Emb, train: bool) -> list[Features]:
+        """Returns h after the first convolution, after every block, and after every halving."""
+        pyramid, skips = x, [conv(self.channels, x.ndim - 2, self.dtype, "input")(x)]
+        for level, multiplier in enumerate(self.channel_multipliers):
+            for i in range(self.blocks_per_level):
+                block = self._block(f"encoder_{level}_block_{i}", self.channels * multiplier)
+                h = block(skips[-1], emb, train)
+                skips.append(self._attend(h, f"encoder_{level}_attention_{i}"))
+            if level + 1 < len(self.channel_multipliers):
+                h = skips[-1]
+                h = self._block(f"encoder_{level}_down", h.shape[-1], "down")(h, emb, train)
+                pyramid, h = self._take_input(pyramid, h, f"encoder_{level}_input")
+                skips.append(h)
+        return skips
+
+    def _middle(self, h: Features, emb: Emb, train: bool) -> Features:
+        h = self._block("middle_block_0", h.shape[-1])(h, emb, train)
+        h = AttentionBlock(self.skip_rescale, self.dtype, name="middle_attention")(h)
+        return self._block("middle_block_1", h.shape[-1])(h, emb, train)
+
+    def _decode(
+        self, h: Features, skips: list[Features], emb: Emb, train: bool, out_channels: int
+    ) -> tuple[Features, Features | None]:
+        """Returns h at the full resolution and, with a progressive output, what the levels have added up to."""
+        output = None
+        for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
+            for i in range(self.blocks_per_level + 1):
+                block = self._block(f"decoder_{level}_block_{i}", self.channels * multiplier)
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), emb, train)
+            h = self._attend(h, f"decoder_{level}_attention")
+            h, output = self._give_output(h, output, out_channels, f"decoder_{level}_output")
+            if level > 0:
+                h = self._block(f"decoder_{level}_up", h.shape[-1], "up")(h, emb, train)
+        return h, output
+
+    def _block(self, name: str, features: int, resample: str = "none") -> nn.Module:
+        block = nn.remat(ResidualBlock, static_argnums=(3,)) if self.remat else ResidualBlock
+        taps, dropout = self.resample_taps, self.dropout
+        return block(features, resample, taps, dropout, self.skip_rescale, self.dtype, name=name)
+
+    def _attend(self, h: Features, name: str) -> Features:
+        if h.shape[1] not in self.attention_resolutions:
+            return h
+        return AttentionBlock(self.skip_rescale, self.dtype, name=name)(h)
+
+    def _output(self, h: Features, features: int, name: str) -> Features:
+        h = GroupNorm(nn.swish, name=f"{name}_norm")(h)
+        return conv(features, h.ndim - 2, "float32", name, scale=0.0)(h)
+
+    def _sum(self, a: Features, b: Features) -> Features:
+        return (a + b) / math.sqrt(2) if self.skip_rescale else a + b
+
+    def _take_input(self, pyramid: Features, h: Features, name: str) -> tuple[Features, Features]:
+        """Adds the downsampled input to h; returns (the input at this resolution, h)."""
+        features, rank = h.shape[-1], h.ndim - 2
+        if self.progressive_input == "skip":
+            pyramid = downsample(pyramid, self.resample_taps)
+            h = h + dense(features, self.dtype, name)(pyramid)
+        if self.progressive_input == "residual":
+            blurred = blur(pyramid, self.resample_taps, 3)
+            pyramid = h = self._sum(conv(features, rank, self.dtype, name, stride=2)(blurred), h)
+        return pyramid, h
+
+    def _give_output(
+        self, h: Features, output: Features | None, out_channels: int, name: str
+    ) -> tuple[Features, Features | None]:
+        """Adds what this level contributes to the output; returns (h, the output at this resolution)."""
+        features, rank = h.shape[-1], h.ndim - 2
+        before = None if output is None else upsample(output, self.resample_taps)
+        if self.progressive_output == "skip":
+            term = self._output(h, out_channels, name)
+            return h, term if before is None else before + term
+        if self.progressive_output == "residual":
+            if before is None:
+                return h, self._output(h, features, name)
+            h = self._sum(conv(features, rank, self.dtype, name)(before), h)
+            return h, h
+        return h, None
+
+    def _check_input(self, x: Features) -> None:
+        """Raises ValueError where x has no spatial axis, or a side that the levels cannot halve or attend to."""
+        factor = 2 ** (len(self.channel_multipliers) - 1)
+        space = x.shape[1:-1]
+        if not space:
+            raise ValueError(f"UNet needs images [b, h, w, c] or signals [b, l, c], got {x.shape}; use MLP for points.")
+        if any(side % factor for side in space):
+            raise ValueError(
+                f"UNet with {len(self.channel_multipliers)} levels needs sides divisible by {factor}, got {space}; pad or "
+                "resize the data, or use fewer channel_multipliers."
+            )
+        heights = [space[0] // 2**level for level in range(len(self.channel_multipliers))]
+        if not set(self.attention_resolutions) <= set(heights):
+            raise ValueError(
+                f"UNet needs attention_resolutions among the heights {heights} of its levels, got "
+                f"{self.attention_resolutions}; choose among them, or () for attention in the middle only."
+            )
+
+
+DDPMpp = UNet
+NCSNpp = functools.partial(UNet, resample_taps=(1, 3, 3, 1), progressive_input="residual", noise_embedding="fourier")

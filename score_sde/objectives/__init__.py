@@ -1,0 +1,52 @@
+"""Objectives: what training minimizes."""
+
+from score_sde.objectives.base import Objective
+from score_sde.objectives.denoising import DenoisingScoreMatching
+from score_sde.objectives.sliced import SlicedScoreMatching
+from score_sde.objectives.time_samplers import (
+    TIME_SAMPLERS,
+    Discrete,
+    LikelihoodImportance,
+    LogitNormal,
+    LogNormal,
+    Stratified,
+    TimeSampler,
+    Uniform,
+)
+from score_sde.objectives.weightings import (
+    WEIGHTINGS,
+    EDMWeighting,
+    FlowMatching,
+    Likelihood,
+    MinSNR,
+    Sigmoid,
+    SigmaSquared,
+    VelocityMatching,
+    Weighting,
+)
+
+OBJECTIVES = {"denoising": DenoisingScoreMatching, "sliced": SlicedScoreMatching}
+
+__all__ = [
+    "OBJECTIVES",
+    "TIME_SAMPLERS",
+    "WEIGHTINGS",
+    "DenoisingScoreMatching",
+    "Discrete",
+    "EDMWeighting",
+    "FlowMatching",
+    "Likelihood",
+    "LikelihoodImportance",
+    "LogNormal",
+    "LogitNormal",
+    "MinSNR",
+    "Objective",
+    "SigmaSquared",
+    "Sigmoid",
+    "SlicedScoreMatching",
+    "Stratified",
+    "TimeSampler",
+    "Uniform",
+    "VelocityMatching",
+    "Weighting",
+]

@@ -1,0 +1,64 @@
+"""Denoising score matching."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from score_sde.broadcast import expand_like
+from score_sde.dynamics import Denoise
+from score_sde.objectives.base import Objective
+from score_sde.objectives.time_samplers import TimeSampler, Uniform
+from score_sde.objectives.weightings import SigmaSquared, Weighting, squared_error
+from score_sde.pytree import pytree, static
+from score_sde.sdes.base import SDE
+
+
+@pytree
+class DenoisingScoreMatching(Objective):
+    """E_{t, x0, ε} w(t) ‖error of denoise(α x0 + σ ε, t)‖², the error being the one of `weighting`.
+
+    With `learned_uncertainty` the loss of an example is loss/e^u + u, with u(t) from the denoiser's `uncertainty` module.
+
+    Args: reduce: "mean" over the dimensions of an example, or "sum" (for likelihood bounds).
+    Raises: ValueError for another `reduce`, or a time sampler that does not fit the SDE.
+    Source: Vincent 2011; Song et al., arXiv 2011.13456, Eq. 7; uncertainty: arXiv 2312.02696, Eq. 14.
+    """
+
+    sde: SDE
+    weighting: Weighting = SigmaSquared()
+    time_sampler: TimeSampler = Uniform()
+    reduce: str = static(default="mean")
+    learned_uncertainty: bool = static(default=False)
+
+    def __post_init__(self):
+        if self.reduce not in ("mean", "sum"):
+            raise ValueError(f'DenoisingScoreMatching needs reduce "mean" or "sum", got {self.reduce!r}.')
+        self.time_sampler.check(self.sde)
+
+    def __call__(
+        self, key: Key[Array, ""], denoise: Denoise, batch: Mapping[str, Array]
+    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+        time_key, noise_key = jax.random.split(key)
+        x0 = batch["x"]
+        t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
+        eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        loss, scalars = self.loss(denoise, x0, eps, t)
+        return time_weight * loss, scalars
+
+    def loss(
+        self, denoise: Denoise, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]
+    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+        """The loss of each example at given times and noise; scalars: t, and the mean squared error of ε̂."""
+        x = expand_like(self.sde.alpha(t), x0) * x0 + expand_like(self.sde.sigma(t), x0) * eps
+        estimate = denoise(x, t)
+        reduce = jnp.mean if self.reduce == "mean" else jnp.sum
+        axes = tuple(range(1, x0.ndim))
+        error = squared_error(self.sde, estimate, x0, eps, t, self.weighting.error)
+        loss = self.weighting(self.sde, t) * reduce(error, axis=axes)
+        eps_error = jnp.mean(squared_error(self.sde, estimate, x0, eps, t, "eps"), axis=axes)
+        if self.learned_uncertainty:
+            log_variance = denoise.log_variance(t)
+            loss = loss * jnp.exp(-log_variance) + log_variance
+        return loss, {"t": t, "eps_error": eps_error}

@@ -1,0 +1,22 @@
+"""Pictures: image grids, denoising strips, animations, curves and densities in the plane.
+
+Importing this package does not import matplotlib or Pillow; the functions do when they are called.
+"""
+
+from score_sde.plots.animations import animation
+from score_sde.plots.curves import loss_by_noise_level, loss_curve
+from score_sde.plots.densities import density_plot, grid_points
+from score_sde.plots.images import image_grid, save_image, to_uint8
+from score_sde.plots.strips import denoising_strip
+
+__all__ = [
+    "animation",
+    "denoising_strip",
+    "density_plot",
+    "grid_points",
+    "image_grid",
+    "loss_by_noise_level",
+    "loss_curve",
+    "save_image",
+    "to_uint8",
+]

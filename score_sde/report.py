@@ -1,0 +1,297 @@
+"""A run as one page: numbers, pictures, the commands that made them, configuration and environment.
+
+The page needs no network, no script and no other file: pictures are inside it, and it follows the reader's light or
+dark mode. A section is any object with a `title` and a method `html()`; everything that comes from outside is escaped.
+"""
+
+import base64
+import dataclasses
+import html
+import importlib.metadata
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".svg": "image/svg+xml",
+}
+PACKAGES = ("score_sde", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain", "numpy")
+
+
+class Section(Protocol):
+    """A part of the page under a heading."""
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+
+    def html(self) -> str:
+        """The markup below the heading."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Paragraphs, separated by empty lines."""
+
+    title: str
+    text: str
+
+    def html(self) -> str:
+        return "".join(f"<p>{html.escape(part.strip())}</p>" for part in self.text.split("\n\n") if part.strip())
+
+
+@dataclasses.dataclass(frozen=True)
+class Commands:
+    """Command lines, as the reader would type them."""
+
+    commands: Sequence[str]
+    title: str = "Commands"
+
+    def html(self) -> str:
+        return f"<pre><code>{html.escape(chr(10).join(self.commands))}</code></pre>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """One measured value: `error` is one standard error (None: not known), `explanation` says how to read it."""
+
+    name: str
+    value: float | int | str
+    unit: str = ""
+    error: float | None = None
+    explanation: str = ""
+
+    def html(self) -> str:
+        value, cell = format_value(self.value, self.error), "<td class=value>"
+        if isinstance(self.value, float) and not math.isfinite(self.value):
+            cell = '<td class="value bad">'
+        unit = f" <span class=unit>{html.escape(self.unit)}</span>" if self.unit else ""
+        name, explanation = html.escape(self.name), html.escape(self.explanation)
+        return (
+            f"<tr><th scope=row>{name}</th>{cell}{html.escape(value)}{unit}</td><td class=note>{explanation}</td></tr>"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """A table of measured values."""
+
+    numbers: Sequence[Number]
+    title: str = "Key numbers"
+
+    def html(self) -> str:
+        head = "<tr><th scope=col>Quantity</th><th scope=col class=value>Value</th><th scope=col>Meaning</th></tr>"
+        rows = "".join(number.html() for number in self.numbers)
+        return f"<div class=scroll><table class=numbers><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image file, copied into the page; `wide` gives it a line of its own."""
+
+    path: str | os.PathLike[str]
+    caption: str
+    wide: bool = True
+
+    def html(self) -> str:
+        kind = "wide" if self.wide else "half"
+        source, caption = data_uri(self.path), html.escape(self.caption)
+        image = f'<img src="{source}" alt="{html.escape(self.caption, quote=True)}">'
+        return f"<figure class={kind}><div class=frame>{image}</div><figcaption>{caption}</figcaption></figure>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Images with captions; two that are not wide stand side by side where there is room."""
+
+    pictures: Sequence[Picture]
+    title: str = "Pictures"
+
+    def html(self) -> str:
+        return f"<div class=gallery>{''.join(picture.html() for picture in self.pictures)}</div>"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Names and values, such as a configuration (nested mappings become dotted names) or the environment.
+
+    `folded` shows the heading only, until the reader opens it.
+    """
+
+    title: str
+    values: Mapping[str, Any]
+    folded: bool = False
+
+    def html(self) -> str:
+        row = "<tr><th scope=row>{}</th><td>{}</td></tr>".format
+        rows = "".join(row(html.escape(name), html.escape(str(value))) for name, value in flatten(self.values).items())
+        table = f"<div class=scroll><table class=plain><tbody>{rows}</tbody></table></div>"
+        return (
+            f"<details><summary>{len(flatten(self.values))} values</summary>{table}</details>" if self.folded else table
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The page: a title, a sentence or two below it, and sections in order."""
+
+    title: str
+    summary: str = ""
+    sections: Sequence[Section] = ()
+
+    def html(self) -> str:
+        """Returns the whole document."""
+        body = "".join(f"<section><h2>{html.escape(s.title)}</h2>{s.html()}</section>" for s in self.sections)
+        title, summary = html.escape(self.title), html.escape(self.summary)
+        lead = f"<p class=lead>{summary}</p>" if summary else ""
+        return PAGE.format(title=title, style=STYLE, lead=lead, body=body)
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the document; makes missing folders."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.html(), encoding="utf-8")
+        return path
+
+
+def format_value(value: float | int | str, error: float | None = None) -> str:
+    """Rounds to two digits of the error (value ± error), or to four digits where no error is known."""
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) else value
+    if not math.isfinite(value):
+        return str(value)
+    if error is None or not math.isfinite(error) or error <= 0:
+        rounded = f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+        return rounded if error is None or error == 0 else f"{rounded} ± {error}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    if decimals > 6:
+        return f"{value:.4g} ± {error:.2g}"
+    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}"
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turns {"a": {"b": 1}} into {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flatten(value, f"{prefix}{name}.") if hasattr(value, "items") and value else {f"{prefix}{name}": value}
+    return flat
+
+
+def data_uri(path: str | os.PathLike[str]) -> str:
+    """Returns the file as a data: address.
+
+    Raises: ValueError for a file that is missing or of a kind that browsers do not show.
+    """
+    path = Path(path)
+    media_type = MEDIA_TYPES.get(path.suffix.lower())
+    if media_type is None or not path.is_file():
+        problem = f"a file that ends in {', '.join(MEDIA_TYPES)}" if media_type is None else "a file that exists"
+        raise ValueError(f"Picture needs {problem}, got {str(path)!r}; make the picture before the report.")
+    return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+
+
+def environment() -> dict[str, str]:
+    """Returns what a reader needs to judge a measured time: devices, processor, Python and package versions."""
+    import jax
+
+    devices = jax.devices()
+    versions = {name: package_version(name) for name in PACKAGES}
+    return {
+        "devices": f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})",
+        "processes": str(jax.process_count()),
+        "processor": f"{processor_name()}, {os.cpu_count()} cores",
+        "operating system": platform.platform(aliased=True, terse=True),
+        "Python": platform.python_version(),
+        "packages": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """Returns the installed version, or None."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def processor_name() -> str:
+    """Returns the processor's model as Linux names it, or what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main>
+<header><h1>{title}</h1>{lead}</header>
+{body}
+</main>
+</body>
+</html>
+"""
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fdfdfc; --ink: #1f2933; --muted: #616e7c; --line: #e3e6ea;
+  --code: #f3f5f7; --accent: #2f6fb0; --bad: #b42318; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e4e8ec; --muted: #97a3b0;
+  --line: #2c343d; --code: #1c2229; --accent: #7db4e6; --bad: #ff8a7a; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); line-height: 1.6; font-size: 17px;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", Arial, sans-serif; }
+main { max-width: 60rem; margin: 0 auto; padding: 3.5rem 1.5rem 5rem; }
+h1 { font-size: clamp(1.8rem, 4vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em; margin: 0 0 0.6rem;
+  text-wrap: balance; }
+h2 { font-size: 1.25rem; letter-spacing: -0.01em; margin: 0 0 1rem; }
+.lead { font-size: 1.15rem; color: var(--muted); max-width: 44rem; margin: 0; }
+section { margin-top: 2.75rem; padding-top: 1.75rem; border-top: 1px solid var(--line); }
+p { max-width: 44rem; }
+pre { background: var(--code); border: 1px solid var(--line); border-radius: 8px; padding: 0.9rem 1.1rem; margin: 0;
+  overflow-x: auto; font-size: 0.86rem; line-height: 1.55; }
+code { font-family: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: 0.93rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: baseline; padding: 0.5rem 1.25rem 0.5rem 0;
+  border-bottom: 1px solid var(--line); }
+tr > :last-child { padding-right: 0; }
+thead th { font-size: 0.75rem; font-weight: 600; letter-spacing: 0.05em; text-transform: uppercase;
+  color: var(--muted); }
+tbody th { font-weight: 600; min-width: 11rem; }
+td.value { font-weight: 600; white-space: nowrap; color: var(--accent); }
+td.value.bad { color: var(--bad); }
+.unit { font-weight: 400; color: var(--muted); }
+.note { color: var(--muted); }
+.plain th { font-weight: 400; color: var(--muted); min-width: 0; width: 1%; white-space: nowrap; padding-right: 2rem; }
+.plain td { overflow-wrap: anywhere; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2rem; }
+figure { margin: 0; }
+figure.wide { grid-column: 1 / -1; }
+.frame { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 0.75rem; text-align: center; }
+img { max-width: 100%; height: auto; vertical-align: middle; }
+figcaption { color: var(--muted); font-size: 0.9rem; margin-top: 0.6rem; max-width: 44rem; }
+summary { cursor: pointer; color: var(--muted); font-size: 0.93rem; margin-bottom: 0.5rem; }
+@media (prefers-color-scheme: dark) { .frame { border-color: transparent; filter: brightness(0.92); } }
+@media (max-width: 40rem) {
+  body { font-size: 16px; } main { padding-top: 2rem; } .numbers thead { display: none; }
+  .numbers tr { display: grid; grid-template-columns: 1fr auto; padding: 0.5rem 0;
+    border-bottom: 1px solid var(--line); }
+  .numbers th, .numbers td { border: 0; padding: 0 0 0.15rem; min-width: 0; } .numbers .note { grid-column: 1 / -1; } }
+@media print { section { break-inside: avoid; } body { font-size: 11pt; } }
+"""

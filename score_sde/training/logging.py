@@ -1,0 +1,216 @@
+"""Metrics on disk: one line of JSON a step, and TensorBoard events; both go on without gap or double after a resume.
+
+`metrics.jsonl` holds what the run computes, and nothing of the clock, so that a run that was stopped and resumed writes
+the same bytes as one that was not. `timing.jsonl` holds speeds and times. A line is
+
+    {"step": 200, "loss": 0.0813, "grad_norm": 0.41}
+
+with NaN and infinities as the strings "NaN", "Infinity" and "-Infinity", because JSON has no such numbers; read_metrics
+turns them back.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TextIO
+
+import numpy as np
+
+METRICS_FILE = "metrics.jsonl"
+TIMING_FILE = "timing.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+class Series(NamedTuple):
+    """One metric: the steps at which it was logged, increasing, and its values in float64."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class MetricLogger:
+    """Writes metrics.jsonl, timing.jsonl and TensorBoard events in a folder.
+
+    Log step s, and call `flush`, before saving the checkpoint of step s: then whatever a crash leaves behind, the lines
+    up to the checkpoint are there, and those after it are dropped here and written again.
+
+    Args:
+      workdir: made if missing.
+      resume_step: the step of the checkpoint that the run continues from: later lines, and a line that a crash left
+        half written, are dropped. None means that the run starts afresh: all earlier lines are dropped.
+      is_writer: pass jax.process_index() == 0; the other processes write nothing.
+      tensorboard: whether to write event files too.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        resume_step: int | None = None,
+        is_writer: bool = True,
+        tensorboard: bool = True,
+    ) -> None:
+        self._files: dict[str, TextIO] = {}
+        self._events: Any = None
+        self._last: dict[str, tuple[int, set[str]]] = {}
+        if not is_writer:
+            return
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS_FILE, TIMING_FILE):
+            self._last[name] = drop_lines_after(workdir / name, resume_step)
+            self._files[name] = (workdir / name).open("a", encoding="utf-8", buffering=1)
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            purge_step = 0 if resume_step is None else resume_step + 1
+            self._events = SummaryWriter(str(workdir / TENSORBOARD_FOLDER), purge_step=purge_step, write_to_disk=True)
+
+    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Writes one line of metrics: real scalars by name, as Python, NumPy or JAX numbers.
+
+        Raises: ValueError if a value is no real scalar, a name is "step" or was logged at this step before, or the step
+        lies before the last one.
+        """
+        self._write(METRICS_FILE, step, metrics, prefix="")
+
+    def log_timing(self, step: int, timing: Mapping[str, Any]) -> None:
+        """Writes one line of times and speeds; adds "time", the seconds since 1970."""
+        self._write(TIMING_FILE, step, {"time": round(time.time(), 3), **timing}, prefix="timing/")
+
+    def log_image(self, step: int, name: str, image_u8: np.ndarray) -> None:
+        """Writes a picture [h, w, 3] of 0…255, such as image_grid makes, to TensorBoard."""
+        if image_u8.dtype != np.uint8 or image_u8.ndim != 3:
+            raise ValueError(
+                f"log_image needs a uint8 array [h, w, 3], got {image_u8.dtype} of shape {image_u8.shape}; "
+                "make it with image_grid."
+            )
+        if self._events is not None:
+            self._events.add_image(name, image_u8, step, dataformats="HWC")
+
+    def flush(self) -> None:
+        """Makes all that was logged survive a crash of the machine."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        if self._events is not None:
+            self._events.flush()
+
+    def close(self) -> None:
+        """Flushes and closes all files; a second call does nothing."""
+        self.flush()
+        for file in self._files.values():
+            file.close()
+        if self._events is not None:
+            self._events.close()
+        self._files, self._events = {}, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, file: str, step: int, metrics: Mapping[str, Any], prefix: str) -> None:
+        if file not in self._files:
+            return
+        step = int(step)
+        values = {name: as_number(name, value) for name, value in metrics.items()}
+        self._check_order(file, step, set(values) - {"time"})
+        line = {"step": step} | {name: as_json(value) for name, value in values.items()}
+        self._files[file].write(json.dumps(line, allow_nan=False) + "\n")
+        if self._events is not None:
+            for name in sorted(values.keys() - {"time"}):  # events carry their own time
+                self._events.add_scalar(prefix + name, values[name], step)
+
+    def _check_order(self, file: str, step: int, names: set[str]) -> None:
+        last_step, last_names = self._last[file]
+        if step > last_step:
+            last_names = set()
+        if step < last_step or "step" in names or names & last_names:
+            raise ValueError(
+                f"MetricLogger needs steps that do not go back, and each name once a step, got step {step} with "
+                f"{', '.join(sorted(names))} after step {last_step} with {', '.join(sorted(last_names)) or 'nothing'}; "
+                "pass resume_step to continue from an earlier checkpoint, and do not call a metric 'step'."
+            )
+        self._last[file] = step, last_names | names
+
+
+def as_number(name: str, value: Any) -> float | int:
+    """Returns a real scalar as a Python number; waits for a JAX array to be computed."""
+    array = np.asarray(value)
+    if array.shape != () or (array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16"):
+        raise ValueError(
+            f"MetricLogger needs a real scalar for {name!r}, got {array.dtype} of shape {array.shape}; log its mean."
+        )
+    return int(array) if array.dtype.kind in "biu" else float(array)
+
+
+def as_json(value: float | int) -> float | int | str:
+    """Returns a finite number as it is, and another as "NaN", "Infinity" or "-Infinity"."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def drop_lines_after(path: Path, step: int | None) -> tuple[int, set[str]]:
+    """Rewrites a log without the lines after `step` (None: without any), all or nothing.
+
+    Returns: the last step that is left and the names logged at it, or (−1, {}) for an empty log.
+    """
+    if not path.exists():
+        return -1, set()
+    kept = [] if step is None else [(line, row) for line, row in read_lines(path) if row["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line, _ in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    last = kept[-1][1]["step"] if kept else -1
+    return last, {name for _, row in kept if row["step"] == last for name in row if name != "step"}
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (line, parsed line); a last line without its newline is what a crash left half written, and is skipped.
+
+    Raises: ValueError for any other line that is not a JSON object with a step.
+    """
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            valid = isinstance(row, dict) and isinstance(row.get("step"), int)
+        except json.JSONDecodeError:
+            valid = False
+        if not valid:
+            raise ValueError(
+                f"{path} needs one JSON object with a step in each line, got {line[:80]!r} in line {number}; "
+                "the file was damaged or edited: delete that line, or move the file away."
+            )
+        yield line, row
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:
+    """Reads metrics.jsonl or timing.jsonl: name -> (steps, values), each metric at the steps where it was logged.
+
+    Raises: FileNotFoundError if there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"read_metrics needs a {METRICS_FILE}, got {str(path)!r}, which is not there; train first."
+        )
+    points: dict[str, tuple[list[int], list[float]]] = {}
+    for _, row in read_lines(path):
+        for name, value in row.items():
+            if name != "step":
+                steps, values = points.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(float(value))
+    return {name: Series(np.asarray(steps), np.asarray(values, np.float64)) for name, (steps, values) in points.items()}

@@ -1,0 +1,64 @@
+"""The optimizer, an optax chain from the fields of `config.optimizer`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
+SCHEDULES = ("constant", "cosine", "inverse_sqrt")
+
+
+def learning_rate_schedule(
+    learning_rate: float,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    decay_steps: int | None = None,
+    final_fraction: float = 0.0,
+) -> optax.Schedule:
+    """Linear warm-up to `learning_rate` over `warmup_steps`, times a schedule of the step.
+
+    "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(step/decay_steps, 1)
+    (Karras et al., arXiv 2312.02696, Eq. 67).
+
+    Raises: ValueError for another schedule, or one without its decay_steps.
+    """
+    if schedule not in SCHEDULES:
+        raise ValueError(f"optimizer.schedule needs one of {SCHEDULES}, got {schedule!r}.")
+    if schedule != "constant" and not decay_steps:
+        raise ValueError(f"optimizer.schedule={schedule!r} needs decay_steps >= 1, got {decay_steps}.")
+
+    def inverse_sqrt(step):
+        return learning_rate / jnp.sqrt(jnp.maximum(step / decay_steps, 1.0))
+
+    main = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps or 1, final_fraction),
+        "inverse_sqrt": inverse_sqrt,
+    }[schedule]
+    return lambda step: main(step) * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+
+
+def build_optimizer(
+    name: str = "adam",
+    learning_rate: float = 2e-4,
+    schedule: Mapping[str, Any] | None = None,
+    clip_norm: float | None = 1.0,
+    accumulation_steps: int = 1,
+    **fields: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """clip by global norm -> the optimizer `name` with its own `fields`, on the mean of `accumulation_steps` gradients.
+
+    `schedule` holds the fields of `learning_rate_schedule` besides the learning rate. The schedule counts updates.
+
+    Raises: ValueError for an unknown optimizer or number of accumulation steps.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer.name needs one of {sorted(OPTIMIZERS)}, got {name!r}.")
+    if accumulation_steps < 1:
+        raise ValueError(f"optimizer.accumulation_steps needs to be >= 1, got {accumulation_steps}.")
+    rate = learning_rate_schedule(learning_rate, **(schedule or {}))
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    chain = optax.chain(clip, OPTIMIZERS[name](rate, **fields))
+    return optax.MultiSteps(chain, accumulation_steps).gradient_transformation() if accumulation_steps > 1 else chain

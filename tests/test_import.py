@@ -1,0 +1,52 @@
+"""The package's public names, and what importing them costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import score_sde
+
+HEAVY = "{'jax', 'tensorflow', 'matplotlib', 'flax', 'orbax', 'tensorflow_datasets', 'grain', 'scipy'}"
+
+
+def _heavy_modules_after(statement: str) -> str:
+    code = f"import sys; {statement}; print(sorted({HEAVY} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", score_sde.__all__)
+def test_every_public_name_resolves(name):
+    value = getattr(score_sde, name)
+    assert name == "__version__" or value.__module__.startswith("score_sde.")
+    assert name in dir(score_sde)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(AttributeError, match=r"no attribute 'VPSDE'; its public names are .*\bVP\b"):
+        score_sde.VPSDE  # noqa: B018
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert _heavy_modules_after("import score_sde") == "[]"
+
+
+def test_an_sde_loads_no_data_or_plotting_library():
+    loaded = _heavy_modules_after("import score_sde; score_sde.VP")
+    assert "jax" in loaded
+    for name in ("tensorflow", "matplotlib", "orbax", "tensorflow_datasets", "grain"):
+        assert f"'{name}'" not in loaded
+
+
+def test_training_help_loads_no_tensorflow():
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['train', '--help']\n"
+        "try:\n    runpy.run_module('experiments.train', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "print('tensorflow' in sys.modules, file=sys.stderr)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--config" in result.stdout
+    assert result.stderr.strip().splitlines()[-1] == "False"
