@@ -9,33 +9,40 @@ from typing import Any
 __version__ = "0.1.0"
 
 PUBLIC = {
-    "score_sde.sdes": ("SDE", "VP", "SubVP", "VE", "EDM", "Cosine", "Flow", "DiscreteVP", "LogSNRVP"),
+    "score_sde.analytic": ("GaussianMixture",),
+    "score_sde.denoiser": ("Denoiser",),
+    "score_sde.likelihood": ("bits_per_dim", "log_prob"),
     "score_sde.parameterizations": (
         "EDMPreconditioning",
         "Epsilon",
         "Estimate",
         "FlowVelocity",
+        "ScaledScore",
         "Score",
         "Velocity",
         "X0",
     ),
-    "score_sde.denoiser": ("Denoiser",),
+    "score_sde.sdes": ("EDM", "SDE", "VE", "VP", "Cosine", "DiscreteVP", "Flow", "LogSNR", "SubVP"),
     "score_sde.solvers": (
         "DDIM",
-        "EDMHeun",
         "Ancestral",
         "AnnealedLangevin",
+        "DenoiseLast",
+        "EDMHeun",
+        "EDMRho",
         "Euler",
         "EulerMaruyama",
         "Heun",
         "Langevin",
+        "LogSNRUniform",
         "PredictorCorrector",
         "ProbabilityFlow",
+        "Quadratic",
         "ReverseDiffusion",
         "Samples",
+        "Uniform",
         "sample",
     ),
-    "score_sde.likelihood": ("bits_per_dim", "log_prob"),
 }
 _MODULE_OF = {name: module for module, names in PUBLIC.items() for name in names}
 __all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604

@@ -27,10 +27,12 @@ class GaussianMixture:
 
     def __post_init__(self):
         fits = self.means.shape == self.stds.shape and self.weights.shape == self.means.shape[:1]
-        if not (fits and self.means.ndim >= 2 and bool(jnp.abs(jnp.sum(self.weights) - 1) < 1e-5)):
+        proper = bool(jnp.abs(jnp.sum(self.weights) - 1) < 1e-5) and bool(jnp.all(self.weights >= 0))
+        if not (fits and self.means.ndim >= 2 and proper and bool(jnp.all(self.stds >= 0))):
             raise ValueError(
-                "GaussianMixture needs weights [k] that sum to 1 and means and stds [k, *shape], got "
-                f"{self.weights.shape} with sum {jnp.sum(self.weights)}, {self.means.shape}, {self.stds.shape}."
+                "GaussianMixture needs weights [k] >= 0 that sum to 1, and means and stds >= 0 [k, *shape], got "
+                f"weights {self.weights.shape} >= {jnp.min(self.weights)} with sum {jnp.sum(self.weights)}, means "
+                f"{self.means.shape}, stds {self.stds.shape} >= {jnp.min(self.stds)}."
             )
 
     def sample(self, key: Key[Array, ""], number: int) -> Float[Array, "b *shape"]:
@@ -48,9 +50,7 @@ class GaussianMixture:
         between = (self.weights[:, None] * centred).T @ centred
         return mean, between + jnp.diag(self.weights @ self.stds.reshape(means.shape) ** 2)
 
-    def log_prob(
-        self, x: Float[Array, "b *shape"], sde: SDE | None = None, t: Time = 0.0
-    ) -> Float[Array, " b"]:
+    def log_prob(self, x: Float[Array, "b *shape"], sde: SDE | None = None, t: Time = 0.0) -> Float[Array, " b"]:
         """log p_t(x) in nats per example; without an SDE, log p(x)."""
         return jax.nn.logsumexp(self._log_joint(x, *self._at(sde, t, x)), axis=1)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
-from score_sde.parameterizations import Estimate, Parameterization
+from score_sde.parameterizations import Estimate, LogSigmaLabel, Parameterization
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -25,19 +25,18 @@ def condition_of(batch: Mapping[str, Array]) -> Condition:
 
 
 class Uncertainty(nn.Module):
-    """u(c_noise), the learned log-variance of the loss at a noise level: a linear map of cosines, 0 at the start.
+    """u(c), the learned log-variance of the loss at the noise level c = log(σ/α)/4: a linear map of waves, 0 at first.
 
-    The frequencies are fixed: 1/4, 1/2, … 1/4 · 2^(num_frequencies − 1) cycles per `scale` of c_noise.
+    The frequencies are fixed: 1/4, 1/2, … 1/4 · 2^(num_frequencies − 1) cycles per unit of c, so 4 at the default.
 
     Source: Karras et al., arXiv 2312.02696, Eq. 14 and App. B.1, which draws the frequencies at random.
     """
 
-    num_frequencies: int = 8
-    scale: float = 1.0
+    num_frequencies: int = 5
 
     @nn.compact
     def __call__(self, noise_label: Float[Array, " b"]) -> Float[Array, " b"]:
-        angle = 0.5 * jnp.pi * noise_label[:, None] / self.scale * 2.0 ** jnp.arange(self.num_frequencies)[None]
+        angle = 0.5 * jnp.pi * noise_label[:, None] * 2.0 ** jnp.arange(self.num_frequencies)[None]
         features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
         return nn.Dense(1, kernel_init=nn.initializers.zeros_init())(features)[:, 0]
 
@@ -46,8 +45,8 @@ class Uncertainty(nn.Module):
 class Denoiser:
     """D: (network, parameterization, SDE), without parameters.
 
-    The parameters are `{"network": …}` and, with an `uncertainty` module, `{"uncertainty": …}` beside it. The network is
-    a Flax module called as `network.apply({"params": p}, c_in x, c_noise, condition, train, rngs={"dropout": key})`.
+    The parameters are `{"network": …}` and, with an `uncertainty` module, `{"uncertainty": …}` beside it. The network
+    is a Flax module called as `network.apply({"params": p}, c_in x, c_noise, condition, train, rngs={"dropout": key})`.
     """
 
     sde: SDE
@@ -101,9 +100,11 @@ class BoundDenoiser:
         return parameterization.decode(output, x, t, sde)
 
     def log_variance(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """u(t), the learned log-variance of the loss; raises ValueError without an `uncertainty` module."""
+        """u(t), the learned log-variance of the loss, whatever the label that the network is given.
+
+        Raises: ValueError without an `uncertainty` module.
+        """
         denoiser = self.denoiser
         if denoiser.uncertainty is None:
             raise ValueError("A learned weighting needs Denoiser(uncertainty=Uncertainty()), got uncertainty=None.")
-        c_noise = denoiser.parameterization.inputs(denoiser.sde, t)[1]
-        return denoiser.uncertainty.apply({"params": self.params["uncertainty"]}, c_noise)
+        return denoiser.uncertainty.apply({"params": self.params["uncertainty"]}, LogSigmaLabel()(denoiser.sde, t))

@@ -29,9 +29,7 @@ def velocity(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
     return expand_like(alpha_rate, estimate.x0) * estimate.x0 + expand_like(sigma_rate, estimate.eps) * estimate.eps
 
 
-def reverse_drift(
-    sde: SDE, estimate: Estimate, x: Float[Array, "b *shape"], t: Time
-) -> Float[Array, "b *shape"]:
+def reverse_drift(sde: SDE, estimate: Estimate, x: Float[Array, "b *shape"], t: Time) -> Float[Array, "b *shape"]:
     """f x − g² ∇ log p_t, the drift of the reverse SDE in the direction of growing t; its noise is g(t)."""
     squared = sde.diffusion(t) ** 2
     return expand_like(sde.drift(t), x) * x - expand_like(squared, x) * score(sde, estimate, t)

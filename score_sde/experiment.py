@@ -1,9 +1,11 @@
 """The composition root: a ConfigDict becomes objects. The only place that reads a whole config."""
 
+import ast
 import dataclasses
 import functools
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,9 +17,11 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
-from score_sde.building import build
+from score_sde.building import build, closest
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty
+from score_sde.evaluation import NoiseLevelLoss, noise_levels
+from score_sde.generation import Generator
 from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
@@ -136,6 +140,15 @@ class Experiment:
         return build("sampling.grid", GRIDS, self.config.sampling.grid)
 
     @functools.cached_property
+    def generator(self) -> Generator:
+        """Draws with the solver, grid and condition of `config.sampling`, over the mesh."""
+        return Generator(self.denoiser, self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition)
+
+    @functools.cached_property
+    def noise_level_loss(self) -> NoiseLevelLoss:
+        return NoiseLevelLoss(self.denoiser, noise_levels(self.sde, self.config.training.get("eval_levels", 9)))
+
+    @functools.cached_property
     def log_prob(self) -> LogProb:
         section = self.config.likelihood
         divergence = build("likelihood.divergence", DIVERGENCES, section.divergence)
@@ -186,15 +199,42 @@ class Experiment:
         (workdir / "config.json").write_text(json.dumps(plain(self.config), indent=2) + "\n")
 
 
-def from_workdir(workdir: str | pathlib.Path) -> Experiment:
-    """The experiment that was trained in `workdir`.
+def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment that was trained in `workdir`, with `overrides` such as "sampling.grid.num_steps=50".
 
-    Raises: FileNotFoundError when nothing was.
+    Raises: FileNotFoundError when nothing was trained there; ValueError for an override of an unknown field.
     """
     path = pathlib.Path(workdir) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"No config.json in {path.parent}; train there first, or name the --workdir of a run.")
-    return Experiment(ConfigDict(json.loads(path.read_text())))
+    config = ConfigDict(json.loads(path.read_text()))
+    for override in overrides:
+        apply_override(config, override)
+    return Experiment(config)
+
+
+def apply_override(config: ConfigDict, override: str) -> None:
+    """Sets "FIELD.FIELD=VALUE" in a config: VALUE is read as a Python literal, else as a string; {…} replaces a section.
+
+    Raises: ValueError without an "=", or for a field that the config does not have.
+    """
+    path, equals, text = override.partition("=")
+    *parents, field = path.split(".")
+    section = config
+    for name in parents:
+        section = section.get(name) if isinstance(section, ConfigDict) else None
+    if not equals or not isinstance(section, ConfigDict) or field not in section:
+        known = list(section) if isinstance(section, ConfigDict) else list(config)
+        raise ValueError(
+            f"An override needs FIELD=VALUE with a field of the config, got {override!r}; known here: {known}."
+            f"{closest(field, known)}"
+        )
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    with section.ignore_type():
+        section[field] = ConfigDict(value) if isinstance(value, dict) else value
 
 
 def _tuples(section: ConfigDict) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What a network's output means: ε, x0, v, the score, EDM's F, the flow velocity.
+"""What a network's output means: ε, x0, v, the score (also times σ), EDM's F, the flow velocity.
 
-Each parameterization decodes both x̂0 and ε̂ straight from the output F and x_t = α x0 + σ ε. Going through one of the two
-to the other would divide by a vanishing α or σ and lose digits at one end of time.
+Each parameterization decodes both x̂0 and ε̂ straight from the output F and x_t = α x0 + σ ε. Going through one of the
+two to the other would divide by a vanishing α or σ and lose digits at one end of time.
 
 Symbols: α, σ at time t; V = α² σ_data² + σ², the variance of x_t for data of standard deviation σ_data.
 """
@@ -34,24 +34,34 @@ class NoiseLabel(abc.ABC):
 
 @pytree
 class TimeLabel(NoiseLabel):
-    """scale · t / t_max. Source: 999 t in arXiv 2011.13456's code for VP and sub-VP."""
+    """scale · t / t_max + offset.
+
+    The default, 999 t, is that of arXiv 2011.13456's code for VP and sub-VP. Networks of N discrete levels are told
+    i − 1 at level i, t = i/N: scale = N, offset = −1 (arXiv 2006.11239 and 2102.09672).
+    """
 
     scale: float = 999.0
+    offset: float = 0.0
 
     def __call__(self, sde: SDE, t: Time) -> Float[Array, "*b"]:
-        return self.scale * jnp.asarray(t) / sde.t_max
+        return self.scale * jnp.asarray(t) / sde.t_max + self.offset
 
 
 @pytree
 class LogSigmaLabel(NoiseLabel):
-    """scale · log(gain · σ/α), limited to |log(σ/α)| <= limit, so that it is finite where α = 0 or σ = 0.
+    """scale · log(gain · σ/α), with log(σ/α) clipped to ±limit, so that it is finite where α = 0 or σ = 0.
 
+    Raises: ValueError unless gain > 0 and limit > 0.
     Source: arXiv 2206.00364, Table 1: log(σ)/4 for EDM (the default), log(σ/2) for VE.
     """
 
     scale: float = 0.25
     gain: float = 1.0
     limit: float = 12.0
+
+    def __post_init__(self):
+        if not (self.gain > 0 and self.limit > 0):
+            raise ValueError(f"LogSigmaLabel needs gain > 0 and limit > 0, got gain={self.gain}, limit={self.limit}.")
 
     def __call__(self, sde: SDE, t: Time) -> Float[Array, "*b"]:
         log_ratio = jnp.clip(-0.5 * sde.log_snr(t), -self.limit, self.limit)
@@ -62,14 +72,26 @@ class Parameterization(abc.ABC):
     """Input scaling and noise label of the network, and the reading of its output.
 
     Members have the fields `noise_label` and `sigma_data`; c_in = 1/√V keeps the network's input at unit variance
-    (for σ_data = 1 and a variance-preserving SDE that is c_in = 1, as in the 2021 paper).
+    (for σ_data = 1 and a variance-preserving SDE that is c_in = 1, as in the 2021 paper). sigma_data = None is c_in = 1
+    for every SDE, as in the 2021 paper's networks for VE.
+
+    Raises: ValueError unless sigma_data > 0.
     """
 
     noise_label: NoiseLabel
-    sigma_data: float
+    sigma_data: float | None
+
+    def __post_init__(self):
+        if self.sigma_data is not None and not self.sigma_data > 0:
+            raise ValueError(
+                f"{type(self).__name__} needs sigma_data > 0, the standard deviation of the data, got "
+                f"{self.sigma_data}; images in [−1, 1] have about 0.5."
+            )
 
     def inputs(self, sde: SDE, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
         """(c_in, c_noise): the network is given c_in x_t and c_noise."""
+        if self.sigma_data is None:
+            return jnp.ones_like(jnp.asarray(t)), self.noise_label(sde, t)
         return 1 / jnp.sqrt(_variance(sde, t, self.sigma_data)), self.noise_label(sde, t)
 
     @abc.abstractmethod
@@ -95,10 +117,10 @@ def _alpha_sigma(sde: SDE, t: Time, x: Float[Array, "b *shape"]) -> tuple[Array,
 
 @pytree
 class Epsilon(Parameterization):
-    """F = ε. x̂0 = (x − σ F)/α, which needs α > 0. Source: Ho et al., arXiv 2006.11239, Eq. 12."""
+    """F = ε. x̂0 = (x − σ F)/α, which needs α > 0. Source: Ho et al., arXiv 2006.11239, Eqs. 12 and 15."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float = 1.0
+    sigma_data: float | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -113,7 +135,7 @@ class X0(Parameterization):
     """F = x0. ε̂ = (x − α F)/σ. Source: Salimans & Ho, arXiv 2202.00512, Sec. 4."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float = 1.0
+    sigma_data: float | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -128,7 +150,7 @@ class Score(Parameterization):
     """F = ∇ log p_t(x) = −ε/σ. x̂0 = (x + σ² F)/α. Source: Vincent 2011; arXiv 2011.13456, Eq. 7."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float = 1.0
+    sigma_data: float | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -139,6 +161,24 @@ class Score(Parameterization):
 
 
 @pytree
+class ScaledScore(Parameterization):
+    """F = σ ∇ log p_t(x) = −ε, of unit size at every noise level. x̂0 = (x + σ F)/α.
+
+    Source: arXiv 2011.13456's code for VE, which divides the network's output by σ; arXiv 2206.00364, Table 1, VE.
+    """
+
+    noise_label: NoiseLabel = LogSigmaLabel(scale=1.0)
+    sigma_data: float | None = None
+
+    def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
+        alpha, sigma = _alpha_sigma(sde, t, x)
+        return Estimate((x + sigma * output) / alpha, -output)
+
+    def target(self, x0: Array, eps: Array, t: Time, sde: SDE) -> Array:
+        return -eps
+
+
+@pytree
 class Velocity(Parameterization):
     """F = v = α ε − σ x0. x̂0 = (α x − σ F)/(α² + σ²), ε̂ = (σ x + α F)/(α² + σ²).
 
@@ -146,7 +186,7 @@ class Velocity(Parameterization):
     """
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float = 1.0
+    sigma_data: float | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -166,7 +206,7 @@ class FlowVelocity(Parameterization):
     """
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float = 1.0
+    sigma_data: float | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -188,6 +228,11 @@ class EDMPreconditioning(Parameterization):
     noise_label: NoiseLabel = LogSigmaLabel()
     sigma_data: float = 0.5
 
+    def __post_init__(self):
+        if self.sigma_data is None:
+            raise ValueError("EDMPreconditioning needs sigma_data > 0, the standard deviation of the data, got None.")
+        super().__post_init__()
+
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
         variance = expand_like(_variance(sde, t, self.sigma_data), x)
@@ -206,6 +251,7 @@ PARAMETERIZATIONS = {
     "eps": Epsilon,
     "x0": X0,
     "score": Score,
+    "scaled_score": ScaledScore,
     "v": Velocity,
     "flow": FlowVelocity,
     "edm": EDMPreconditioning,

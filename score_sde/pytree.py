@@ -1,11 +1,17 @@
 """Frozen dataclasses that are JAX pytrees, so that an object's numbers are traced and its structure is static."""
 
 import dataclasses
+import functools
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
 T = TypeVar("T", bound=type)
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether a leaf of `tree` is the tracer of a JAX transformation, so that its value is not known yet."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def static(**kwargs: Any) -> Any:
@@ -18,8 +24,11 @@ def pytree(cls: T) -> T:
     """Makes `cls` a frozen dataclass whose fields are pytree children, except those declared by `static`.
 
     Rebuilding inside `jit`, `vmap` or `grad` skips `__init__`, so `__post_init__` checks what a user passed, once, and
-    never sees a tracer. (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.)
+    never sees a tracer. (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.) It is also
+    skipped for an object that is itself built from traced values, as in a loss that differentiates a schedule.
     """
+    if hasattr(cls, "__post_init__"):
+        cls.__post_init__ = _unless_traced(cls.__post_init__)
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)
     children = tuple(f.name for f in fields if not f.metadata.get("static"))
@@ -40,6 +49,15 @@ def pytree(cls: T) -> T:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def _unless_traced(check: Any) -> Any:
+    @functools.wraps(check)
+    def checked(self):
+        if not is_traced(self):
+            check(self)
+
+    return checked
 
 
 def as_pytree(function: Any) -> Any:

@@ -13,7 +13,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 MEDIA_TYPES = {
     ".png": "image/png",
@@ -26,6 +26,7 @@ MEDIA_TYPES = {
 PACKAGES = ("score_sde", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain", "numpy")
 
 
+@runtime_checkable
 class Section(Protocol):
     """A part of the page under a heading."""
 
@@ -66,7 +67,7 @@ class Number:
     name: str
     value: float | int | str
     unit: str = ""
-    error: float | None = None
+    error: float | int | None = None
     explanation: str = ""
 
     def html(self) -> str:
@@ -162,7 +163,7 @@ class Report:
         return path
 
 
-def format_value(value: float | int | str, error: float | None = None) -> str:
+def format_value(value: float | int | str, error: float | int | None = None) -> str:
     """Rounds to two digits of the error (value ± error), or to four digits where no error is known."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else value

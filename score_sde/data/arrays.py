@@ -80,7 +80,7 @@ class ArraySource(Source):
         return {"x": x, **{name: as_condition(np.asarray(v[indices]), name) for name, v in self._riders.items()}}
 
     def _checked_levels(
-        self, k: Integer[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
+        self, k: Shaped[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
     ) -> Integer[np.ndarray, "b ..."]:
         if k.dtype != np.uint8 or self._levels < 256:
             bad = ((k < 0) | (k >= self._levels)).reshape(len(k), -1).any(axis=1)

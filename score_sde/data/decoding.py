@@ -1,7 +1,8 @@
 """Encoded image files (PNG, JPEG, WebP, …) -> uint8 arrays [h, w, c], read by Pillow."""
 
+import io
 import os
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,7 +15,7 @@ _MODES = {channels: mode for mode, channels in _CHANNELS.items()}
 
 
 def decode_image(
-    file: str | os.PathLike | IO[bytes],
+    file: str | os.PathLike | io.BytesIO,
     name: str,
     *,
     channels: int | None = None,
@@ -28,7 +29,7 @@ def decode_image(
     untouched when the size already fits.
 
     Args:
-        file: path or open file.
+        file: path, or the bytes of a file.
         name: what to call the image in errors.
         channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA); None takes what the file holds.
         convert: converts an image of another channel count instead of refusing it.
@@ -78,6 +79,9 @@ def _fit(image: "PIL.Image.Image", height: int, width: int) -> "PIL.Image.Image"
     if (image.height, image.width) == (height, width):
         return image
     scale = min(image.height / height, image.width / width)
-    left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
-    window = (left, top, left + width * scale, top + height * scale)
-    return image.resize((width, height), PIL.Image.Resampling.LANCZOS, box=window)
+    wide, high = round(width * scale), round(height * scale)
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    window = image.crop(
+        (left, top, left + wide, top + high)
+    )  # resize(box=…) would let the filter see beyond the window
+    return window.resize((width, height), PIL.Image.Resampling.LANCZOS)

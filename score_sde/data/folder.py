@@ -18,7 +18,7 @@ class FolderSource(Source):
     """Example i is the i-th image file below `path`, in the order of the relative paths ("/" between their parts).
 
     Only the first image is opened at construction: a file that cannot be read, or does not fit the others, is an error
-    that names it when it is reached. Files are decoded when asked for (about 15,000 CIFAR-sized PNG/s on one core) and
+    that names it when it is reached. Files are decoded when asked for (about 8,000 CIFAR-sized PNG/s on one core) and
     kept in memory if the whole folder fits into `cache_bytes`.
 
     Args:

@@ -20,7 +20,7 @@ _DOWNLOAD_RETRIES = 4  # about 3 s of back-off; TFDS's own 10 wait 200 s before 
 class TFDSSource(Source):
     """Example i is record i of a prepared TFDS split in the array_record format.
 
-    Only prepared data are read, unless `download` is set. Reading and decoding run at about 8,000 CIFAR-10 images/s on
+    Only prepared data are read, unless `download` is set. Reading and decoding run at about 6,000 CIFAR-10 images/s on
     one core; decoded examples are kept in memory if the whole split fits into `cache_bytes` (CIFAR-10 takes 154 MB), so
     that only the first epoch pays for it.
 

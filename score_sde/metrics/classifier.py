@@ -5,29 +5,36 @@ about 1/k, where a network or a linear classifier would be sure of something.
 """
 
 import dataclasses
-from typing import Self
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Array, Float, Float64, Integer
 
-MOST_EXAMPLES = 10_000  # time grows with the cube: 0.3 s for 1,300 examples, 100 s for 10,000
+MOST_EXAMPLES = 10_000  # time grows with the cube (1,500 take 0.8 s of processor time), memory with the square
 CHUNK = 2048  # examples classified at once
+
+
+def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n d"]:
+    """Returns the examples as rows in float64."""
+    return np.asarray(x).astype(np.float64).reshape(len(x), -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelClassifier:
-    """P(class | x) = softmax(T s(x)), with s(x) = Σᵢ k(x, xᵢ) wᵢ the kernel ridge regression of one-hot labels.
+    """P(class | x) = softmax(T s(x)), with s(x) = Σᵢ k(f(x), f(xᵢ)) wᵢ the kernel ridge regression of one-hot labels.
 
-    k(x, x') = exp(−|x − x'|² / (2 ℓ²)). Deterministic; made by `fit`.
+    k(f, f') = exp(−|f − f'|² / (2 ℓ²)). Deterministic; made by `fit`.
 
     Attributes:
-      examples: the training examples xᵢ, flattened.
+      features: f.
+      examples: f(xᵢ) of the training examples, flattened.
       weights: wᵢ, one column a class.
       length: ℓ.
       temperature: T, the inverse temperature that makes the leave-one-out probabilities likeliest.
       leave_one_out_accuracy: share of training examples that the others' votes classify rightly.
     """
 
+    features: Callable[..., np.ndarray]
     examples: Float64[np.ndarray, "n d"]
     weights: Float64[np.ndarray, "n k"]
     length: float
@@ -39,45 +46,48 @@ class KernelClassifier:
         cls,
         examples: Float[np.ndarray | Array, "n *shape"],
         labels: Integer[np.ndarray | Array, " n"],
+        features: Callable[..., np.ndarray] = flatten,
         bandwidth: float = 0.2,
         ridge: float = 0.01,
-    ) -> Self:
+    ) -> "KernelClassifier":
         """Solves (K + λ I) w = Y − 1/k in closed form, then fits T to the exact leave-one-out scores.
 
         Args:
           examples: real examples, such as images in [−1, 1].
           labels: classes 0…k−1, each present.
-          bandwidth: ℓ² as a part of the median squared distance between examples. On the 8×8 digits anything from 0.1
-            to 0.4 gives 0.97 to 0.99 on held-out digits.
+          features: f, such as oriented_gradients; plain values if not given.
+          bandwidth: ℓ² as a part of the median squared distance between features. On the pixels of the 8×8 digits all
+            of 0.1 to 0.4 and of λ = 0.001 to 0.1 have the same leave-one-out accuracy within 0.003.
           ridge: λ.
 
         Source: leave-one-out residuals wᵢ / (K + λ I)⁻¹ᵢᵢ, Rasmussen and Williams, Gaussian Processes for Machine
         Learning (2006), Eq. 5.12.
         """
-        x, labels = flatten(examples), np.asarray(labels)
+        x, labels = flatten(features(examples)), np.asarray(labels)
         check_training_set(x, labels)
         squared = squared_distances(x, x)
-        length = float(np.sqrt(bandwidth * np.median(squared[np.triu_indices(len(x), 1)])))
+        length = float(np.sqrt(bandwidth * np.median(squared)))
         one_hot = np.eye(labels.max() + 1)[labels]
         inverse = np.linalg.inv(np.exp(-squared / (2 * length**2)) + ridge * np.eye(len(x)))
         target = one_hot - 1 / one_hot.shape[1]
         weights = inverse @ target
         left_out = target - weights / np.diag(inverse)[:, None]
         accuracy = float((left_out.argmax(axis=1) == labels).mean())
-        return cls(x, weights, length, likeliest_temperature(left_out, labels), accuracy)
+        return cls(features, x, weights, length, likeliest_temperature(left_out, labels), accuracy)
 
     def scores(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float64[np.ndarray, "m k"]:
         """Computes s(x): near 1 − 1/k for a class that is sure, −1/k for one that is excluded, 0 far from all examples.
 
         Raises: ValueError for examples of another size, or values that are not finite.
         """
-        x = flatten(x)
-        if x.shape[1] != self.examples.shape[1] or not np.isfinite(x).all():
+        f = flatten(self.features(x))
+        if f.shape[1] != self.examples.shape[1] or not np.isfinite(f).all():
             raise ValueError(
-                f"KernelClassifier needs finite examples of {self.examples.shape[1]} numbers each, got {x.shape[1]} "
-                f"numbers and {int((~np.isfinite(x)).any(axis=1).sum())} examples that are not finite."
+                f"KernelClassifier needs examples with {self.examples.shape[1]} finite features each, got {f.shape[1]} "
+                f"features and {int((~np.isfinite(f)).any(axis=1).sum())} examples that are not finite; "
+                "give it images of the kind that it was trained on."
             )
-        chunks = [x[i : i + CHUNK] for i in range(0, len(x), CHUNK)]
+        chunks = [f[i : i + CHUNK] for i in range(0, len(f), CHUNK)]
         kernels = (np.exp(-squared_distances(chunk, self.examples) / (2 * self.length**2)) for chunk in chunks)
         return np.concatenate([kernel @ self.weights for kernel in kernels])
 
@@ -171,8 +181,3 @@ def log_softmax(scores: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"
 def squared_distances(x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
     """Computes |xᵢ − yⱼ|², at least 0."""
     return np.maximum((x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * x @ y.T, 0.0)
-
-
-def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n d"]:
-    """Returns the examples as rows in float64."""
-    return np.asarray(x).astype(np.float64).reshape(len(x), -1)

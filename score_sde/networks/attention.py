@@ -11,7 +11,7 @@ from score_sde.networks.layers import GroupNorm, dense
 
 
 class AttentionBlock(nn.Module):
-    """y = (x + W softmax(q kᵀ / √c) v) / √2, with q, k, v linear in the group-normalized x; one head over all positions.
+    """y = (x + W softmax(q kᵀ / √c) v) / √2, with q, k, v linear in the group-normalized x: one head, all positions.
 
     Without `skip_rescale` the sum is not divided. The softmax is in float32. The map W starts near zero.
 

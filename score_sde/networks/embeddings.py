@@ -53,7 +53,7 @@ class Embedding(nn.Module):
     class, for examples without a label. The condition "embedding" `[b, embedding_dim]` enters through a linear map
     without bias, so that zeros mean "none". A network takes exactly the conditions that its fields declare.
 
-    Source: the noise embedding is score_sde's, arXiv 2011.13456; conditions are added where EDM adds them, arXiv 2206.00364.
+    Source: the noise embedding of score_sde, arXiv 2011.13456; conditions enter where EDM's do, arXiv 2206.00364.
     """
 
     num_features: int
@@ -96,8 +96,8 @@ class Embedding(nn.Module):
             shapes["embedding"] = (batch, self.embedding_dim)
         if set(condition) != set(shapes):
             raise ValueError(
-                f"A network with num_classes={self.num_classes}, embedding_dim={self.embedding_dim} needs the conditions "
-                f"{sorted(shapes)}, got {sorted(condition)}; pass exactly those, or set the network's fields to what "
+                f"A network with num_classes={self.num_classes}, embedding_dim={self.embedding_dim} needs the "
+                f"conditions {sorted(shapes)}, got {sorted(condition)}; pass exactly those, or set the network's fields to what "
                 'the data has. (An example without a label is "label" = num_classes.)'
             )
         for name, shape in shapes.items():
@@ -109,5 +109,5 @@ class Embedding(nn.Module):
         if self.num_classes and not jnp.issubdtype(condition["label"].dtype, jnp.integer):
             raise ValueError(
                 f'The condition "label" needs integers 0 … {self.num_classes}, got {condition["label"].dtype}; cast it '
-                "to int32 (a one-hot array is argmax-ed first, a soft one is an \"embedding\")."
+                'to int32 (a one-hot array is argmax-ed first, a soft one is an "embedding").'
             )

@@ -1,26 +1,15 @@
 """Checks of the fields that networks share, made when a network is constructed."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from score_sde.networks.embeddings import NOISE_EMBEDDINGS
 
 DTYPES = ("float32", "bfloat16")
 
 
-class Conditional(Protocol):
-    """The fields that every network here has."""
-
-    noise_embedding: str
-    fourier_scale: float
-    num_classes: int
-    embedding_dim: int
-    dropout: float
-    dtype: str
-
-
-def check_shared(network: Conditional) -> None:
-    """Raises ValueError where a field that every network has is out of its range."""
+def check_shared(network: Any) -> None:
+    """Raises ValueError where noise_embedding, fourier_scale, dropout, dtype or a condition's size is out of range."""
     check_choice(network, "noise_embedding", NOISE_EMBEDDINGS)
     check_choice(network, "dtype", DTYPES)
     check_at_least(network, 0, "num_classes", "embedding_dim")

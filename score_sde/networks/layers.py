@@ -27,7 +27,7 @@ def dense(features: int, dtype: str, name: str, *, scale: float = 1.0, use_bias:
     return nn.Dense(features, use_bias, dtype=dtype, kernel_init=fan_avg_uniform(scale), name=name)
 
 
-def conv(features: int, rank: int, dtype: str, name: str, *, scale: float = 1.0, stride: int = 1) -> nn.Conv:
+def conv(features: int, rank: int, dtype: str, name: str | None, *, scale: float = 1.0, stride: int = 1) -> nn.Conv:
     """y = W ⋆ x + b with a kernel 3 wide along each of `rank` spatial axes, and zeros beyond the border.
 
     With a stride above 1 nothing is added at the border: the resampling filter before it has padded already.

@@ -1,7 +1,7 @@
 """Halving and doubling of every spatial axis with a short filter.
 
 A filter is given by its taps, which are scaled to sum to one: (1, 1) is the plain choice (mean of two on the way down,
-nearest neighbour on the way up), (1, 3, 3, 1) the FIR filter of NCSN++ and StyleGAN2. Beyond the border the signal is 0.
+nearest neighbour on the way up), (1, 3, 3, 1) the FIR filter of NCSN++. Beyond the border the signal is 0.
 
 Source: Zhang, arXiv 1904.11486; the alignment of Karras et al., arXiv 1912.04958 (`upfirdn`), as in score_sde.
 """
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Taps = Sequence[float]
+Taps = Sequence[int | float]
 
 
 def downsample(x: Float[Array, "b *space c"], taps: Taps) -> Float[Array, "b *half c"]:
@@ -31,7 +31,7 @@ def upsample(x: Float[Array, "b *space c"], taps: Taps) -> Float[Array, "b *doub
     """
     for axis in range(1, x.ndim - 1):
         phases = [_phase(x, taps, axis, phase) for phase in (0, 1)]
-        shape = x.shape[:axis] + (2 * x.shape[axis],) + x.shape[axis + 1 :]
+        shape = (*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
         x = jnp.stack(phases, axis + 1).reshape(shape)
     return x
 
@@ -51,9 +51,7 @@ def fir(x: Float[Array, "b *space c"], taps: Taps, axis: int, stride: int = 1) -
     """y[i] = Σ_m k[m] x[stride · i + m] along one axis, where all of the filter meets the signal, with Σ k = 1."""
     last = x.shape[axis] - len(taps) + 1
     total = sum(taps)
-    terms = [
-        (tap / total) * jax.lax.slice_in_dim(x, m, last + m, stride, axis) for m, tap in enumerate(reversed(taps))
-    ]
+    terms = [(tap / total) * jax.lax.slice_in_dim(x, m, last + m, stride, axis) for m, tap in enumerate(reversed(taps))]
     return sum(terms[1:], start=terms[0])
 
 

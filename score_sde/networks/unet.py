@@ -21,7 +21,7 @@ from score_sde.networks.resample import blur, downsample, upsample
 
 PROGRESSIVE = ("none", "skip", "residual")
 
-Features = Float[Array, "b *space c"]
+Features = Float[Array, "b ..."]
 Emb = Float[Array, "b e"]
 
 
@@ -57,7 +57,7 @@ class UNet(nn.Module):
     channel_multipliers: Sequence[int] = (1, 2, 2, 2)
     blocks_per_level: int = 4
     attention_resolutions: Sequence[int] = (16,)
-    resample_taps: Sequence[float] = (1, 1)
+    resample_taps: Sequence[int | float] = (1, 1)
     progressive_input: str = "none"
     progressive_output: str = "none"
     skip_rescale: bool = True
@@ -96,7 +96,15 @@ class UNet(nn.Module):
         train: bool = False,
     ) -> Float[Array, "b *space out"]:
         self._check_input(x)
-        emb = Embedding(
+        emb = self._embedding()(noise_label, condition)
+        skips = self._encode(x, emb, train)
+        h = self._middle(skips[-1], emb, train)
+        out_channels = self.out_channels or x.shape[-1]
+        h, output = self._decode(h, skips, emb, train, out_channels)
+        return output if self.progressive_output == "skip" else self._output(h, out_channels, "output")
+
+    def _embedding(self) -> Embedding:
+        return Embedding(
             num_features=self.channels if self.noise_embedding == "sinusoidal" else 2 * self.channels,
             width=4 * self.channels,
             noise_embedding=self.noise_embedding,
@@ -105,12 +113,7 @@ class UNet(nn.Module):
             embedding_dim=self.embedding_dim,
             dtype=self.dtype,
             name="embedding",
-        )(noise_label, condition)
-        skips = self._encode(x, emb, train)
-        h = self._middle(skips[-1], emb, train)
-        out_channels = self.out_channels or x.shape[-1]
-        h, output = self._decode(h, skips, emb, train, out_channels)
-        return output if self.progressive_output == "skip" else self._output(h, out_channels, "output")
+        )
 
     def _encode(self, x: Features, emb: Emb, train: bool) -> list[Features]:
         """Returns h after the first convolution, after every block, and after every halving."""
@@ -199,8 +202,8 @@ class UNet(nn.Module):
             raise ValueError(f"UNet needs images [b, h, w, c] or signals [b, l, c], got {x.shape}; use MLP for points.")
         if any(side % factor for side in space):
             raise ValueError(
-                f"UNet with {len(self.channel_multipliers)} levels needs sides divisible by {factor}, got {space}; pad or "
-                "resize the data, or use fewer channel_multipliers."
+                f"UNet with {len(self.channel_multipliers)} levels needs sides divisible by {factor}, got {space}; "
+                "pad or resize the data, or use fewer channel_multipliers."
             )
         heights = [space[0] // 2**level for level in range(len(self.channel_multipliers))]
         if not set(self.attention_resolutions) <= set(heights):
@@ -210,5 +213,4 @@ class UNet(nn.Module):
             )
 
 
-DDPMpp = UNet
 NCSNpp = functools.partial(UNet, resample_taps=(1, 3, 3, 1), progressive_input="residual", noise_embedding="fourier")

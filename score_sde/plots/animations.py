@@ -14,8 +14,8 @@ GREYS = 64
 def animation(
     frames: Sequence[np.ndarray] | np.ndarray,
     path: str | os.PathLike[str],
-    frames_per_second: float = 15.0,
-    hold_seconds: float = 2.0,
+    frames_per_second: float | int = 15,
+    hold_seconds: float | int = 2,
 ) -> Path:
     """Writes frames [h, w, 3] of 0…255 (image_grid makes them) as an endless GIF, animated PNG or WebP.
 
@@ -46,7 +46,7 @@ def animation(
     return path
 
 
-def check_frames(frames: Any, path: Path, frames_per_second: float) -> list[np.ndarray]:
+def check_frames(frames: Any, path: Path, frames_per_second: float | int) -> list[np.ndarray]:
     """Returns the frames as a list; raises ValueError for what cannot be shown."""
     frames = list(frames)
     shapes = {(frame.shape, str(frame.dtype)) for frame in frames}

@@ -42,8 +42,10 @@ def loss_curve(
     figure, [[axes]] = new_figure(7.2, 3.8)
     visible = []
     for i, name in enumerate(names):
-        visible += draw_series(axes, name, *map(np.asarray, metrics[name]), color=LINE_COLORS[i % len(LINE_COLORS)])
-    scale_axis(axes.yaxis, np.concatenate(visible) if visible else np.zeros(0))
+        steps, values = metrics[name]
+        color = LINE_COLORS[i % len(LINE_COLORS)]
+        visible.append(draw_series(axes, name, np.asarray(steps), np.asarray(values), color))
+    scale_axis(axes.yaxis, np.concatenate(visible))
     axes.xaxis.set_major_formatter(step_formatter())
     axes.margins(x=0.01)
     label_axes(axes, title, "training step", unit)
@@ -51,7 +53,7 @@ def loss_curve(
     return save_figure(figure, path)
 
 
-def draw_series(axes: Any, name: str, steps: np.ndarray, values: np.ndarray, color: str) -> list[np.ndarray]:
+def draw_series(axes: Any, name: str, steps: np.ndarray, values: np.ndarray, color: str) -> np.ndarray:
     """Draws one metric; returns the values that the axis should be chosen for."""
     finite = np.isfinite(values)
     for i, step in enumerate(steps[~finite]):
@@ -60,11 +62,11 @@ def draw_series(axes: Any, name: str, steps: np.ndarray, values: np.ndarray, col
     steps, values = average_down(steps[finite], values[finite])
     if len(values) <= 50:
         axes.plot(steps, values, color=color, linewidth=1.8, marker="o", markersize=4, label=name)
-        return [values]
+        return values
     axes.plot(steps, values, color=color, linewidth=0.6, alpha=0.3)
     smooth = smoothed(values)
     axes.plot(steps, smooth, color=color, linewidth=2, label=name)
-    return [smooth]
+    return smooth
 
 
 def average_down(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from score_sde.plots.style import BLUE, INK, MUTED, ORANGE, density_colormap, label_axes, new_figure, save_figure
 
-Extent = tuple[float, float, float, float]  # x_min, x_max, y_min, y_max
+Number = float | int
+Extent = tuple[Number, Number, Number, Number]  # x_min, x_max, y_min, y_max
 
 
 def grid_points(extent: Extent, resolution: int) -> Float[np.ndarray, "n 2"]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -13,8 +14,8 @@ from score_sde.plots.style import GRID, INK, MUTED, hide_axes, new_figure, save_
 
 def denoising_strip(
     noised: Float[np.ndarray | Array, "k *shape"],
-    one_step: Float[np.ndarray | Array, "k *shape"],
-    full: Float[np.ndarray | Array, "k *shape"],
+    one_step: Float[np.ndarray | Array, "_ *shape"],
+    full: Float[np.ndarray | Array, "_ *shape"],
     labels: Sequence[str],
     path: str | os.PathLike[str],
     clean: Float[np.ndarray | Array, "*shape"] | None = None,
@@ -55,9 +56,9 @@ def denoising_strip(
     return save_figure(figure, path)
 
 
-def check_lengths(count: int, one_step: object, full: object, labels: Sequence[str]) -> None:
+def check_lengths(count: int, one_step: Any, full: Any, labels: Sequence[str]) -> None:
     """Raises ValueError unless all four speak of the same k > 0 noise levels."""
-    lengths = {"noised": count, "one_step": len(one_step), "full": len(full), "labels": len(labels)}  # type: ignore[arg-type]
+    lengths = {"noised": count, "one_step": len(one_step), "full": len(full), "labels": len(labels)}
     if count == 0 or len(set(lengths.values())) > 1:
         raise ValueError(
             f"denoising_strip needs the same number of noise levels, at least one, in each, got {lengths}."
@@ -70,7 +71,7 @@ def within_range(noised: np.ndarray) -> np.ndarray:
     return noised / np.maximum(scale, 1)
 
 
-def show_tile(axes: object, tile: np.ndarray) -> None:
+def show_tile(axes: Any, tile: np.ndarray) -> None:
     """Draws pixels as squares inside a hairline frame."""
-    axes.imshow(tile, interpolation="nearest")  # type: ignore[attr-defined]
-    axes.spines[:].set(visible=True, color=GRID, linewidth=0.8)  # type: ignore[attr-defined]
+    axes.imshow(tile, interpolation="nearest")
+    axes.spines[:].set(visible=True, color=GRID, linewidth=0.8)

@@ -57,23 +57,32 @@ class SDE(abc.ABC):
         return 2 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
-        """t with λ(t) = `log_snr`, by bisection of log t; values outside of λ((0, t_max]) go to the nearest end.
+        """t with λ(t) = `log_snr`; where λ((0, t_max]) does not reach it, the nearest end.
 
-        Error: one unit in the last place of t, times the conditioning of λ. A member with a closed form overrides it.
+        By bisection over the floating-point numbers themselves: the bits of positive numbers, read as integers, are in
+        their order. Differentiable in `log_snr` and in the fields of the SDE. A member with a closed form overrides
+        this, and its form goes on beyond the ends.
+
+        Error: one unit in the last place of t, times the conditioning of λ.
         """
         log_snr = jnp.asarray(log_snr)
-        high = jnp.full_like(log_snr, jnp.log(self.t_max))
-        low = high + jnp.log(jnp.asarray(1e-30, log_snr.dtype))
-        steps = 34 if log_snr.dtype == jnp.float32 else 62  # halvings of a width of 69 to one unit in the last place
+        integer = jnp.dtype(f"int{8 * log_snr.dtype.itemsize}")
+        latest = jnp.full_like(log_snr, self.t_max)
 
-        def halve(_, ends):
-            low, high = ends
-            middle = 0.5 * (low + high)
-            too_early = self.log_snr(jnp.exp(middle)) > log_snr
-            return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
+        def bisect(excess, latest):
+            def halve(_, ends):
+                low, high = ends
+                middle = low + (high - low) // 2
+                too_early = excess(jax.lax.bitcast_convert_type(middle, log_snr.dtype)) > 0
+                return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
 
-        low, high = jax.lax.fori_loop(0, steps, halve, (low, high))
-        return jnp.minimum(jnp.exp(0.5 * (low + high)), self.t_max)
+            high = jax.lax.bitcast_convert_type(latest, integer)
+            ends = jax.lax.fori_loop(0, 8 * integer.itemsize, halve, (jnp.zeros_like(high), high))
+            return jax.lax.bitcast_convert_type(ends[1], log_snr.dtype)
+
+        return jax.lax.custom_root(
+            lambda t: self.log_snr(t) - log_snr, latest, bisect, lambda slope, y: y / slope(jnp.ones_like(y))
+        )
 
     def alpha_and_derivative(self, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
         """(α(t), dα/dt)."""
@@ -102,11 +111,14 @@ class SDE(abc.ABC):
     def transition(self, s: Time, t: Time) -> Gaussian:
         """p(x_t | x_s) = N(α_t/α_s x_s, σ_t² − (α_t/α_s)² σ_s²) for s < t.
 
-        The variance is computed as −σ_t² expm1(λ_t − λ_s), which does not cancel. s = 0 gives the marginal where σ(0) = 0.
+        The variance is computed as −σ_t² expm1(λ_t − λ_s), which does not cancel, with λ_t − λ_s from the differences
+        of log α and σ, which keep more digits of a short step than those of two logarithms of the SNR. s = 0 gives the
+        marginal where σ(0) = 0.
         """
-        scale = jnp.exp(self.log_alpha(t) - self.log_alpha(s))
-        std = self.sigma(t) * jnp.sqrt(-jnp.expm1(self.log_snr(t) - self.log_snr(s)))
-        return Gaussian(scale, std)
+        log_scale = self.log_alpha(t) - self.log_alpha(s)
+        sigma_t, sigma_s = self.sigma(t), self.sigma(s)
+        log_snr_fall = 2 * (log_scale - jnp.log1p((sigma_t - sigma_s) / sigma_s))
+        return Gaussian(jnp.exp(log_scale), sigma_t * jnp.sqrt(-jnp.expm1(log_snr_fall)))
 
     def prior_std(self) -> Float[Array, ""]:
         """Standard deviation of the prior N(0, std² I) that stands for p(x at t_max): σ(t_max)."""
@@ -118,7 +130,7 @@ class SDE(abc.ABC):
 
     def prior_log_prob(self, x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
         """log N(x; 0, prior_std² I), in nats per example."""
-        std = self.prior_std()
+        std = self.prior_std().astype(x.dtype)
         flat = x.reshape(x.shape[0], -1) / std
         return -0.5 * jnp.sum(flat**2, axis=1) - flat.shape[1] * (jnp.log(std) + 0.5 * jnp.log(2 * jnp.pi))
 

@@ -21,7 +21,7 @@ class EDM(SDE):
         require(self.sigma_max > 0, "EDM needs sigma_max > 0", self)
 
     @property
-    def t_max(self) -> float:
+    def t_max(self) -> Float[Array, ""] | float:
         return self.sigma_max
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:

@@ -1,14 +1,13 @@
 """Variance-preserving SDEs given by their log-SNR, as a function or as a table."""
 
 from collections.abc import Callable
-from typing import Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from score_sde.pytree import as_pytree, pytree
+from score_sde.pytree import as_pytree, is_traced, pytree
 from score_sde.sdes.base import SDE, Time, require
 
 
@@ -27,9 +26,11 @@ class LogSNR(SDE):
 
     def __post_init__(self):
         object.__setattr__(self, "function", as_pytree(self.function))
-        start, middle, end = (float(self.function(jnp.asarray(t))) for t in (1e-4, 0.5, 1.0))
-        decreasing = end < middle < start
-        require(decreasing, f"LogSNR needs a decreasing function; at t = 1e-4, 0.5, 1 it is {start}, {middle}, {end}")
+        values = [self.function(jnp.asarray(t)) for t in (1e-4, 0.5, 1.0)]
+        if not is_traced(values):
+            start, middle, end = map(float, values)
+            message = f"LogSNR needs a decreasing function of t, got {start}, {middle}, {end} at t = 1e-4, 0.5, 1"
+            require(end < middle < start, f"{message}; time runs from data to noise, so negate or reverse it")
 
     def log_snr(self, t: Time) -> Float[Array, "*b"]:
         """λ(t), as given: through log α and log σ it would lose digits at both ends."""
@@ -48,53 +49,76 @@ class DiscreteVP(SDE):
 
     Level i of a discrete-time model with N levels (i = 1 … N in the papers) is t = i/N.
 
-    Args: log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing. The logarithm is what is kept, because a float32 ᾱ
-        near 1 has lost the digits of 1 − ᾱ; the constructors below take it in float64.
+    Args: log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing; the last may be −∞. The logarithm is what is kept,
+        because a float32 ᾱ near 1 has lost the digits of 1 − ᾱ; the constructors below take it in float64.
     Raises: ValueError for any other table.
     Source: Ho et al., arXiv 2006.11239, Sec. 2; interpolation as in Lu et al., arXiv 2206.00927, App. D.4, with a
-    knot at t = 0 (theirs extrapolates, to α > 1).
+    knot at t = 0 (theirs extrapolates, to α > 1). Where the last α is 0 (zero terminal SNR, Lin et al., arXiv
+    2305.08891, Alg. 1) it is α that is linear between the last two knots.
     """
 
     log_alphas: Float[Array, " n"] | Float[np.ndarray, " n"]
 
     def __post_init__(self):
         table = np.asarray(self.log_alphas)
-        valid = table.ndim == 1 and table.size > 0 and np.all(np.diff(table, prepend=0.0) < 0)
-        valid = valid and np.all(np.isfinite(table))
-        require(bool(valid), "DiscreteVP needs alphas_cumprod to decrease strictly from below 1 to above 0")
+        needs = "DiscreteVP needs a table [n] of α that decreases strictly from below 1 (α = 0 only at its end)"
+        require(table.ndim == 1 and table.size > 0, f"{needs}, got the shape {table.shape}")
+        wrong = ~(np.diff(table, prepend=0.0) < 0) | (np.isinf(table) & (np.arange(table.size) < table.size - 1))
+        first = int(np.argmax(wrong))
+        before = f"α = {np.exp(table[first - 1]):.9g}" if first else "α = 1"
+        require(
+            not wrong.any(),
+            f"{needs}, got α = {np.exp(table[first]):.9g} at level {first + 1} of {table.size} after {before}; give "
+            "ᾱ to from_alphas_cumprod, β to from_betas, in the order from data to noise",
+        )
 
     @classmethod
-    def from_alphas_cumprod(cls, alphas_cumprod: Float[np.ndarray, " n"]) -> Self:
-        """The table of ᾱ_1 > … > ᾱ_N, in (0, 1)."""
-        return cls(0.5 * np.log(np.asarray(alphas_cumprod, np.float64)))
+    def from_alphas_cumprod(cls, alphas_cumprod: Float[np.ndarray, " n"]) -> "DiscreteVP":
+        """The table of ᾱ_1 > … > ᾱ_N, in (0, 1), or with ᾱ_N = 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return cls(0.5 * np.log(np.asarray(alphas_cumprod, np.float64)))
 
     @classmethod
-    def from_betas(cls, betas: Float[np.ndarray, " n"]) -> Self:
+    def from_betas(cls, betas: Float[np.ndarray, " n"]) -> "DiscreteVP":
         """ᾱ_i = ∏_{j<=i} (1 − β_j)."""
-        return cls(0.5 * np.cumsum(np.log1p(-np.asarray(betas, np.float64))))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return cls(0.5 * np.cumsum(np.log1p(-np.asarray(betas, np.float64))))
 
     @classmethod
-    def ddpm(cls, num_levels: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> Self:
+    def ddpm(cls, num_levels: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> "DiscreteVP":
         """β_i from `beta_first` to `beta_last` in equal steps. Source: arXiv 2006.11239, Sec. 4."""
         return cls.from_betas(np.linspace(beta_first, beta_last, num_levels))
 
     @classmethod
-    def iddpm(cls, num_levels: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Self:
+    def iddpm(cls, num_levels: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> "DiscreteVP":
         """β_i = min(1 − ᾱ_i/ᾱ_{i−1}, max_beta) of the cosine schedule. Source: arXiv 2102.09672, Eq. 17."""
         angle = 0.5 * np.pi * (np.linspace(0, 1, num_levels + 1) + offset) / (1 + offset)
         return cls.from_betas(np.minimum(1 - (np.cos(angle[1:]) / np.cos(angle[:-1])) ** 2, max_beta))
 
-    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+    def _segment(self, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+        """(log α but for a last fall to α = 0, the share of α that this fall has taken), so that all is finite."""
         t = jnp.asarray(t)
         table = jnp.asarray(self.log_alphas, t.dtype)
         knots = jnp.concatenate([jnp.zeros(1, t.dtype), table])
         position = t * len(table)
         left = jnp.clip(jnp.floor(position), 0, len(table) - 1)
         index = left.astype(jnp.int32)
-        return knots[index] + (knots[index + 1] - knots[index]) * (position - left)
+        rise, fraction = knots[index + 1] - knots[index], position - left
+        to_zero = jnp.isinf(rise)
+        return knots[index] + jnp.where(to_zero, 0.0, rise) * fraction, jnp.where(to_zero, fraction, 0.0)
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        log_alpha, lost = self._segment(t)
+        return log_alpha + jnp.log1p(-lost)
+
+    def alpha(self, t: Time) -> Float[Array, "*b"]:
+        """α(t); through the logarithm its derivative where α = 0 would be 0 · ∞."""
+        log_alpha, lost = self._segment(t)
+        return jnp.exp(log_alpha) * (1 - lost)
 
     def sigma(self, t: Time) -> Float[Array, "*b"]:
-        return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
+        log_alpha, lost = self._segment(t)
+        return jnp.sqrt(-jnp.expm1(2 * log_alpha) + jnp.exp(2 * log_alpha) * lost * (2 - lost))
 
     def prior_std(self) -> Float[Array, ""]:
         """1, as in the papers."""

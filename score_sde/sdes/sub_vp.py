@@ -12,7 +12,7 @@ class SubVP(SDE):
     """α² = exp(−∫₀ᵗ β), σ = 1 − α², with β(t) = β_min + t (β_max − β_min) and t in (0, 1].
 
     Raises: ValueError unless 0 <= beta_min <= beta_max and beta_max > 0.
-    Source: Song et al., arXiv 2011.13456, Eqs. 13 and 29.
+    Source: Song et al., arXiv 2011.13456, Eqs. 12 and 29.
     """
 
     beta_min: float = 0.1

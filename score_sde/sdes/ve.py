@@ -11,8 +11,9 @@ from score_sde.sdes.base import SDE, Time, require
 class VE(SDE):
     """α = 1, σ = σ_min (σ_max/σ_min)^t, t in (0, 1].
 
-    σ(0) = σ_min, not 0: x at t = 0 is data with noise of σ_min, as in the paper (its Eq. 30 drops σ(0)² from the
-    variance). A solve to t = 0 therefore ends at noise level σ_min; a last denoising removes it.
+    σ(0) = σ_min, not 0: here x at t = 0 is data with noise of σ_min. (The paper sets σ(0) = 0 in its general kernel,
+    Eq. 29, so that σ jumps to σ_min just after.) A solve to t = 0 therefore ends at noise level σ_min; a last denoising
+    removes it.
 
     Raises: ValueError unless 0 < sigma_min < sigma_max.
     Source: Song et al., arXiv 2011.13456, Eqs. 30–31 (App. C).

@@ -5,14 +5,15 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, UInt
 
 from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
-from score_sde.pytree import as_pytree, pytree
+from score_sde.pytree import as_pytree
 from score_sde.sdes.base import SDE, Time
+from score_sde.solvers import noise
 from score_sde.solvers.grids import Grid
-from score_sde.solvers.noise import standard_normal
 
 MAX_STEPS = 1024  # grids up to this length share one compiled program; longer ones go up by powers of two
 
@@ -20,7 +21,7 @@ MAX_STEPS = 1024  # grids up to this length share one compiled program; longer o
 class Samples(NamedTuple):
     """`x` and, image by image, the number of network evaluations that it took.
 
-    `trajectory` holds the states at the times that `sample` was asked to keep, or None.
+    `trajectory` holds the states at the steps that `sample` was asked to keep, or is None.
     """
 
     x: Float[Array, "b *shape"]
@@ -36,8 +37,16 @@ class Solver(abc.ABC):
 
     needs_finite_drift: ClassVar[bool] = False  # evaluates f(t) or g(t), which `Flow` and `Cosine` lack at t_max
 
-    def init(self, x: Float[Array, "b *shape"]) -> Any:
-        """The carry before the first step."""
+    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+        """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps."""
+        if self.needs_finite_drift and not np.isfinite(sde.drift(times[0])):
+            raise ValueError(
+                f"{type(self).__name__} needs a finite f(t), which {type(sde).__name__} lacks at t={times[0]}; start the "
+                "grid below, as in Uniform(start=0.999), or use a solver such as DDIM or Ancestral."
+            )
+
+    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+        """The carry before the first of `num_steps` steps."""
         return ()
 
     @abc.abstractmethod
@@ -53,10 +62,11 @@ class Solver(abc.ABC):
     ) -> tuple[Float[Array, "b *shape"], Any]:
         """(x_s, carry) from x_t, with s < t. `key` is one key, or one for each image."""
 
-    def evaluations(self, calls: int, s: Float[Array, ""], carry: Any) -> Int[Array, "*b"] | int:
-        """Network evaluations of a step that ended at s with this carry.
+    def evaluations(self, calls: int, carry: Any) -> Int[Array, "*b"] | int:
+        """Network evaluations of the step that returned `carry`, for all images or for each.
 
-        `calls` is how often the traced step calls `denoise`; a solver that skips or repeats some at run time corrects it.
+        `calls` is how often the step called `denoise` while it was traced; a solver that skips or repeats some of them
+        at run time says here how many it made.
         """
         return calls
 
@@ -72,6 +82,23 @@ class _Counter:
         return self.denoise(x, t)
 
 
+def counted_step(
+    solver: Solver,
+    key: Key[Array, "*b"],
+    sde: SDE,
+    denoise: Denoise,
+    x: Float[Array, "b *shape"],
+    t: Float[Array, ""],
+    s: Float[Array, ""],
+    carry: Any,
+) -> tuple[Float[Array, "b *shape"], Any, Int[Array, " b"]]:
+    """`solver.step`, and the number of evaluations that it made for each image. Solvers that wrap solvers use it too."""
+    counter = _Counter(denoise)
+    x, carry = solver.step(key, sde, counter, x, t, s, carry)
+    evaluations = jnp.asarray(solver.evaluations(counter.calls, carry), jnp.int32)
+    return x, carry, jnp.broadcast_to(evaluations, x.shape[:1])
+
+
 def sample(
     key: Key[Array, ""],
     sde: SDE,
@@ -83,6 +110,7 @@ def sample(
     first_index: int = 0,
     x_start: Float[Array, "b *shape"] | None = None,
     keep: tuple[int, ...] = (),
+    sharding: jax.sharding.NamedSharding | None = None,
 ) -> Samples:
     """Solves from x ~ prior at the grid's first time to its last, as one compiled program.
 
@@ -90,65 +118,82 @@ def sample(
     fields of `sde`, `solver` and `denoise` (where they are pytrees, as ours are) are traced: up to `MAX_STEPS` steps,
     changing them compiles nothing.
 
+    The prior is N(0, (prior_std · σ(start)/σ(t_max))² I), which is the SDE's own for a grid that starts at t_max.
+
     Args:
       shape: (number of images, *shape of one image).
       first_index: index of the first image, for drawing a large set in batches.
       x_start: where to start instead of the prior, at the grid's first time.
-      keep: steps after which the state is kept in `trajectory`: 0 is the start, num_steps the end.
-    Raises: ValueError for a grid outside of (0, t_max], a wrong shape, a step to keep that is not on the grid, or a
-      solver that needs a finite drift on a grid that starts where it is infinite.
+      keep: steps, increasing, after which the state is kept in `trajectory`: 0 is the start, num_steps the end.
+      sharding: how the batch lies over devices; None leaves it to XLA (one device, or as the arguments lie).
+    Raises: ValueError for a grid outside of [0, t_max], a wrong shape, steps to keep that are not on the grid, or a
+      solver that cannot run on these times.
     """
     times = grid.times(sde)
     num_steps = len(times) - 1
-    _check(sde, solver, grid, times, shape, x_start, keep)
+    solver.check(sde, times)
+    _check(shape, x_start, keep, num_steps)
     length = MAX_STEPS
     while length < num_steps:
         length *= 2
-    padded = jnp.pad(times, (0, length - num_steps), mode="edge")
+    padded = np.pad(times, (0, length - num_steps), mode="edge")
+    kept_steps = np.asarray(keep, np.int32)
     return _solve(
-        key, sde, as_pytree(denoise), solver, padded, num_steps, first_index, x_start, jnp.asarray(keep, jnp.int32), shape
+        key,
+        sde,
+        as_pytree(denoise),
+        solver,
+        padded,
+        np.int32(num_steps),
+        np.uint32(first_index),
+        x_start,
+        kept_steps,
+        tuple(shape),
+        sharding,
     )
 
 
-def _check(sde, solver, grid, times, shape, x_start, keep):
+def _check(shape, x_start, keep, num_steps):
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(f"shape needs (number of images, *shape of one image), all at least 1, got {shape}.")
     if x_start is not None and x_start.shape != tuple(shape):
         raise ValueError(f"x_start needs the shape {tuple(shape)}, got {x_start.shape}.")
-    if keep and not all(0 <= k <= len(times) - 1 for k in keep):
-        raise ValueError(f"keep needs steps from 0 to num_steps={len(times) - 1}, got {keep}.")
-    if solver.needs_finite_drift and not jnp.isfinite(sde.drift(times[0])):
-        raise ValueError(
-            f"{type(solver).__name__} evaluates f(t), which is infinite at t={times[0]} for {type(sde).__name__}; start "
-            f"the grid below, as in {type(grid).__name__}(start=0.999), or use a solver such as DDIM or Ancestral."
-        )
+    if list(keep) != sorted(set(keep)) or (keep and not 0 <= keep[0] <= keep[-1] <= num_steps):
+        raise ValueError(f"keep needs increasing steps from 0 to num_steps={num_steps}, got {keep}.")
 
 
-def _image_keys(key: Key[Array, ""], first_index: Int[Array, ""], number: int) -> Key[Array, " b"]:
+def _image_keys(key: Key[Array, ""], first_index: UInt[Array, ""], number: int) -> Key[Array, " b"]:
     """fold_in(key, index) for each image."""
-    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first_index + jnp.arange(number))
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(first_index + jnp.arange(number, dtype=jnp.uint32))
 
 
-def _solve_traced(key, sde, denoise, solver, times, num_steps, first_index, x_start, keep, shape):
+def _prior(keys, sde, start, shape):
+    """x ~ N(0, I) times the prior's standard deviation, carried from t_max to `start` in proportion to σ."""
+    std = sde.prior_std() * sde.sigma(start) / sde.sigma(jnp.asarray(sde.t_max, start.dtype))
+    return std * noise.standard_normal(noise.fold_in(keys, 0), jnp.zeros(shape, start.dtype))
+
+
+def _solve_traced(key, sde, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
     keys = _image_keys(key, first_index, shape[0])
-    if x_start is None:
-        prior = jnp.zeros(shape, times.dtype)
-        x_start = sde.prior_std().astype(times.dtype) * standard_normal(keys, prior)
+    x_start = _prior(keys, sde, times[0], shape) if x_start is None else x_start.astype(times.dtype)
+    if sharding is not None:
+        keys, x_start = jax.lax.with_sharding_constraint((keys, x_start), sharding)
+    number_kept = kept_steps.shape[0]
 
     def body(k, state):
         x, carry, nfe, kept = state
-        t, s = times[k], times[k + 1]
-        counter = _Counter(denoise)
-        step_keys = jax.vmap(lambda image_key: jax.random.fold_in(image_key, k + 1))(keys)
-        x, carry = solver.step(step_keys, sde, counter, x, t, s, carry)
-        nfe = nfe + solver.evaluations(counter.calls, s, carry)
-        kept = jnp.where((keep == k + 1).reshape(-1, *(1,) * x.ndim), x[None], kept)
-        return x, carry, nfe, kept
+        step_key = noise.fold_in(keys, k + 1)
+        x, carry, evaluations = counted_step(solver, step_key, sde, denoise, x, times[k], times[k + 1], carry)
+        if number_kept:
+            slot = jnp.searchsorted(kept_steps, k + 1)
+            slot = jnp.where(kept_steps[slot] == k + 1, slot, number_kept)
+            kept = kept.at[slot].set(x, mode="drop")
+        return x, carry, nfe + evaluations, kept
 
-    kept = jnp.broadcast_to(x_start[None], (keep.shape[0], *shape))
-    state = x_start, solver.init(x_start), jnp.zeros(shape[0], jnp.int32), kept
+    kept = jnp.broadcast_to(x_start[None], (number_kept, *shape))
+    state = x_start, solver.init(x_start, num_steps), jnp.zeros(shape[0], jnp.int32), kept
     x, _, nfe, kept = jax.lax.fori_loop(0, num_steps, body, state)
-    return Samples(x, nfe, kept if keep.shape[0] else None)
+    return Samples(x, nfe, kept if number_kept else None)
 
 
-_solve = jax.jit(_solve_traced, static_argnames=("shape",))
+_solve = jax.jit(_solve_traced, static_argnames=("shape", "sharding"))

@@ -1,8 +1,12 @@
 """Grids: the decreasing times t_0 > t_1 > … > t_n of a solve."""
 
 import abc
+from collections.abc import Sequence
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from score_sde.pytree import pytree, static
@@ -10,32 +14,45 @@ from score_sde.sdes.base import SDE
 
 
 class Grid(abc.ABC):
-    """The times of a solve, from `start` (None: the SDE's t_max) to `end`, and then to t = 0 if `to_zero`.
+    """The times of a solve. Where a solve starts and stops is written here and nowhere else."""
 
-    A grid has `num_steps` steps, so num_steps + 1 times; with `to_zero` the last of these steps goes from `end` to 0.
-    Where a solve stops is written here and nowhere else. Members give one function, `between`.
+    @abc.abstractmethod
+    def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
+        """t_0 > … > t_n, in JAX's default precision; ValueError where the fields do not fit `sde`."""
+
+
+class Spaced(Grid):
+    """The times from `start` (None: the SDE's t_max) to `end`, evenly spaced in some sense, and then 0 if `to_zero`.
+
+    There are `num_steps` steps, so num_steps + 1 times; with `to_zero` the last of these steps goes from `end` to 0.
+    Members have these four fields and one function, `between`.
     """
 
     num_steps: int
     start: float | None
     end: float
     to_zero: bool
+    needs_finite_log_snr: ClassVar[bool] = False  # at start and end
 
-    def times(self, sde: SDE) -> Float[Array, " n"]:
+    def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
         """t_0 = start > … > t_num_steps.
 
-        Raises: ValueError unless num_steps >= 1 (2 with to_zero) and 0 <= end < start <= t_max.
+        Raises: ValueError unless num_steps >= 1 (2 with to_zero) and 0 <= end < start <= t_max (0 < end with to_zero),
+          or for more steps than there are distinct times.
         """
         start = sde.t_max if self.start is None else self.start
-        least = 2 if self.to_zero else 1
-        if self.num_steps < least:
-            raise ValueError(f"This grid needs num_steps >= {least}, got {self}.")
-        if not 0 <= self.end < start <= sde.t_max:
-            raise ValueError(f"A grid needs 0 <= end < start <= t_max={sde.t_max}, got {start=}, end={self.end}.")
-        u = jnp.linspace(0.0, 1.0, self.num_steps + (0 if self.to_zero else 1))
-        times = self.between(sde, u, jnp.asarray(start, u.dtype), jnp.asarray(self.end, u.dtype))
-        times = times.at[0].set(start).at[-1].set(self.end)
-        return jnp.append(times, jnp.zeros((), times.dtype)) if self.to_zero else times
+        _check_fields(self, sde, start)
+        spaced = self.num_steps + (0 if self.to_zero else 1)
+        # One length for every grid of up to 1024 steps, so that another num_steps compiles nothing.
+        u = np.ones(max(1025, 1 << self.num_steps.bit_length()))
+        u[:spaced] = np.linspace(0.0, 1.0, spaced) if spaced > 1 else 0.0
+        times = np.array(_between(self, sde, u, float(start), float(self.end)))[:spaced]
+        times[0], times[-1] = start, self.end if spaced > 1 else start
+        if self.to_zero:
+            times = np.append(times, np.zeros_like(times[:1]))
+        if not np.all(np.diff(times) < 0):
+            raise ValueError(f"This grid needs fewer steps, for in {times.dtype} its times do not all differ, got {self}.")
+        return times
 
     @abc.abstractmethod
     def between(
@@ -44,19 +61,32 @@ class Grid(abc.ABC):
         """The time at the fraction u of the way from `start` (u = 0) to `end` (u = 1)."""
 
 
-def _finite_log_snr(sde: SDE, start: Float[Array, ""], end: Float[Array, ""]) -> tuple[Array, Array]:
-    """(λ(start), λ(end)), or ValueError where one is infinite."""
-    first, last = sde.log_snr(start), sde.log_snr(end)
-    if not (jnp.isfinite(first) and jnp.isfinite(last)):
-        raise ValueError(
-            f"This grid needs a finite log-SNR at both ends, got {first} at t={start} and {last} at t={end}; "
-            "set start below t_max, or end above 0 (to_zero=True still goes to 0 in the last step)."
-        )
-    return first, last
+def _between_traced(grid, sde, u, start, end):
+    return grid.between(sde, u, start, end)
+
+
+_between = jax.jit(_between_traced)
+
+
+def _check_fields(grid, sde, start):
+    least = 2 if grid.to_zero else 1
+    if grid.num_steps < least:
+        raise ValueError(f"This grid needs num_steps >= {least}, got {grid}.")
+    end = grid.end
+    if not (0 <= end < start <= sde.t_max and (end > 0 or not grid.to_zero)):
+        least = "0 < end" if grid.to_zero else "0 <= end"
+        raise ValueError(f"This grid needs {least} < start <= t_max={sde.t_max}, got start={start}, end={end}.")
+    if grid.needs_finite_log_snr:
+        for t in (start, end):
+            if not np.isfinite(sde.log_snr(t)):
+                raise ValueError(
+                    f"{type(grid).__name__} needs a finite log-SNR at both ends, got {sde.log_snr(t)} at t={t}; set start "
+                    "below t_max, and end above 0 (with to_zero=True the last step still goes to 0)."
+                )
 
 
 @pytree
-class Uniform(Grid):
+class Uniform(Spaced):
     """t = start + u (end − start). Source: arXiv 2011.13456, App. G, which ends at 1e-3 (VP) or 1e-5 (VE)."""
 
     num_steps: int = 1000
@@ -69,7 +99,7 @@ class Uniform(Grid):
 
 
 @pytree
-class Quadratic(Grid):
+class Quadratic(Spaced):
     """√t is uniform. Source: DDIM, arXiv 2010.02502, App. D.2."""
 
     num_steps: int = 50
@@ -82,24 +112,25 @@ class Quadratic(Grid):
 
 
 @pytree
-class LogSNRUniform(Grid):
+class LogSNRUniform(Spaced):
     """λ(t) is uniform. Source: DPM-Solver, arXiv 2206.00927, Sec. 3.3."""
 
     num_steps: int = 20
     start: float | None = None
     end: float = 1e-3
     to_zero: bool = static(default=False)
+    needs_finite_log_snr: ClassVar[bool] = True
 
     def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
-        first, last = _finite_log_snr(sde, start, end)
-        return sde.time_of_log_snr(first * (1 - u) + last * u)
+        return sde.time_of_log_snr(sde.log_snr(start) * (1 - u) + sde.log_snr(end) * u)
 
 
 @pytree
-class EDMRho(Grid):
+class EDMRho(Spaced):
     """(σ/α)^(1/ρ) is uniform; with to_zero, N steps are EDM's N levels followed by 0.
 
-    Source: Karras et al., arXiv 2206.00364, Eq. 5.
+    Raises: ValueError unless rho > 0.
+    Source: Karras et al., arXiv 2206.00364, Eq. 5. `start` and `end` are times, for `EDM` the same as σ_max and σ_min.
     """
 
     num_steps: int = 18
@@ -107,32 +138,33 @@ class EDMRho(Grid):
     end: float = 0.002
     rho: float = 7.0
     to_zero: bool = static(default=True)
+    needs_finite_log_snr: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not self.rho > 0:
+            raise ValueError(f"EDMRho needs rho > 0, got rho={self.rho}.")
 
     def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
-        first, last = _finite_log_snr(sde, start, end)
-        root = jnp.exp(-0.5 * first / self.rho) * (1 - u) + jnp.exp(-0.5 * last / self.rho) * u
-        return sde.time_of_log_snr(-2 * self.rho * jnp.log(root))
+        first, last = (jnp.exp(-0.5 * sde.log_snr(t) / self.rho) for t in (start, end))
+        return sde.time_of_log_snr(-2 * self.rho * jnp.log(first * (1 - u) + last * u))
 
 
 @pytree
 class Given(Grid):
-    """The decreasing times of a table, as they are.
+    """The times of a table, as they are.
 
-    Raises: ValueError unless the table decreases strictly from at most t_max to at least 0.
+    Raises: ValueError unless it decreases strictly from at most t_max to at least 0.
     """
 
-    table: Float[Array, " n"]
+    table: Float[Array, " n"] | Float[np.ndarray, " n"] | Sequence[float]
 
-    @property
-    def num_steps(self) -> int:
-        return len(self.table) - 1
+    def __post_init__(self):
+        object.__setattr__(self, "table", np.asarray(self.table, np.float64))
 
-    def times(self, sde: SDE) -> Float[Array, " n"]:
+    def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
         """The table, checked."""
-        table = jnp.asarray(self.table)
-        if not (len(table) >= 2 and jnp.all(jnp.diff(table) < 0) and table[0] <= sde.t_max and table[-1] >= 0):
-            raise ValueError(f"A grid needs at least two times, decreasing from <= {sde.t_max} to >= 0, got {table}.")
-        return table
-
-    def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
-        raise NotImplementedError
+        times = np.asarray(self.table, jnp.result_type(float))
+        inside = times.ndim == 1 and len(times) >= 2 and times[-1] >= 0 and self.table[0] <= sde.t_max
+        if not (inside and np.all(np.diff(times) < 0)):
+            raise ValueError(f"Given needs at least two times, decreasing from <= {sde.t_max} to >= 0, got {times}.")
+        return times

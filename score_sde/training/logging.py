@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -67,7 +67,9 @@ class MetricLogger:
             from tensorboardX import SummaryWriter
 
             purge_step = 0 if resume_step is None else resume_step + 1
-            self._events = SummaryWriter(str(workdir / TENSORBOARD_FOLDER), purge_step=purge_step, write_to_disk=True)
+            # The suffix keeps apart two files of the same second.
+            options = {"purge_step": purge_step, "filename_suffix": f".{purge_step}"}
+            self._events = SummaryWriter(str(workdir / TENSORBOARD_FOLDER), **options)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes one line of metrics: real scalars by name, as Python, NumPy or JAX numbers.
@@ -108,7 +110,7 @@ class MetricLogger:
             self._events.close()
         self._files, self._events = {}, None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricLogger":
         return self
 
     def __exit__(

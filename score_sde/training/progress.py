@@ -1,11 +1,12 @@
 """The console's view of a run: a bar on a terminal, now and then a line elsewhere."""
 
 import collections
+import io
 import sys
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any
 
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
 WINDOW = 30.0  # seconds over which the speed is measured
@@ -36,10 +37,10 @@ class Progress:
         start_step: int = 0,
         batch_size: int = 1,
         quiet: bool = False,
-        interval_seconds: float = 30.0,
+        interval_seconds: float | int = 30,
         name: str = "train",
         examples: str = "images",
-        stream: TextIO | None = None,
+        stream: io.TextIOBase | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 0 <= start_step <= total_steps or batch_size < 1:
@@ -83,7 +84,7 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(
@@ -129,7 +130,7 @@ class Progress:
         return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Writes 75 as "1:15" and 7384 as "2:03:04"."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
@@ -20,7 +21,8 @@ class TrainState(NamedTuple):
 
 def create_state(params: Params, optimizer: optax.GradientTransformation, half_lives_kimg: tuple[float, ...]) -> TrainState:
     """The state before the first step; every average starts at the parameters."""
-    ema = {ema_name(half_life): params for half_life in half_lives_kimg}
+    # Copies: the step donates the state, and no buffer can be donated twice.
+    ema = {ema_name(half_life): jax.tree.map(jnp.copy, params) for half_life in half_lives_kimg}
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
 

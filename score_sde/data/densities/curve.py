@@ -8,7 +8,8 @@ from jaxtyping import Float
 
 from score_sde.data.densities.base import Points
 
-_ROWS = 4096  # points at a time: the matrix of distances to the nodes stays near 10 MB
+_NODES_PER_PANEL = 12
+_BLOCK = 2**18  # entries of the matrix of distances that are held at once
 
 
 def curve_log_prob(
@@ -21,22 +22,34 @@ def curve_log_prob(
 ) -> Float[np.ndarray, " n"]:
     """log p(x), p(x) = ∫ N(x; c(θ), std² I) dθ / (stop − start), for θ uniform in [start, stop].
 
-    Error: Gauss–Legendre quadrature with eight nodes per standard deviation of the noise along the curve, where the
-    integrand is analytic: below 1e-10 of p(x).
+    Error: Gauss–Legendre quadrature of order 24 on panels in which the curve moves by at most two standard deviations
+    of the noise: below 1e-9 of p(x). Takes length/std · 6 exponentials per point.
 
     Args:
         x: the points.
         curve: θ -> c(θ).
         start: first θ.
         stop: last θ.
-        length: upper bound of the curve's length, which sets the number of nodes.
+        length: (stop − start) · the largest |dc/dθ|, which sets the number of panels.
         std: standard deviation of the noise.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(int(max(64, np.ceil(8 * length / std))))
-    centres = curve(start + (stop - start) * (nodes + 1) / 2)
-    log_scale = -np.log(2 * np.pi * std**2)
-    blocks = []
-    for block in np.array_split(x, max(1, len(x) // _ROWS)):
-        squares = np.sum((block[:, None] - centres) ** 2, axis=-1)
-        blocks.append(scipy.special.logsumexp(-0.5 * squares / std**2, axis=1, b=weights / 2) + log_scale)
-    return np.concatenate(blocks)
+    theta, weights = _quadrature(int(np.ceil(length / (2 * std))))
+    centres = curve(start + (stop - start) * theta)
+    rows = max(1, _BLOCK // len(centres))
+    blocks = [_log_mean_kernel(x[i : i + rows], centres, weights, std) for i in range(0, len(x), rows)]
+    return np.concatenate(blocks) - np.log(2 * np.pi * std**2)
+
+
+def _quadrature(panels: int) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Nodes and weights for the mean over [0, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
+    theta = (np.arange(panels)[:, None] + (nodes + 1) / 2) / panels
+    return theta.ravel(), np.tile(weights / 2 / panels, panels)
+
+
+def _log_mean_kernel(
+    x: Points, centres: Float[np.ndarray, "m d"], weights: Float[np.ndarray, " m"], std: float
+) -> Float[np.ndarray, " n"]:
+    """log Σ_m w_m exp(−|x − c_m|²/(2 std²))."""
+    squares = np.sum(x**2, axis=1)[:, None] + np.sum(centres**2, axis=1) - 2 * (x @ centres.T)
+    return scipy.special.logsumexp(-0.5 * squares / std**2, axis=1, b=weights)

@@ -1,0 +1,87 @@
+"""The residual multilayer perceptron, for points [b, d]."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from score_sde.networks.embeddings import Embedding
+from score_sde.networks.fields import check_at_least, check_choice, check_shared
+from score_sde.networks.layers import dense
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "swish": jax.nn.swish,
+    "gelu": jax.nn.gelu,
+    "relu": jax.nn.relu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+}
+
+
+class MLP(nn.Module):
+    """F(x, c_noise, condition): `[b, d]` to `[b, out_features]` in float32, through `depth` residual blocks.
+
+    h₀ = W x; h ← h + V a(U a(h) + A emb); F = O a(h). V and O start near zero, so that F does too.
+
+    Attributes:
+        width: features of h and of the embedding.
+        depth: number of residual blocks.
+        activation: a; "swish", "gelu", "relu", "softplus" or "tanh".
+        noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
+        fourier_scale: standard deviation of the Fourier frequencies.
+        dropout: rate before V while training.
+        num_classes: 0 for none; label `num_classes` is the learned null class.
+        embedding_dim: width of the condition "embedding", 0 for none.
+        out_features: None for as many as x has.
+        dtype: "float32" or "bfloat16", of the computation; parameters and the output layer are float32.
+    """
+
+    width: int = 128
+    depth: int = 3
+    activation: str = "swish"
+    noise_embedding: str = "sinusoidal"
+    fourier_scale: float = 1.0
+    dropout: float = 0.0
+    num_classes: int = 0
+    embedding_dim: int = 0
+    out_features: int | None = None
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_shared(self)
+        check_choice(self, "activation", tuple(ACTIVATIONS))
+        check_at_least(self, 1, "width", "depth")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b *shape"],
+        noise_label: Float[Array, " b"],
+        condition: Mapping[str, Array] | None = None,
+        train: bool = False,
+    ) -> Float[Array, "b out"]:
+        if x.ndim != 2:
+            raise ValueError(
+                f"MLP needs points [b, d], got {x.shape}; use UNet for images and signals, or flatten them."
+            )
+        activation = ACTIVATIONS[self.activation]
+        emb = Embedding(
+            num_features=self.width,
+            width=self.width,
+            noise_embedding=self.noise_embedding,
+            fourier_scale=self.fourier_scale,
+            num_classes=self.num_classes,
+            embedding_dim=self.embedding_dim,
+            dtype=self.dtype,
+            name="embedding",
+        )(noise_label, condition)
+        h = dense(self.width, self.dtype, "input")(x)
+        for i in range(self.depth):
+            r = dense(self.width, self.dtype, f"block_{i}_in")(activation(h))
+            r = activation(r + dense(self.width, self.dtype, f"block_{i}_embedding")(emb))
+            r = nn.Dropout(self.dropout)(r, deterministic=not train)
+            h = h + dense(self.width, self.dtype, f"block_{i}_out", scale=0.0)(r)
+        return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))

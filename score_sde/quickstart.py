@@ -1,0 +1,263 @@
+"""The quickstart: train on the digits, sample by the reverse SDE and by the probability flow, measure, and report."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import plots
+from score_sde.evaluation import LossByNoiseLevel
+from score_sde.experiment import Experiment, plain
+from score_sde.generation import Generated
+from score_sde.likelihood import BitsPerDim
+from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge
+from score_sde.parallel import replicate
+from score_sde.report import Commands, Number, Numbers, Picture, Pictures, Report, Table, Text, environment
+from score_sde.runs import held_out_bits_per_dim, loss_by_noise_level, pick_params, run_training
+from score_sde.solvers import ProbabilityFlow, Uniform, sample
+from score_sde.training.logging import read_metrics
+from score_sde.training.state import Params
+
+NUM_SAMPLES = 400
+PICTURED = 100
+STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
+
+
+class Measured(NamedTuple):
+    """What the report tells."""
+
+    seconds: dict[str, float]
+    judgements: dict[str, Judgement]
+    distances: dict[str, float]
+    bits: BitsPerDim
+    levels: LossByNoiseLevel
+    nfe: dict[str, float]
+
+
+def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
+    """Trains, samples and measures in `workdir`; returns the path of report.html, which shows everything.
+
+    Writes samples_sde.png, samples_ode.png, strip.png, reverse.webp, loss.png, noise_levels.png, report.json and report.html.
+    """
+    clock = _Clock()
+    state = run_training(experiment, workdir)
+    params = pick_params(state, None)
+    clock.lap("training")
+    sde_images = experiment.generator(experiment.run_key("sample"), params, NUM_SAMPLES)
+    clock.lap("sampling, reverse SDE")
+    ode_images = _probability_flow(experiment, params)
+    clock.lap("sampling, probability flow")
+    bits = held_out_bits_per_dim(experiment, params)
+    clock.lap("likelihood")
+    levels = loss_by_noise_level(experiment, params)
+    clock.lap("loss by noise level")
+    samples = {"reverse SDE": sde_images, "probability flow": ode_images}
+    judgements, distances = _judge(experiment, samples)
+    _draw(experiment, params, workdir, samples, levels)
+    clock.lap("classifier and pictures")
+    nfe = {name: float(images.nfe.mean()) for name, images in samples.items()}
+    measured = Measured(clock.seconds, judgements, distances, bits, levels, nfe)
+    (workdir / "report.json").write_text(json.dumps(_as_json(measured), indent=2) + "\n")
+    return _report(experiment, workdir, measured).write(workdir / "report.html")
+
+
+class _Clock:
+    """Seconds of each part, compilation included."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Ends the part `name`."""
+        now = time.perf_counter()
+        self.seconds[name], self._since = now - self._since, now
+
+
+def _probability_flow(experiment: Experiment, params: Params) -> Generated:
+    """The same images' noise, taken along the probability flow by the adaptive solver with per-image steps."""
+    generator = experiment.generator._replace(
+        solver=ProbabilityFlow(), grid=dataclasses.replace(Uniform(), num_steps=1, end=experiment.grid.end)
+    )
+    return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
+
+
+def _judge(
+    experiment: Experiment, samples: dict[str, Generated]
+) -> tuple[dict[str, Judgement], dict[str, float]]:
+    """What a classifier of real digits makes of the samples, of held-out digits and of noise; and Fréchet distances."""
+    real, held_out = (
+        source.gather(np.arange(len(source))) for source in (experiment.train_source, experiment.eval_source)
+    )
+    spec = experiment.spec
+    classifier = KernelClassifier.fit(spec.scale(real["x"]), real["label"])
+    noise = np.random.default_rng(0).uniform(-1, 1, (NUM_SAMPLES, *spec.shape)).astype(np.float32)
+    labels = np.arange(NUM_SAMPLES) % spec.num_classes
+    images = {"held-out digits": (spec.scale(held_out["x"]), held_out["label"]), "noise": (noise, labels)}
+    images |= {name: (s.x, s.condition["label"]) for name, s in samples.items()}
+    reference = FeatureStatistics.of(spec.scale(real["x"]))
+    judgements = {name: judge(classifier, x, label) for name, (x, label) in images.items()}
+    distances = {name: FeatureStatistics.of(x).frechet_distance(reference) for name, (x, _) in images.items()}
+    return judgements, distances
+
+
+def _draw(
+    experiment: Experiment,
+    params: Params,
+    workdir: pathlib.Path,
+    samples: dict[str, Generated],
+    levels: LossByNoiseLevel,
+) -> None:
+    """Writes the pictures."""
+    columns = experiment.spec.num_classes
+    for name, file in (("reverse SDE", "samples_sde.png"), ("probability flow", "samples_ode.png")):
+        plots.save_image(workdir / file, plots.image_grid(samples[name].x[:PICTURED], columns=columns, upscale=6))
+    _draw_strip(experiment, params, workdir / "strip.png")
+    _draw_animation(experiment, params, workdir / "reverse.webp")
+    plots.loss_curve(read_metrics(workdir / "metrics.jsonl"), workdir / "loss.png")
+    sigma = np.exp(-0.5 * levels.log_snr)
+    curves = {"held-out digits": (sigma, levels.mean, levels.standard_error)}
+    path = workdir / "noise_levels.png"
+    plots.loss_by_noise_level(curves, path, level_name="noise level σ/α", unit="‖ε̂ − ε‖² per dimension")
+
+
+def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> None:
+    """One held-out digit at several noise levels: noised, denoised in one step, and denoised by a whole solve."""
+    sde, key = experiment.sde, experiment.run_key("evaluate")
+    batch = experiment.eval_batches(1)[3]
+    number = len(STRIP_LOG_SNR)
+    condition = {"label": jnp.repeat(jnp.asarray(batch["label"]), number)} if "label" in batch else {}
+    denoise = experiment.denoiser.bind(params, condition)
+    times = sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR))
+    clean = jnp.repeat(jnp.asarray(batch["x"]), number, axis=0)
+    noised, _ = sde.perturb(key, clean, times)
+    one_step = denoise(noised, times).x0
+    full = [
+        sample(
+            key,
+            sde,
+            denoise,
+            experiment.solver,
+            dataclasses.replace(experiment.grid, start=float(t)),
+            noised.shape,
+            x_start=noised,
+        ).x[i]
+        for i, t in enumerate(times)
+    ]
+    labels = [f"σ/α = {np.exp(-0.5 * snr):.2g}" for snr in STRIP_LOG_SNR]
+    plots.denoising_strip(noised, one_step, jnp.stack(full), labels, path, clean=batch["x"][0])
+
+
+def _draw_animation(experiment: Experiment, params: Params, path: pathlib.Path, frames: int = 50) -> None:
+    """The reverse SDE from noise to 40 digits; each frame is scaled to the standard deviation of the data."""
+    number = 4 * experiment.spec.num_classes
+    denoise = experiment.denoiser.bind(params, experiment.sampling_condition(0, number))
+    keep = tuple(np.unique(np.linspace(0, experiment.grid.num_steps, frames).round().astype(int)).tolist())
+    samples = sample(
+        experiment.run_key("sample"),
+        experiment.sde,
+        denoise,
+        experiment.solver,
+        experiment.grid,
+        (number, *experiment.spec.shape),
+        keep=keep,
+    )
+    states = np.asarray(samples.trajectory)
+    scale = np.maximum(states.std(axis=tuple(range(1, states.ndim)), keepdims=True) / states[-1].std(), 1.0)
+    columns = experiment.spec.num_classes
+    plots.animation([plots.image_grid(x, columns=columns, upscale=6) for x in states / scale], path)
+
+
+def _as_json(measured: Measured) -> dict:
+    """The numbers, for machines."""
+    judgements = {
+        name: {"confidence": j.confidence, "coverage": j.coverage, "accuracy": j.accuracy, "count": j.count}
+        for name, j in measured.judgements.items()
+    }
+    return {
+        "bits_per_dim": measured.bits._asdict(),
+        "classifier": judgements,
+        "frechet_distance_of_pixels": measured.distances,
+        "evaluations": measured.nfe,
+        "loss_by_noise_level": {name: np.asarray(v).tolist() for name, v in measured.levels._asdict().items()},
+        "seconds": measured.seconds,
+    }
+
+
+def _report(experiment: Experiment, workdir: pathlib.Path, measured: Measured) -> Report:
+    """The page."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().params))
+    training = experiment.config.training
+    summary = (
+        f"A {size / 1e6:.1f} M-parameter U-Net learned the score of 1,500 handwritten digits (8×8 pixels) under the "
+        f"{type(experiment.sde).__name__} SDE in {training.num_steps:,} steps of {training.batch_size} images. Everything on "
+        "this page was made by the command below."
+    )
+    sections = [
+        Commands(_commands(workdir)),
+        Numbers(_numbers(measured)),
+        Pictures(_pictures(experiment, workdir)),
+        Text("How to read it", READING),
+        Table("Seconds", {name: f"{seconds:.1f}" for name, seconds in measured.seconds.items()}),
+        Table("Configuration", plain(experiment.config), folded=True),
+        Table("Environment", environment(), folded=True),
+    ]
+    return Report("score_sde quickstart", summary, sections)
+
+
+READING = """The reverse SDE and the probability flow are two ways back from noise to data with the same distribution at every
+noise level. The first is random at every step; the second is an ordinary differential equation, so that an image and the
+noise it came from determine each other, which is what makes exact likelihoods possible.
+
+Readability is judged by a kernel classifier that saw only the real training digits: accuracy is the share of samples
+that it recognizes as the digit asked for. Compare with its accuracy on held-out real digits, the most that can be hoped
+for, and on noise. The Fréchet distance compares means and covariances of pixels with the training digits'; that of the
+held-out digits is not zero, because other people wrote them."""
+
+
+def _commands(workdir: pathlib.Path) -> list[str]:
+    return [
+        "make quickstart",
+        f"python -m experiments.sample --workdir={workdir} --num_samples=100",
+        f"python -m experiments.likelihood --workdir={workdir}",
+    ]
+
+
+def _numbers(measured: Measured) -> list[Number]:
+    judged, held_out, noise = measured.judgements, "held-out digits", "noise"
+    numbers = []
+    for name in measured.nfe:
+        explanation = f"of {judged[name].count}; held-out real digits {judged[held_out].accuracy:.3f}, noise {judged[noise].accuracy:.3f}"
+        accuracy, error = judged[name].accuracy, judged[name].accuracy_error
+        numbers.append(Number(f"recognized as asked, {name}", accuracy, "", error, explanation))
+    for name in measured.nfe:
+        reference = f"held-out real digits {measured.distances[held_out]:.2f}, noise {measured.distances[noise]:.1f}"
+        numbers.append(Number(f"Fréchet distance of pixels, {name}", measured.distances[name], "", None, reference))
+    bits = measured.bits
+    explanation = (
+        f"{bits.num_examples} held-out digits, given their label; of 17 grey levels: uniform noise would need "
+        f"{np.log2(17):.2f}"
+    )
+    numbers.append(Number("negative log-likelihood", bits.mean, "bits/dim", bits.standard_error, explanation))
+    for name, nfe in measured.nfe.items():
+        numbers.append(Number(f"network evaluations per image, {name}", nfe, "", None, "counted, not assumed"))
+    total = sum(measured.seconds.values())
+    numbers.append(Number("time for all of it", total, "s", None, "compilation included"))
+    return numbers
+
+
+def _pictures(experiment: Experiment, workdir: pathlib.Path) -> list[Picture]:
+    steps = experiment.grid.num_steps
+    return [
+        Picture(workdir / "samples_sde.png", f"Samples of the reverse SDE, {steps} steps; one digit a column.", wide=False),
+        Picture(workdir / "samples_ode.png", "The same noise along the probability flow (adaptive).", wide=False),
+        Picture(workdir / "strip.png", "A held-out digit at six noise levels, denoised in one step and by a whole solve."),
+        Picture(workdir / "reverse.webp", "The reverse SDE, from noise to digits.", wide=False),
+        Picture(workdir / "loss.png", "Training loss (1 is a network that outputs zero).", wide=False),
+        Picture(workdir / "noise_levels.png", "Error of the predicted noise on held-out digits, by noise level."),
+    ]

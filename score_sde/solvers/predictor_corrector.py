@@ -1,0 +1,46 @@
+"""Any predictor with any corrector."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from score_sde.dynamics import Denoise
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE
+from score_sde.solvers import noise
+from score_sde.solvers.base import Solver, counted_step
+
+
+@pytree
+class PredictorCorrector(Solver):
+    """x_s = predictor(corrector(x_t)): the corrector runs at t, then the predictor goes from t to s.
+
+    That is the order of the 2021 code, whose numbers are known; Algorithms 2 and 3 of the paper print the other, which
+    would evaluate the score at the last time of the grid.
+
+    Source: Song et al., arXiv 2011.13456, Algorithm 1.
+    """
+
+    predictor: Solver
+    corrector: Solver
+
+    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+        self.corrector.check(sde, times)
+        self.predictor.check(sde, times)
+
+    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+        nobody = jnp.zeros(x.shape[:1], jnp.int32)
+        return self.corrector.init(x, num_steps), self.predictor.init(x, num_steps), nobody
+
+    def step(
+        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
+    ) -> tuple[Array, Any]:
+        first, second, _ = carry
+        x, first, corrections = counted_step(self.corrector, noise.fold_in(key, 0), sde, denoise, x, t, s, first)
+        x, second, predictions = counted_step(self.predictor, noise.fold_in(key, 1), sde, denoise, x, t, s, second)
+        return x, (first, second, corrections + predictions)
+
+    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
+        return carry[2]

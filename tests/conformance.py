@@ -1,0 +1,80 @@
+"""The lists over which the tests run: a new SDE, parameterization, solver or grid is one more line here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from score_sde import parameterizations as p
+from score_sde import sdes, solvers
+
+
+def _vdm(t):
+    """λ(t) of a learned-schedule kind: from 10 to −10, not linear."""
+    return 10.0 - 18.0 * t - 2.0 * t**3
+
+
+SDES = {
+    "vp": sdes.VP(),
+    "vp_gentle": sdes.VP(beta_min=0.5, beta_max=12.0),
+    "sub_vp": sdes.SubVP(),
+    "ve": sdes.VE(sigma_min=0.01, sigma_max=50.0),
+    "edm": sdes.EDM(),
+    "cosine": sdes.Cosine(),
+    "cosine_offset": sdes.Cosine(offset=0.008),
+    "flow": sdes.Flow(),
+    "log_snr": sdes.LogSNR(jax.tree_util.Partial(_vdm)),
+    "ddpm": sdes.DiscreteVP.ddpm(),
+    "iddpm": sdes.DiscreteVP.iddpm(),
+}
+
+PARAMETERIZATIONS = {
+    "eps": p.Epsilon(),
+    "x0": p.X0(),
+    "score": p.Score(),
+    "v": p.Velocity(),
+    "flow": p.FlowVelocity(),
+    "edm": p.EDMPreconditioning(),
+    "edm_unit_data": p.EDMPreconditioning(sigma_data=1.0),
+}
+
+_corrected = solvers.PredictorCorrector(solvers.ReverseDiffusion(), solvers.AnnealedLangevin(snr=0.1))
+
+SOLVERS = {
+    "euler_maruyama": solvers.EulerMaruyama(),
+    "reverse_diffusion": solvers.ReverseDiffusion(),
+    "ancestral": solvers.Ancestral(),
+    "ancestral_upper": solvers.Ancestral(v=1.0),
+    "ddim": solvers.DDIM(),
+    "ddim_half": solvers.DDIM(eta=0.5),
+    "ddim_stochastic": solvers.DDIM(eta=1.0),
+    "euler": solvers.Euler(),
+    "heun": solvers.Heun(),
+    "edm_heun": solvers.EDMHeun(),
+    "edm_heun_churn": solvers.EDMHeun(S_churn=20.0, S_min=0.05, S_max=10.0),
+    "edm_heun_midpoint": solvers.EDMHeun(fraction=0.5),
+    "predictor_corrector": _corrected,
+    "predictor_corrector_norm": solvers.PredictorCorrector(solvers.Ancestral(), solvers.Langevin(snr=0.1, num_steps=2)),
+    "denoise_last": solvers.DenoiseLast(_corrected),
+    "probability_flow": solvers.ProbabilityFlow(),
+}
+
+
+def start(sde):
+    """A time to start from at which log-SNR, drift and diffusion are finite: t_max for most."""
+    return sde.t_max if np.isfinite(sde.drift(jnp.asarray(sde.t_max))) else 0.99 * sde.t_max
+
+
+# (sde, number of steps, to_zero) -> grid
+GRIDS = {
+    "uniform": lambda sde, n, to_zero=False: solvers.Uniform(n, start(sde), 1e-3 * sde.t_max, to_zero),
+    "quadratic": lambda sde, n, to_zero=False: solvers.Quadratic(n, start(sde), 1e-3 * sde.t_max, to_zero),
+    "log_snr_uniform": lambda sde, n, to_zero=False: solvers.LogSNRUniform(n, start(sde), 1e-3 * sde.t_max, to_zero),
+    "edm_rho": lambda sde, n, to_zero=False: solvers.EDMRho(n, start(sde), 1e-3 * sde.t_max, 7.0, to_zero),
+    "given": lambda sde, n, to_zero=False: solvers.Given(_cubic(sde, n, to_zero)),
+}
+
+
+def _cubic(sde, n, to_zero):
+    u = np.linspace(0, 1, n if to_zero else n + 1)
+    times = float(start(sde)) * (0.1 + 0.9 * (1 - u)) ** 3
+    return np.append(times, 0.0) if to_zero else times

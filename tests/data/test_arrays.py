@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+
+from score_sde.data import ArraySource, EvalBatches
+
+RNG = np.random.default_rng(0)
+
+
+def everything(source):
+    return source.gather(np.arange(len(source)))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 1), (4, 6, 2), (6, 4, 3), (12, 2), (9, 1), (5,), (1,)])
+@pytest.mark.parametrize("suffix", ["npy", "npz", "compressed npz"])
+def test_any_shape_from_any_file(tmp_path, shape, suffix):
+    images = RNG.integers(0, 256, (7, *shape)).astype(np.uint8)
+    path = tmp_path / f"data.{suffix.split()[-1]}"
+    if suffix == "npy":
+        np.save(path, images)
+    else:
+        (np.savez_compressed if "compressed" in suffix else np.savez)(path, other=np.zeros(3), x=images)
+    source = ArraySource(path)
+    assert (source.spec.shape, source.spec.levels, len(source)) == (shape, 256, 7)
+    np.testing.assert_array_equal(source.gather(np.array([6, 0, 6]))["x"], images[[6, 0, 6]])
+    (batch,) = EvalBatches(source=source, batch_size=7)
+    np.testing.assert_allclose(batch["x"], images / 127.5 - 1, atol=1e-6)
+
+
+def test_plain_files_are_mapped_and_fortran_order_is_kept(tmp_path):
+    images = np.asfortranarray(RNG.integers(0, 256, (5, 4, 3, 2)).astype(np.uint8))
+    np.savez(tmp_path / "data.npz", padding=np.zeros(5), x=images)
+    np.save(tmp_path / "data.npy", images)
+    for name in ("data.npz", "data.npy"):
+        source = ArraySource(tmp_path / name)
+        np.testing.assert_array_equal(everything(source)["x"], images)
+        assert isinstance(source._x, np.memmap)
+
+
+def write_with_riders(folder, kind):
+    arrays = {
+        "x": RNG.normal(size=(6, 3)),
+        "y": np.array([0, 2, 1, 1, 0, 2]),
+        "embedding": RNG.normal(size=(6, 4)),
+        "angle": RNG.normal(size=6).astype(np.float32),
+        "token": np.arange(12).reshape(6, 2),
+    }
+    if kind == "npz":
+        np.savez(folder / "data.npz", **arrays)
+        return folder / "data.npz", arrays
+    for name, values in arrays.items():
+        np.save(folder / ("data.npy" if name == "x" else f"{name}.npy"), values)
+    return folder / "data.npy", arrays
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_labels_and_conditions_ride_along(tmp_path, kind):
+    path, arrays = write_with_riders(tmp_path, kind)
+    source = ArraySource(path, label_key="y", conditions=("embedding", "angle", "token"))
+    assert source.spec.num_classes == 3
+    assert source.spec.conditions == {"label": (), "embedding": (4,), "angle": (), "token": (2,)}
+    batch = source.gather(np.array([4, 1]))
+    np.testing.assert_array_equal(batch["label"], [0, 2])
+    for name, dtype in (("embedding", np.float32), ("angle", np.float32), ("token", np.int32)):
+        np.testing.assert_array_equal(batch[name], arrays[name][[4, 1]].astype(dtype))
+        assert batch[name].dtype == dtype
+    assert ArraySource(path, label_key="y", num_classes=10).spec.num_classes == 10
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floating_data_are_continuous(tmp_path, dtype):
+    points = RNG.normal(size=(5, 2)).astype(dtype)
+    np.save(tmp_path / "points.npy", points)
+    source = ArraySource(tmp_path / "points.npy")
+    assert source.spec.levels is None
+    np.testing.assert_array_equal(everything(source)["x"], points.astype(np.float32))
+
+
+def test_a_value_range_is_mapped_to_plus_minus_one(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[0.0, 5.0], [10.0, 7.5]]))
+    source = ArraySource(tmp_path / "x.npy", value_range=(0.0, 10.0))
+    np.testing.assert_allclose(everything(source)["x"], [[-1, 0], [1, 0.5]], atol=1e-6)
+
+
+def test_boolean_and_wide_integers_have_their_levels(tmp_path):
+    np.save(tmp_path / "bits.npy", np.array([[True, False]]))
+    bits = ArraySource(tmp_path / "bits.npy")
+    assert bits.spec.levels == 2
+    np.testing.assert_array_equal(bits.spec.scale(everything(bits)["x"]), [[1, -1]])
+    np.save(tmp_path / "deep.npy", np.array([[0, 4095]], np.uint16))
+    deep = ArraySource(tmp_path / "deep.npy", levels=4096)
+    np.testing.assert_array_equal(deep.spec.scale(everything(deep)["x"]), [[-1, 1]])
+    np.save(tmp_path / "digits.npy", np.array([[0, 16]], np.int64))
+    digits = ArraySource(tmp_path / "digits.npy", levels=17)
+    assert everything(digits)["x"].dtype == np.uint8
+    np.testing.assert_array_equal(digits.spec.scale(everything(digits)["x"]), [[-1, 1]])
+
+
+@pytest.mark.parametrize("values", [np.array([[3], [17]], np.uint8), np.array([[3], [-1]])])
+def test_a_value_beyond_the_levels_is_named(tmp_path, values):
+    np.save(tmp_path / "x.npy", values)
+    source = ArraySource(tmp_path / "x.npy", levels=17)
+    source.gather(np.array([0]))
+    bad = values[1, 0]
+    with pytest.raises(ValueError, match=f"needs levels 0 to 16, got {bad} to {bad} in row 1 of .*x.npy; set levels"):
+        everything(source)
+
+
+def test_values_that_are_not_finite_or_out_of_range_are_named(tmp_path):
+    np.save(tmp_path / "x.npy", np.array([[0.5], [1.5], [np.nan]]))
+    with pytest.raises(ValueError, match=r"ArraySource needs finite values, got others in row 2 of .*x.npy"):
+        everything(ArraySource(tmp_path / "x.npy"))
+    with pytest.raises(ValueError, match=r"needs values in value_range=\(0.0, 1.0\), got others in row 1"):
+        everything(ArraySource(tmp_path / "x.npy", value_range=(0.0, 1.0)))
+
+
+def test_a_wrong_channel_count_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"needs 3 channels on the last axis, got shape \(2, 3, 8, 8\).*np.moveaxis"):
+        ArraySource(tmp_path / "x.npy", channels=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "message"),
+    [
+        (np.zeros(5), {}, r"needs an array \[n, ...\] with n >= 1 and another axis, got \(5,\)"),
+        (np.zeros((0, 3)), {}, r"needs an array .* got \(0, 3\)"),
+        (np.zeros((2, 3), np.int64), {}, "needs uint8, bool or floating data, or integers with levels set, got int64"),
+        (np.array([["a"]]), {"levels": 3}, "needs uint8, bool or floating data, .* got <U1"),
+        (np.zeros((2, 3)), {"levels": 256}, "A floating array needs levels=None and low < high, got levels=256"),
+        (np.zeros((2, 3)), {"value_range": (1.0, 1.0)}, "A floating array needs levels=None and low < high"),
+        (np.zeros((2, 3), np.uint8), {"value_range": (0.0, 1.0)}, "Quantized data map .* by their levels, got value_r"),
+    ],
+)
+def test_unusable_arrays_are_refused(tmp_path, values, options, message):
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(ValueError, match=message):
+        ArraySource(tmp_path / "x.npy", **options)
+
+
+def test_riders_must_fit(tmp_path):
+    np.savez(
+        tmp_path / "d.npz", x=np.zeros((3, 2)), short=np.zeros((2, 4)), y=np.array([0, 1, 5]), words=np.array(["a"] * 3)
+    )
+    path = tmp_path / "d.npz"
+    with pytest.raises(ValueError, match=r"Array 'short' needs one row for each of 3 examples, got shape \(2, 4\)"):
+        ArraySource(path, conditions=("short",))
+    with pytest.raises(ValueError, match="Condition 'words' needs numbers, got dtype <U1"):
+        ArraySource(path, conditions=("words",))
+    with pytest.raises(ValueError, match="num_classes=5 needs labels below it, got 5"):
+        ArraySource(path, label_key="y", num_classes=5)
+    with pytest.raises(ValueError, match="Labels 'short' need one integer per example"):
+        ArraySource(path, label_key="short")
+
+
+def test_missing_files_and_arrays_are_named(tmp_path):
+    for name in ("no.npy", "no.npz"):
+        with pytest.raises(FileNotFoundError, match=f"ArraySource needs .*{name}, which does not exist"):
+            ArraySource(tmp_path / name)
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
+    with pytest.raises(FileNotFoundError, match=r"ArraySource needs .*embedding.npy, which does not exist"):
+        ArraySource(tmp_path / "x.npy", conditions=("embedding",))
+    np.savez(tmp_path / "d.npz", images=np.zeros((2, 2)), y=np.zeros(2, int))
+    with pytest.raises(ValueError, match=r"d.npz has no array x; it holds images, y: set the keys"):
+        ArraySource(tmp_path / "d.npz")
+    with pytest.raises(ValueError, match=r"ArraySource needs an .npy or .npz file, got .*data.h5"):
+        ArraySource(tmp_path / "data.h5")
+
+
+def test_broken_files_and_python_objects_are_refused(tmp_path):
+    objects = np.array([[{}]], object)
+    np.save(tmp_path / "o.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "o.npz", x=objects)
+    (tmp_path / "b.npy").write_bytes(b"not an array")
+    (tmp_path / "b.npz").write_bytes(b"not an archive")
+    np.savez(tmp_path / "whole.npz", x=np.zeros((100, 10)))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "t.npz").write_bytes(whole[:4000])
+    for name in ("o.npy", "o.npz", "b.npy", "b.npz", "t.npz"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as plain arrays .*; write it again with np.savez"):
+            ArraySource(tmp_path / name)

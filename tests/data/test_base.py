@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from score_sde.data import DataSpec, DigitsSource
+from score_sde.data.base import as_condition, as_labels
+
+
+@pytest.mark.parametrize(("levels", "dtype"), [(2, np.uint8), (17, np.uint8), (256, np.uint8), (65536, np.uint16)])
+def test_scale_is_symmetric_evenly_spaced_and_inverted_by_quantize(levels, dtype):
+    spec = DataSpec(shape=(levels,), levels=levels)
+    k = np.arange(levels).astype(dtype)
+    x = spec.scale(k)
+    assert x.dtype == np.float32
+    assert (x[0], x[-1]) == (-1, 1)
+    np.testing.assert_allclose(np.diff(x.astype(np.float64)), spec.bin_width, rtol=0, atol=1.2e-7)
+    np.testing.assert_allclose(x, -x[::-1], rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(spec.quantize(x), k)
+    assert spec.quantize(x).dtype == dtype
+
+
+def test_quantize_rounds_and_clips():
+    spec = DataSpec(shape=(1,), levels=17)
+    levels = np.array([-3.0, -0.4, 0.4, 0.6, 7.49, 7.51, 16.4, 90.0])
+    x = (levels * spec.bin_width - 1).astype(np.float32)
+    np.testing.assert_array_equal(spec.quantize(x), [0, 0, 0, 1, 7, 8, 16, 16])
+
+
+def test_quantize_refuses_continuous_data():
+    with pytest.raises(ValueError, match="quantize needs quantized data, got a continuous source"):
+        DataSpec(shape=(2,)).quantize(np.zeros((1, 2), np.float32))
+
+
+def test_continuous_data_are_not_scaled():
+    x = np.array([[-30.0, 0.25]])
+    spec = DataSpec(shape=(2,))
+    np.testing.assert_array_equal(spec.scale(x), x)
+    assert spec.bin_width is None
+
+
+def test_dimension_counts_the_numbers_of_an_example():
+    assert DataSpec(shape=(4, 6, 3)).dimension == 72
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3)])
+def test_an_empty_shape_is_refused(shape):
+    with pytest.raises(ValueError, match="DataSpec needs a shape of positive sizes, got"):
+        DataSpec(shape=shape)
+
+
+@pytest.mark.parametrize("levels", [1, 65537])
+def test_impossible_levels_are_refused(levels):
+    with pytest.raises(ValueError, match=f"needs 2 <= levels <= 65536.*got {levels}"):
+        DataSpec(shape=(1,), levels=levels)
+
+
+@pytest.mark.parametrize("index", [-1, 297])
+def test_an_index_outside_the_source_is_refused(index):
+    with pytest.raises(IndexError, match=f"DigitsSource needs 0 <= index < 297, got {index}"):
+        DigitsSource("test")[index]
+
+
+def test_conditions_become_float32_or_int32():
+    assert as_condition(np.zeros(3, np.float64), "a").dtype == np.float32
+    assert as_condition(np.ones(3, bool), "a").dtype == np.int32
+    with pytest.raises(ValueError, match="Condition 'a' needs numbers, got dtype <U1"):
+        as_condition(np.array(["x"]), "a")
+
+
+def test_labels_must_be_class_numbers():
+    assert as_labels(np.array([2, 0], np.uint8), "y").dtype == np.int32
+    with pytest.raises(ValueError, match="Labels 'y' need class numbers >= 0, got -1; this split may be unlabelled"):
+        as_labels(np.array([3, -1]), "y")
+    for values in (np.zeros((2, 3), int), np.zeros(2)):
+        with pytest.raises(ValueError, match=r"Labels 'y' need one integer per example, got .* go under conditions"):
+            as_labels(values, "y")

@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+
+from score_sde.data import ArraySource, DataSpec, DensitySource, DigitsSource, EvalBatches, Source, TrainBatches
+from tests.data.numbered import Numbered
+
+
+class Marked(Source):
+    """Grey 5×6 images whose pixel at (row, column) has the level 10·row + column, so that each place is known."""
+
+    def __init__(self, length):
+        self._length = length
+        self.spec = DataSpec(shape=(5, 6, 1), levels=256)
+
+    def __len__(self):
+        return self._length
+
+    def gather(self, indices):
+        image = (10 * np.arange(5)[:, None] + np.arange(6)).astype(np.uint8)[..., None]
+        return {"x": np.repeat(image[None], len(indices), axis=0)}
+
+
+def levels(batch):
+    return DataSpec(shape=(1,), levels=256).quantize(batch["x"])
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+        assert first[name].dtype == second[name].dtype
+
+
+AUGMENTED = {"random_flip": True, "crop": (7, 6), "dequantize": True}
+
+
+def test_a_batch_is_a_function_of_seed_and_step_alone():
+    first = TrainBatches(source=DigitsSource(), batch_size=64, seed=3, **AUGMENTED)
+    second = TrainBatches(source=DigitsSource(), batch_size=64, seed=3, **AUGMENTED)
+    for step in (0, 1):
+        first[step]  # what was read before changes nothing
+    steps = [90, 2, 24, 23]
+    backwards = [second[step] for step in reversed(steps)][::-1]
+    for step, batch in zip(steps, backwards, strict=True):
+        assert_same(first[step], batch)
+    for number, batch in enumerate(first.iterate(22, 26, depth=3, num_threads=2)):
+        assert_same(batch, second[22 + number])
+
+
+def test_seeds_and_steps_give_other_batches():
+    batches = TrainBatches(source=Marked(4), batch_size=4, seed=0, random_flip=True, crop=(2, 2), dequantize=True)
+    other = TrainBatches(source=Marked(4), batch_size=4, seed=1, random_flip=True, crop=(2, 2), dequantize=True)
+    assert not np.array_equal(batches[0]["x"], other[0]["x"])
+    assert not np.array_equal(batches[0]["x"], batches[1]["x"])
+
+
+@pytest.mark.parametrize(("length", "batch_size"), [(10, 3), (7, 7), (3, 10), (1, 4)])
+def test_every_epoch_holds_every_example_once_in_a_new_order(length, batch_size):
+    batches = TrainBatches(source=Numbered(length), batch_size=batch_size, seed=0)
+    steps = 6 * length
+    stream = np.concatenate([batches[step]["index"] for step in range(steps)])
+    epochs = stream.reshape(-1, length)
+    assert len(epochs) == 6 * batch_size
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.broadcast_to(np.arange(length), epochs.shape))
+    if length == 10:
+        assert len(np.unique(epochs, axis=0)) == len(epochs)
+
+
+def test_index_label_and_x_stay_together():
+    batch = TrainBatches(source=Numbered(100, (4, 4, 2)), batch_size=32, seed=1, random_flip=True, crop=(3, 2))[5]
+    np.testing.assert_array_equal(batch["x"][:, 0, 0, 0], batch["index"])
+    np.testing.assert_array_equal(batch["label"], batch["index"] % 7)
+    assert {name: value.dtype.name for name, value in batch.items()} == {
+        "x": "float32",
+        "index": "int32",
+        "label": "int32",
+    }
+
+
+@pytest.mark.parametrize("process_count", [2, 3, 6])
+def test_processes_share_the_batch_of_one_process(process_count):
+    settings = {"source": DigitsSource(), "batch_size": 12, "seed": 5, **AUGMENTED}
+    whole = TrainBatches(**settings)[130]  # straddles two epochs
+    parts = [TrainBatches(**settings, process_index=i, process_count=process_count)[130] for i in range(process_count)]
+    assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+
+
+def test_a_flip_mirrors_columns_of_half_of_the_images():
+    batches = TrainBatches(source=Marked(1000), batch_size=1000, seed=0, random_flip=True)
+    images = levels(batches[0])[..., 0]
+    original = levels(TrainBatches(source=Marked(1), batch_size=1, seed=0)[0])[0, ..., 0]
+    flipped = (images == original[:, ::-1]).all(axis=(1, 2))
+    np.testing.assert_array_equal(~flipped, (images == original).all(axis=(1, 2)))
+    assert abs(flipped.mean() - 0.5) < 5 * 0.5 / np.sqrt(1000)
+    again = (levels(batches[1])[..., 0] == original[:, ::-1]).all(axis=(1, 2))
+    assert abs(np.mean(flipped == again) - 0.5) < 5 * 0.5 / np.sqrt(1000)
+
+
+def test_random_crops_reach_every_place_equally():
+    batches = TrainBatches(source=Marked(2400), batch_size=2400, seed=0, crop=(3, 5))
+    assert batches.spec.shape == (3, 5, 1)
+    windows = levels(batches[0])[..., 0].astype(int)
+    top, left = np.divmod(windows[:, 0, 0], 10)
+    expected = 10 * (top[:, None, None] + np.arange(3)[:, None]) + left[:, None, None] + np.arange(5)
+    np.testing.assert_array_equal(windows, expected)
+    counts = np.histogram2d(top, left, bins=(range(4), range(3)))[0]
+    assert np.abs(counts - 400).max() < 5 * np.sqrt(400)
+
+
+def test_evaluation_takes_the_central_window():
+    batches = EvalBatches(source=Marked(3), batch_size=2, crop=(3, 2))
+    assert batches.spec.shape == (3, 2, 1)
+    np.testing.assert_array_equal(levels(batches[0])[1, ..., 0], [[12, 13], [22, 23], [32, 33]])
+
+
+def test_signals_can_be_cropped_and_flipped(tmp_path):
+    signal = np.arange(10, dtype=np.float32)[None, :, None].repeat(2, axis=2)
+    np.save(tmp_path / "signal.npy", signal)
+    source = ArraySource(tmp_path / "signal.npy")
+    crops = TrainBatches(source=source, batch_size=50, seed=0, crop=(4,), random_flip=True)[0]["x"][..., 0]
+    steps = np.diff(crops, axis=1)
+    assert set(np.unique(steps)) == {-1.0, 1.0}
+    assert crops.shape == (50, 4)
+
+
+def test_dequantization_is_uniform_within_the_bin_and_new_at_every_step():
+    source = DigitsSource()
+    plain = TrainBatches(source=source, batch_size=256, seed=0)
+    noisy = TrainBatches(source=source, batch_size=256, seed=0, dequantize=True)
+    u = [(noisy[step]["x"] - plain[step]["x"]) / source.spec.bin_width for step in (0, 1)]
+    assert -0.5 <= u[0].min() < -0.499
+    assert 0.499 < u[0].max() <= 0.5
+    assert abs(u[0].mean()) < 5 * np.sqrt(1 / 12 / u[0].size)
+    assert abs(u[0].var() - 1 / 12) < 5 * np.sqrt(1 / 180 / u[0].size)
+    assert abs(np.corrcoef(u[0].ravel(), u[1].ravel())[0, 1]) < 5 / np.sqrt(u[0].size)
+    np.testing.assert_array_equal(source.spec.quantize(noisy[0]["x"]), source.spec.quantize(plain[0]["x"]))
+
+
+def test_quantized_data_are_scaled_and_continuous_data_are_not():
+    x = TrainBatches(source=DigitsSource(), batch_size=100, seed=0)[0]["x"]
+    assert (x.min(), x.max()) == (-1, 1)
+    source = DensitySource("rings")
+    batch = TrainBatches(source=source, batch_size=5, seed=0)[0]
+    np.testing.assert_array_equal(batch["x"], source.gather(batch["index"])["x"])
+
+
+@pytest.mark.parametrize(("length", "batch_size", "process_count"), [(10, 4, 2), (8, 4, 1), (3, 8, 4), (297, 64, 1)])
+def test_evaluation_sees_every_example_exactly_once(length, batch_size, process_count):
+    evaluations = [
+        EvalBatches(source=Numbered(length), batch_size=batch_size, process_index=i, process_count=process_count)
+        for i in range(process_count)
+    ]
+    seen, total = [], 0.0
+    for batches in evaluations:
+        assert len(batches) == len(evaluations[0]) == -(-length // batch_size)
+        for batch in batches:
+            assert {len(values) for values in batch.values()} == {batch_size // process_count}
+            assert batch["mask"].dtype == bool
+            np.testing.assert_array_equal(batch["x"][:, 0], batch["index"])  # padding too is a valid example
+            seen.extend(batch["index"][batch["mask"]])
+            total += float(np.sum(batch["x"][:, 0] * batch["mask"]))
+    np.testing.assert_array_equal(np.sort(seen), np.arange(length))
+    assert total == length * (length - 1) / 2
+
+
+def test_evaluation_keeps_the_order_and_the_labels():
+    batches = list(EvalBatches(source=Numbered(5), batch_size=2))
+    assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 4]]
+    assert [batch["mask"].tolist() for batch in batches] == [[True, True], [True, True], [True, False]]
+    assert batches[2]["label"].tolist() == [4, 4]
+
+
+def test_evaluation_never_changes():
+    first, second = (list(EvalBatches(source=DigitsSource("test"), batch_size=100)) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize("kind", [TrainBatches, EvalBatches])
+def test_impossible_sizes_are_refused(kind):
+    seed = {"seed": 0} if kind is TrainBatches else {}
+    name = kind.__name__
+    with pytest.raises(ValueError, match=f"{name} needs a source with examples, got an empty one"):
+        kind(source=Numbered(0), batch_size=2, **seed)
+    with pytest.raises(ValueError, match=f"{name} needs batch_size >= 1, got 0"):
+        kind(source=Numbered(3), batch_size=0, **seed)
+    with pytest.raises(ValueError, match=f"{name} needs a batch_size that process_count divides, got batch_size=5, pr"):
+        kind(source=Numbered(3), batch_size=5, process_count=2, **seed)
+    with pytest.raises(ValueError, match=f"{name} needs 0 <= process_index < process_count, got process_index=2"):
+        kind(source=Numbered(3), batch_size=4, process_index=2, process_count=2, **seed)
+
+
+@pytest.mark.parametrize("crop", [(9, 8), (0, 8), (8,), (8, 8, 1)])
+@pytest.mark.parametrize("kind", [TrainBatches, EvalBatches])
+def test_impossible_crops_are_refused(kind, crop):
+    seed = {"seed": 0} if kind is TrainBatches else {}
+    with pytest.raises(ValueError, match=r"crop needs one size from 1 to \(8, 8\) for each spatial axis of"):
+        kind(source=DigitsSource(), batch_size=2, crop=crop, **seed)
+
+
+def test_augmentation_that_the_data_forbid_is_refused():
+    points = DensitySource("moons")
+    with pytest.raises(ValueError, match=r"random_flip needs images, got shape \(2,\); set random_flip=False"):
+        TrainBatches(source=points, batch_size=2, seed=0, random_flip=True)
+    with pytest.raises(ValueError, match="dequantize needs a quantized source, got continuous data"):
+        TrainBatches(source=points, batch_size=2, seed=0, dequantize=True)
+    with pytest.raises(ValueError, match="crop needs one size"):
+        TrainBatches(source=points, batch_size=2, seed=0, crop=(1,))
+    with pytest.raises(ValueError, match="A data seed needs"):
+        TrainBatches(source=points, batch_size=2, seed=-1)
+
+
+def test_numbers_outside_are_refused():
+    with pytest.raises(IndexError, match="TrainBatches needs step >= 0, got -1"):
+        TrainBatches(source=Numbered(3), batch_size=2, seed=0)[-1]
+    with pytest.raises(IndexError, match="EvalBatches needs 0 <= number < 2, got 2"):
+        EvalBatches(source=Numbered(3), batch_size=2)[2]

@@ -1,0 +1,185 @@
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from score_sde.data import EvalBatches, FolderSource, TrainBatches
+from score_sde.data.decoding import decode_image
+
+RNG = np.random.default_rng(0)
+
+
+def write(path, pixels, mode=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.asarray(pixels, np.uint8)
+    image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    (image if mode is None else image.convert(mode)).save(path, **options)
+
+
+def noise(*shape):
+    return RNG.integers(0, 256, shape).astype(np.uint8)
+
+
+def everything(source):
+    return source.gather(np.arange(len(source)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("cache_bytes", [0, 2**20])
+def test_images_of_any_channel_count_are_read_exactly(tmp_path, channels, cache_bytes):
+    images = {name: noise(5, 7, channels) for name in ("b/2.png", "a/10.png", "a/9.png", "0.png")}
+    for name, pixels in images.items():
+        write(tmp_path / name, pixels)
+    source = FolderSource(tmp_path, cache_bytes=cache_bytes)
+    assert source.files == ["0.png", "a/10.png", "a/9.png", "b/2.png"]
+    assert (source.spec.shape, source.spec.levels, source.spec.conditions) == ((5, 7, channels), 256, {})
+    expected = np.stack([images[name] for name in source.files])
+    for _ in range(2):
+        np.testing.assert_array_equal(source.gather(np.array([2, 0, 3]))["x"], expected[[2, 0, 3]])
+    (batch,) = EvalBatches(source=source, batch_size=4)
+    np.testing.assert_allclose(batch["x"], expected / 127.5 - 1, atol=1e-6)
+
+
+def test_hidden_files_and_other_files_are_passed_over(tmp_path):
+    for name in ("a.png", "._a.png", ".cache/b.png", "sub/C.JPG"):
+        write(tmp_path / name, noise(4, 4, 3))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert FolderSource(tmp_path).files == ["a.png", "sub/C.JPG"]
+
+
+def test_subfolders_become_labels(tmp_path):
+    for name in ("dog/1.png", "cat/x/2.png", "cat/1.png", "ant/5.png"):
+        write(tmp_path / name, noise(4, 4, 1))
+    source = FolderSource(tmp_path, labels=True)
+    assert source.class_names == ("ant", "cat", "dog")
+    assert source.spec.num_classes == 3
+    assert everything(source)["label"].tolist() == [0, 1, 1, 2]
+    batch = TrainBatches(source=source, batch_size=4, seed=0)[0]
+    np.testing.assert_array_equal(batch["label"], np.array([0, 1, 1, 2])[batch["index"]])
+
+
+def test_labels_need_subfolders(tmp_path):
+    write(tmp_path / "dog/1.png", noise(4, 4, 1))
+    write(tmp_path / "stray.png", noise(4, 4, 1))
+    with pytest.raises(ValueError, match=r"labels=True needs every image in a subfolder of .*, got stray.png; move"):
+        FolderSource(tmp_path, labels=True)
+
+
+def test_condition_arrays_ride_along(tmp_path):
+    for i in range(3):
+        write(tmp_path / f"{i}.png", noise(4, 4, 1))
+    embedding = RNG.normal(size=(3, 5))
+    np.save(tmp_path / "embedding.npy", embedding)
+    np.save(tmp_path / "short.npy", embedding[:2])
+    source = FolderSource(tmp_path, conditions={"embedding": "embedding.npy"})
+    assert source.spec.conditions == {"embedding": (5,)}
+    np.testing.assert_array_equal(source.gather(np.array([2, 0]))["embedding"], embedding[[2, 0]].astype(np.float32))
+    with pytest.raises(ValueError, match=r"Condition 'c' needs one row for each of 3 images, got shape \(2, 5\)"):
+        FolderSource(tmp_path, conditions={"c": "short.npy"})
+
+
+def test_no_folder_and_no_images_are_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"FolderSource needs a folder of images, got .*absent, which is not"):
+        FolderSource(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"FolderSource needs images \(.png, .* below .*, got none"):
+        FolderSource(tmp_path)
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+    write(tmp_path / "a.png", noise(16, 16, 3))
+    write(tmp_path / "b.png", noise(16, 16, 3))
+    good = (tmp_path / "b.png").read_bytes()
+    for broken in (b"this is not an image", b"", good[: len(good) // 2], good[:60] + b"\0" * 30 + good[90:]):
+        (tmp_path / "b.png").write_bytes(broken)
+        source = FolderSource(tmp_path)
+        source.gather(np.array([0]))
+        with pytest.raises(ValueError, match=r"Image .*b.png cannot be read \(.*\); repair or remove it"):
+            source.gather(np.array([0, 1]))
+
+
+def test_an_error_reaches_the_training_loop(tmp_path):
+    write(tmp_path / "a.png", noise(4, 4, 3))
+    (tmp_path / "b.png").write_bytes(b"broken")
+    batches = TrainBatches(source=FolderSource(tmp_path), batch_size=2, seed=0)
+    with pytest.raises(ValueError, match=r"b.png cannot be read"):
+        next(batches.iterate())
+
+
+def test_images_of_other_sizes_need_image_size(tmp_path):
+    write(tmp_path / "a.png", noise(4, 6, 3))
+    write(tmp_path / "b.png", noise(4, 8, 3))
+    with pytest.raises(
+        ValueError, match=r"one size, got \(4, 8, 3\) in b.png and \(4, 6, 3\) in a.png; set image_size"
+    ):
+        everything(FolderSource(tmp_path))
+    assert everything(FolderSource(tmp_path, image_size=4))["x"].shape == (2, 4, 4, 3)
+    assert FolderSource(tmp_path, image_size=(3, 2)).spec.shape == (3, 2, 3)
+    with pytest.raises(ValueError, match="image_size needs positive sizes, got 0"):
+        FolderSource(tmp_path, image_size=0)
+
+
+def test_a_wrong_channel_count_is_refused_or_converted(tmp_path):
+    write(tmp_path / "a.png", noise(4, 4, 3))
+    write(tmp_path / "b.png", noise(4, 4, 1))
+    message = r"b.png needs 3 channels of 8 bits, got 1; set channels, or convert=True"
+    with pytest.raises(ValueError, match=message):
+        everything(FolderSource(tmp_path))
+    with pytest.raises(ValueError, match=r"a.png needs 1 channels of 8 bits, got 3"):
+        FolderSource(tmp_path, channels=1)
+    with pytest.raises(ValueError, match="Images have 1, 2, 3 or 4 channels, got channels=5"):
+        FolderSource(tmp_path, channels=5)
+    x = everything(FolderSource(tmp_path, convert=True))["x"]
+    assert x.shape == (2, 4, 4, 3)
+    np.testing.assert_array_equal(x[1, ..., 0], x[1, ..., 2])
+    assert FolderSource(tmp_path, channels=1, convert=True).spec.shape == (4, 4, 1)
+
+
+def encoded(image, kind="png", **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    out.seek(0)
+    return out
+
+
+def test_palettes_and_bitmaps_become_their_colours():
+    palette = PIL.Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 210, 220])
+    palette.putpixel((1, 0), 1)
+    assert decode_image(encoded(palette), "p").tolist() == [[[10, 20, 30], [200, 210, 220]]]
+    transparent = decode_image(encoded(palette, transparency=0), "p")
+    assert transparent.tolist() == [[[10, 20, 30, 0], [200, 210, 220, 255]]]
+    bitmap = PIL.Image.fromarray(np.array([[True, False]]))
+    assert decode_image(encoded(bitmap), "b").tolist() == [[[255], [0]]]
+
+
+def test_16_bit_images_are_refused_even_when_converting():
+    deep = PIL.Image.fromarray(np.array([[0, 40_000]], np.uint16))
+    for convert in (False, True):
+        with pytest.raises(ValueError, match=r"Image d needs 1, 2, 3 or 4 channels of 8 bits, got mode I;16"):
+            decode_image(encoded(deep), "d", convert=convert)
+    cmyk = PIL.Image.new("CMYK", (2, 2))
+    assert decode_image(encoded(cmyk, "jpeg"), "c", convert=True).shape == (2, 2, 3)
+
+
+def test_orientation_in_the_file_is_obeyed():
+    pixels = noise(3, 5, 3)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise to see it upright
+    turned = decode_image(encoded(PIL.Image.fromarray(pixels), exif=exif), "e")
+    np.testing.assert_array_equal(turned, np.rot90(pixels, k=-1))
+
+
+def test_resizing_takes_the_central_window_and_averages():
+    pixels = np.zeros((8, 16, 1), np.uint8)
+    pixels[:, 4:8] = 100
+    pixels[:, 8:12] = 200
+    pixels[:, :4] = pixels[:, 12:] = 255  # cut off
+    image = encoded(PIL.Image.fromarray(pixels[..., 0]))
+    small = decode_image(image, "s", image_size=(2, 2))[..., 0].astype(int)
+    assert np.abs(small - [[100, 200], [100, 200]]).max() < 12  # the filter reaches over the edge between the halves
+    checks = PIL.Image.fromarray((255 * (np.indices((64, 64)).sum(axis=0) % 2)).astype(np.uint8))
+    grey = decode_image(encoded(checks), "g", image_size=(16, 16)).astype(int)[2:-2, 2:-2]
+    assert np.abs(grey - 127.5).max() < 2  # a filter that does not average would alias
+    same = decode_image(encoded(checks), "g", image_size=(64, 64))
+    np.testing.assert_array_equal(same[..., 0], np.asarray(checks))

@@ -1,0 +1,88 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from score_sde.metrics import FeatureStatistics, frechet_distance, oriented_gradients
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
+ARRAYS = np.load(GOLDEN / "frechet.npz")
+VALUES = json.loads((GOLDEN / "frechet.json").read_text(encoding="utf-8"))["values"]
+
+
+def test_statistics_are_those_of_the_peers():
+    statistics = FeatureStatistics.of(ARRAYS["feat_small_gen"])
+    np.testing.assert_allclose(statistics.mean, ARRAYS["mu_small_gen"], rtol=1e-13)
+    np.testing.assert_allclose(statistics.cov, ARRAYS["sigma_small_gen"], atol=1e-14)
+
+
+@pytest.mark.parametrize("pair", ["gen|real", "near|real", "real|real"])
+def test_distance_agrees_with_three_packages(pair):
+    ours = frechet_distance(*(ARRAYS[f"{kind}_{name}"] for name in pair.split("|") for kind in ("mu", "sigma")))
+    for theirs in VALUES[pair].values():
+        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-12)
+
+
+def test_fewer_examples_than_dimensions():
+    a, b = (ARRAYS[f"feat_{name}"] for name in ("small_gen", "small_real"))
+    ours = FeatureStatistics.of(a).frechet_distance(FeatureStatistics.of(b))
+    for theirs in VALUES["small_gen|small_real"].values():
+        assert ours == pytest.approx(theirs, rel=1e-6)
+    # Exact, without any root: tr (C1 C2)^½ is the sum of the singular values of A Bᵀ/√((n−1)(m−1)), A and B centred.
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    shift = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
+    a, b = (a - a.mean(axis=0)) / np.sqrt(len(a) - 1), (b - b.mean(axis=0)) / np.sqrt(len(b) - 1)
+    overlap = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    assert ours == pytest.approx(shift + (a**2).sum() + (b**2).sum() - 2 * overlap, rel=1e-13)
+
+
+def test_closed_form_for_commuting_covariances():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    sd1, sd2 = np.array([0.0, 1e-6, 0.1, 1, 2, 30]), np.array([0.0, 1, 0.1, 1e-8, 3, 10])
+    mean = rng.normal(size=6)
+    cov1, cov2 = ((basis * sd**2) @ basis.T for sd in (sd1, sd2))
+    cov1, cov2 = (cov1 + cov1.T) / 2, (cov2 + cov2.T) / 2
+    expected = (mean**2).sum() + ((sd1 - sd2) ** 2).sum()
+    assert frechet_distance(mean, cov1, np.zeros(6), cov2) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(mean, cov1, mean, cov1) == pytest.approx(0, abs=1e-10)
+
+
+def test_merged_batches_equal_the_whole():
+    features = np.random.default_rng(0).normal(loc=100, size=(50, 3, 2)).astype(np.float32)
+    whole = FeatureStatistics.of(features)
+    parts = [FeatureStatistics.of(part) for part in (features[:7], features[7:9], features[9:])]
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    assert merged.count == 50
+    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(merged.cov, whole.cov, rtol=1e-10, atol=1e-12)
+
+
+def test_bad_features_and_covariances_are_errors():
+    with pytest.raises(ValueError, match=r"at least 2 examples of finite features, got 1, 0 of them not finite"):
+        FeatureStatistics.of(np.zeros((1, 3), np.float32))
+    with pytest.raises(ValueError, match=r"got 3, 1 of them not finite; find out which samples diverged"):
+        FeatureStatistics.of(np.array([[0.0], [np.nan], [1.0]]))
+    mean, cov = np.zeros(2), np.eye(2)
+    for bad in (np.diag([1.0, -0.1]), np.array([[1.0, 0.5], [0.0, 1.0]])):
+        with pytest.raises(ValueError, match=r"symmetric covariances without negative eigenvalues, got smallest"):
+            frechet_distance(mean, cov, mean, bad)
+
+
+def test_oriented_gradients_of_a_ramp():
+    # x rises to the right by 0.2 a pixel: a central difference of 0.4, seen fully at 0°, half at ±45°, not beyond.
+    ramp = np.broadcast_to(np.linspace(0, 10, 51), (51, 51))[None, :, :, None]
+    middle = oriented_gradients(ramp, orientations=8)[0, 25, 25]
+    np.testing.assert_allclose(middle, 0.4 * np.array([1, 0.5, 0, 0, 0, 0, 0, 0.5]), atol=2e-4)
+
+
+def test_oriented_gradients_turn_with_the_image():
+    image = np.random.default_rng(0).normal(size=(1, 8, 8, 2))
+    turned = oriented_gradients(np.rot90(image, axes=(2, 1)), orientations=4).reshape(8, 8, 2, 4)
+    original = np.rot90(oriented_gradients(image, orientations=4).reshape(1, 8, 8, 2, 4), axes=(2, 1))[0]
+    np.testing.assert_allclose(turned, np.roll(original, 1, axis=-1), atol=1e-12)
+
+
+def test_flat_images_have_no_gradients():
+    assert (oriented_gradients(np.full((1, 4, 6, 1), 0.3, np.float32)) == 0).all()

@@ -1,0 +1,78 @@
+"""From a ConfigDict to objects: every config builds, and every mistake is named."""
+
+import importlib
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from score_sde.building import build
+from score_sde.experiment import Experiment, apply_override
+from score_sde.sdes import SDES, VP
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+FILES = [path for path in sorted(CONFIGS.rglob("*.py")) if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_config_builds(path):
+    """Everything but the data, which need not be here."""
+    module = importlib.import_module("configs." + ".".join(path.relative_to(CONFIGS).with_suffix("").parts))
+    experiment = Experiment(module.get_config())
+    for part in ("sde", "denoiser", "objective", "optimizer", "solver", "grid", "log_prob"):
+        assert getattr(experiment, part) is not None
+    times = experiment.grid.times(experiment.sde)
+    experiment.solver.check(experiment.sde, times)
+
+
+def broken(**sections):
+    config = base.get_config()
+    for path, value in sections.items():
+        *parents, field = path.split("__")
+        section = config
+        for name in parents:
+            section = section[name]
+        with section.unlocked(), section.ignore_type():
+            section[field] = ConfigDict(value) if isinstance(value, dict) else value
+    return Experiment(config)
+
+
+def test_unknown_names_and_fields_are_listed_with_the_closest():
+    with pytest.raises(ValueError, match=r"config.sde.name needs one of .*'vp'.*got 'vpp'. Did you mean 'vp'\?"):
+        broken(sde={"name": "vpp"}).sde
+    with pytest.raises(ValueError, match=r"config.sde has the unknown field 'beta_mx'.*Did you mean 'beta_max'\?"):
+        broken(sde={"name": "vp", "beta_mx": 3.0}).sde
+    with pytest.raises(ValueError, match=r"config.objective.weighting.name needs one of .*Did you mean 'likelihood'"):
+        broken(objective__weighting={"name": "likelyhood"}).objective
+    with pytest.raises(ValueError, match=r"config.sampling.solver.predictor has the unknown field 'etta'"):
+        predictor = {"name": "ddim", "etta": 1.0}
+        broken(sampling__solver={"name": "predictor_corrector", "predictor": predictor}).solver
+    with pytest.raises(ValueError, match=r"unknown \['sampler'\]"):
+        broken(sampler={"name": "x"})
+    with pytest.raises(ValueError, match="VP needs 0 <= beta_min <= beta_max"):
+        broken(sde={"name": "vp", "beta_min": 3.0, "beta_max": 1.0}).sde
+
+
+def test_a_missing_argument_is_an_error_of_the_config():
+    with pytest.raises(ValueError, match="config.sampling.solver: 'predictor_corrector' cannot be built"):
+        broken(sampling__solver={"name": "predictor_corrector"}).solver
+
+
+def test_build_passes_positional_arguments():
+    assert build("sde", SDES, {"name": "vp", "beta_max": 10.0}) == VP(beta_max=10.0)
+
+
+def test_a_batch_that_the_devices_cannot_share():
+    with pytest.raises(ValueError, match="The mesh needs 1 <= num_devices"):
+        broken(training__num_devices=4096).mesh
+
+
+def test_overrides():
+    config = base.get_config()
+    apply_override(config, "sampling.grid.num_steps=7")
+    apply_override(config, "sde={'name': 've', 'sigma_max': 10.0}")
+    assert config.sampling.grid.num_steps == 7 and config.sde.to_dict() == {"name": "ve", "sigma_max": 10.0}
+    for text in ("sampling.grid.num_stpes=7", "sampling.grid.num_steps", "nothing.x=1"):
+        with pytest.raises(ValueError, match="An override needs FIELD=VALUE"):
+            apply_override(config, text)
