@@ -28,9 +28,11 @@ def build(kind: str, catalogue: Catalogue, section: Mapping[str, Any], *args: An
     known = sorted(catalogue)
     if name not in catalogue:
         raise ValueError(f"config.{kind}.name needs one of {known}, got {name!r}.{closest(str(name), known)}")
-    allowed = list(inspect.signature(catalogue[name]).parameters)[len(args) :]
+    parameters = list(inspect.signature(catalogue[name]).parameters.values())[len(args) :]
+    allowed = [parameter.name for parameter in parameters]
+    takes_more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
     for field, value in fields.items():
-        if field not in allowed:
+        if field not in allowed and not takes_more:
             raise ValueError(
                 f"config.{kind} has the unknown field {field!r}; {name!r} takes {allowed}.{closest(field, allowed)}"
             )

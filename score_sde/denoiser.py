@@ -36,7 +36,7 @@ class Uncertainty(nn.Module):
 
     @nn.compact
     def __call__(self, noise_label: Float[Array, " b"]) -> Float[Array, " b"]:
-        angle = 0.5 * jnp.pi * noise_label[:, None] * 2.0 ** jnp.arange(self.num_frequencies)[None]
+        angle = 0.5 * jnp.pi * noise_label[:, None] * 2.0 ** jnp.arange(self.num_frequencies, dtype=jnp.float32)[None]
         features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
         return nn.Dense(1, kernel_init=nn.initializers.zeros_init())(features)[:, 0]
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.building import build, closest
-from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, TrainBatches
+from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.generation import Generator
@@ -67,27 +67,27 @@ class Experiment:
 
     @functools.cached_property
     def sde(self) -> SDE:
-        return build("sde", SDES, self.config.sde)
+        return build("sde", SDES, _fields(self.config.sde))
 
     @functools.cached_property
     def parameterization(self) -> Parameterization:
-        section = self.config.parameterization
+        section = _fields(self.config.parameterization)
         return build("parameterization", PARAMETERIZATIONS, section, noise_label=NOISE_LABELS)
 
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         learned = self.config.objective.get("learned_uncertainty", False)
-        network = build("network", NETWORKS, _tuples(self.config.network))
+        network = build("network", NETWORKS, _fields(self.config.network))
         return Denoiser(self.sde, self.parameterization, network, Uncertainty() if learned else None)
 
     @functools.cached_property
     def objective(self) -> Objective:
         nested = {"weighting": WEIGHTINGS, "time_sampler": TIME_SAMPLERS}
-        return build("objective", OBJECTIVES, self.config.objective, self.sde, **nested)
+        return build("objective", OBJECTIVES, _fields(self.config.objective), self.sde, **nested)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        return build_optimizer(**self.config.optimizer)
+        return build_optimizer(**_fields(self.config.optimizer))
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -97,11 +97,11 @@ class Experiment:
 
     @functools.cached_property
     def train_source(self) -> Source:
-        return build("data.train", SOURCES, _tuples(self.config.data.train))
+        return build("data.train", SOURCES, _fields(self.config.data.train))
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        return build("data.eval", SOURCES, _tuples(self.config.data.eval))
+        return build("data.eval", SOURCES, _fields(self.config.data.eval))
 
     @functools.cached_property
     def spec(self) -> DataSpec:
@@ -116,14 +116,17 @@ class Experiment:
             seed=self.config.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            **_tuples(self.config.data.get("augment", {})),
+            **_fields(self.config.data.augment),
         )
 
-    def eval_batches(self, batch_size: int) -> EvalBatches:
-        """Every held-out example once, in batches of all processes together."""
-        crop = _tuples(self.config.data.get("augment", {})).get("crop")
+    def eval_batches(self, batch_size: int, max_examples: int | None = None) -> EvalBatches:
+        """Every held-out example once (or the first `max_examples`), in batches of all processes together."""
+        source = self.eval_source
+        if max_examples is not None and max_examples < len(source):
+            source = Subset(source, np.arange(max_examples))
+        crop = _fields(self.config.data.augment).get("crop")
         return EvalBatches(
-            source=self.eval_source,
+            source=source,
             batch_size=batch_size,
             crop=crop,
             process_index=jax.process_index(),
@@ -132,12 +135,12 @@ class Experiment:
 
     @functools.cached_property
     def solver(self) -> Solver:
-        section = self.config.sampling.solver
+        section = _fields(self.config.sampling.solver)
         return build("sampling.solver", SOLVERS, section, predictor=SOLVERS, corrector=SOLVERS, solver=SOLVERS)
 
     @functools.cached_property
     def grid(self) -> Grid:
-        return build("sampling.grid", GRIDS, self.config.sampling.grid)
+        return build("sampling.grid", GRIDS, _fields(self.config.sampling.grid))
 
     @functools.cached_property
     def generator(self) -> Generator:
@@ -151,7 +154,7 @@ class Experiment:
     @functools.cached_property
     def log_prob(self) -> LogProb:
         section = self.config.likelihood
-        divergence = build("likelihood.divergence", DIVERGENCES, section.divergence)
+        divergence = build("likelihood.divergence", DIVERGENCES, _fields(section.divergence))
         return LogProb(adaptive=Adaptive(rtol=section.rtol, atol=section.atol), t_min=section.t_min, divergence=divergence)
 
     def run_key(self, purpose: str) -> jax.Array:
@@ -237,6 +240,12 @@ def apply_override(config: ConfigDict, override: str) -> None:
         section[field] = ConfigDict(value) if isinstance(value, dict) else value
 
 
-def _tuples(section: ConfigDict) -> dict[str, Any]:
-    """The fields of a section with lists as tuples, which Flax modules can hash."""
-    return {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in section.items()}
+def _fields(section: ConfigDict) -> dict[str, Any]:
+    """A section as plain nested dicts, with lists as tuples, which Flax modules can hash."""
+
+    def convert(value):
+        if isinstance(value, dict):
+            return {name: convert(v) for name, v in value.items()}
+        return tuple(convert(v) for v in value) if isinstance(value, list | tuple) else value
+
+    return convert(section.to_dict())

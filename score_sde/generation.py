@@ -1,6 +1,6 @@
 """Images from a trained denoiser, drawn in batches over the devices of a mesh."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -66,7 +66,11 @@ class Generator(NamedTuple):
         """All the images at once; `batch_size` None is one batch, rounded up to the number of devices."""
         if batch_size is None:
             batch_size = -(-number // self.mesh.size) * self.mesh.size
-        parts = list(self.batches(key, params, number, batch_size, first_index))
-        condition = {name: np.concatenate([p.condition[name] for p in parts]) for name in parts[0].condition}
-        x, nfe = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "nfe"))
-        return Generated(first_index, x, condition, nfe)
+        return join(list(self.batches(key, params, number, batch_size, first_index)))
+
+
+def join(parts: Sequence[Generated]) -> Generated:
+    """Consecutive parts as one."""
+    condition = {name: np.concatenate([p.condition[name] for p in parts]) for name in parts[0].condition}
+    x, nfe = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "nfe"))
+    return Generated(parts[0].first_index, x, condition, nfe)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from score_sde.broadcast import expand_like
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time
+from score_sde.sdes.base import SDE, Scalar, Time
 
 
 class Estimate(NamedTuple):
@@ -40,8 +40,8 @@ class TimeLabel(NoiseLabel):
     i − 1 at level i, t = i/N: scale = N, offset = −1 (arXiv 2006.11239 and 2102.09672).
     """
 
-    scale: float = 999.0
-    offset: float = 0.0
+    scale: Scalar = 999.0
+    offset: Scalar = 0.0
 
     def __call__(self, sde: SDE, t: Time) -> Float[Array, "*b"]:
         return self.scale * jnp.asarray(t) / sde.t_max + self.offset
@@ -55,9 +55,9 @@ class LogSigmaLabel(NoiseLabel):
     Source: arXiv 2206.00364, Table 1: log(σ)/4 for EDM (the default), log(σ/2) for VE.
     """
 
-    scale: float = 0.25
-    gain: float = 1.0
-    limit: float = 12.0
+    scale: Scalar = 0.25
+    gain: Scalar = 1.0
+    limit: Scalar = 12.0
 
     def __post_init__(self):
         if not (self.gain > 0 and self.limit > 0):
@@ -79,7 +79,7 @@ class Parameterization(abc.ABC):
     """
 
     noise_label: NoiseLabel
-    sigma_data: float | None
+    sigma_data: Scalar | None
 
     def __post_init__(self):
         if self.sigma_data is not None and not self.sigma_data > 0:
@@ -105,7 +105,7 @@ class Parameterization(abc.ABC):
         """The output with which `decode` returns exactly (x0, ε)."""
 
 
-def _variance(sde: SDE, t: Time, sigma_data: float) -> Float[Array, "*b"]:
+def _variance(sde: SDE, t: Time, sigma_data: Scalar) -> Float[Array, "*b"]:
     """V = α² σ_data² + σ²."""
     return (sde.alpha(t) * sigma_data) ** 2 + sde.sigma(t) ** 2
 
@@ -120,7 +120,7 @@ class Epsilon(Parameterization):
     """F = ε. x̂0 = (x − σ F)/α, which needs α > 0. Source: Ho et al., arXiv 2006.11239, Eqs. 12 and 15."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float | None = 1.0
+    sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -135,7 +135,7 @@ class X0(Parameterization):
     """F = x0. ε̂ = (x − α F)/σ. Source: Salimans & Ho, arXiv 2202.00512, Sec. 4."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float | None = 1.0
+    sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -150,7 +150,7 @@ class Score(Parameterization):
     """F = ∇ log p_t(x) = −ε/σ. x̂0 = (x + σ² F)/α. Source: Vincent 2011; arXiv 2011.13456, Eq. 7."""
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float | None = 1.0
+    sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -168,7 +168,7 @@ class ScaledScore(Parameterization):
     """
 
     noise_label: NoiseLabel = LogSigmaLabel(scale=1.0)
-    sigma_data: float | None = None
+    sigma_data: Scalar | None = None
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -186,7 +186,7 @@ class Velocity(Parameterization):
     """
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float | None = 1.0
+    sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -206,7 +206,7 @@ class FlowVelocity(Parameterization):
     """
 
     noise_label: NoiseLabel = TimeLabel()
-    sigma_data: float | None = 1.0
+    sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
@@ -226,7 +226,7 @@ class EDMPreconditioning(Parameterization):
     """
 
     noise_label: NoiseLabel = LogSigmaLabel()
-    sigma_data: float = 0.5
+    sigma_data: Scalar = 0.5
 
     def __post_init__(self):
         if self.sigma_data is None:

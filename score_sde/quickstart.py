@@ -15,10 +15,16 @@ from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment, plain
 from score_sde.generation import Generated
 from score_sde.likelihood import BitsPerDim
-from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge
-from score_sde.parallel import replicate
+from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge, oriented_gradients
 from score_sde.report import Commands, Number, Numbers, Picture, Pictures, Report, Table, Text, environment
-from score_sde.runs import held_out_bits_per_dim, loss_by_noise_level, pick_params, run_training
+from score_sde.runs import (
+    bits_as_json,
+    draw_noise_levels,
+    held_out_bits_per_dim,
+    loss_by_noise_level,
+    pick_params,
+    run_training,
+)
 from score_sde.solvers import ProbabilityFlow, Uniform, sample
 from score_sde.training.logging import read_metrics
 from score_sde.training.state import Params
@@ -95,7 +101,7 @@ def _judge(
         source.gather(np.arange(len(source))) for source in (experiment.train_source, experiment.eval_source)
     )
     spec = experiment.spec
-    classifier = KernelClassifier.fit(spec.scale(real["x"]), real["label"])
+    classifier = KernelClassifier.fit(spec.scale(real["x"]), real["label"], features=oriented_gradients)
     noise = np.random.default_rng(0).uniform(-1, 1, (NUM_SAMPLES, *spec.shape)).astype(np.float32)
     labels = np.arange(NUM_SAMPLES) % spec.num_classes
     images = {"held-out digits": (spec.scale(held_out["x"]), held_out["label"]), "noise": (noise, labels)}
@@ -120,10 +126,7 @@ def _draw(
     _draw_strip(experiment, params, workdir / "strip.png")
     _draw_animation(experiment, params, workdir / "reverse.webp")
     plots.loss_curve(read_metrics(workdir / "metrics.jsonl"), workdir / "loss.png")
-    sigma = np.exp(-0.5 * levels.log_snr)
-    curves = {"held-out digits": (sigma, levels.mean, levels.standard_error)}
-    path = workdir / "noise_levels.png"
-    plots.loss_by_noise_level(curves, path, level_name="noise level σ/α", unit="‖ε̂ − ε‖² per dimension")
+    draw_noise_levels({"held-out digits": levels}, workdir / "noise_levels.png")
 
 
 def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> None:
@@ -180,7 +183,7 @@ def _as_json(measured: Measured) -> dict:
         for name, j in measured.judgements.items()
     }
     return {
-        "bits_per_dim": measured.bits._asdict(),
+        "bits_per_dim": bits_as_json(measured.bits),
         "classifier": judgements,
         "frechet_distance_of_pixels": measured.distances,
         "evaluations": measured.nfe,

@@ -1,5 +1,6 @@
 """What the entry points do with an experiment and a folder: train, sample, measure."""
 
+import json
 import math
 import pathlib
 from collections.abc import Iterator
@@ -7,13 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from score_sde import parallel
+from score_sde import parallel, plots
+from score_sde.denoiser import condition_of
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment, plain
-from score_sde.likelihood import BitsPerDim, bits_per_dim
-from score_sde.plots import image_grid, save_image
+from score_sde.generation import Generated, join
+from score_sde.likelihood import BitsPerDim, example_bits, summarize
 from score_sde.training.checkpoints import Checkpoints, config_differences
 from score_sde.training.logging import MetricLogger
 from score_sde.training.loop import Action, train
@@ -50,7 +52,7 @@ def restore(experiment: Experiment, workdir: pathlib.Path, step: int | None = No
     """
     checkpoints = open_checkpoints(experiment, workdir)
     try:
-        return checkpoints.restore(experiment.state_shapes(), step).state
+        return checkpoints.restore(experiment.state_shapes(), step)
     finally:
         checkpoints.close()
 
@@ -113,19 +115,17 @@ def _state_to_start_from(experiment: Experiment, checkpoints: Checkpoints) -> Tr
     """The newest checkpoint's state, or the initial one."""
     if checkpoints.latest() is None:
         return experiment.init_state()
-    restored = checkpoints.restore(experiment.state_shapes())
-    kept = {name: section for name, section in plain(experiment.config).items() if name not in FREE_SECTIONS}
-    saved = {name: section for name, section in restored.config.items() if name not in FREE_SECTIONS}
-    differences = config_differences(saved, kept)
-    batch_sizes = [c["training"]["batch_size"] for c in (restored.config, plain(experiment.config))]
-    if batch_sizes[0] != batch_sizes[1]:
-        differences.append(f"training.batch_size: {batch_sizes[0]} there, {batch_sizes[1]} here")
+    there, here = checkpoints.config(), plain(experiment.config)
+    differences = config_differences(*({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (there, here)))
+    sizes = [config["training"]["batch_size"] for config in (there, here)]
+    if sizes[0] != sizes[1]:
+        differences.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
     if differences:
         raise ValueError(
             f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(differences)}. Use the "
             "config of the run (its config.json), or another --workdir."
         )
-    return restored.state
+    return checkpoints.restore(experiment.state_shapes())
 
 
 def _actions(
@@ -142,8 +142,8 @@ def _actions(
         params, number = pick_params(state, None), experiment.config.sampling.get("num_preview", 16)
         images = experiment.generator(experiment.run_key("sample"), params, number)
         if jax.process_index() == 0 and len(experiment.spec.shape) > 1:
-            picture = image_grid(images.x)
-            save_image(workdir / "samples" / f"step_{step:08d}.png", picture)
+            picture = plots.image_grid(images.x)
+            plots.save_image(workdir / "samples" / f"step_{step:08d}.png", picture)
             logger.log_image(step, "samples", picture)
 
     def save(step: int, state: TrainState) -> None:
@@ -157,20 +157,115 @@ def _actions(
     ]
 
 
-def _sharded_eval_batches(experiment: Experiment) -> Iterator[dict[str, Array]]:
-    size = experiment.config.training.get("eval_batch_size", experiment.config.training.batch_size)
+def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None = None) -> Iterator[dict[str, Array]]:
     parallel.check_batch_size(size, experiment.mesh)
-    for batch in experiment.eval_batches(size):
+    for batch in experiment.eval_batches(size, max_examples):
         yield parallel.shard_batch(batch, experiment.mesh)
 
 
 def loss_by_noise_level(experiment: Experiment, params: Params) -> LossByNoiseLevel:
     """‖ε̂ − ε‖²/d on every held-out example, at noise levels uniform in log-SNR."""
-    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, _sharded_eval_batches(experiment))
+    batches = _sharded_batches(experiment, experiment.config.training.eval_batch_size)
+    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
 
 
 def held_out_bits_per_dim(
-    experiment: Experiment, params: Params, max_examples: int | None = None, quiet: bool = True
+    experiment: Experiment, params: Params, max_examples: int | None = None, quiet: bool = False
 ) -> BitsPerDim:
-    """bits/dim of the held-out examples (the first `max_examples`), each once, with its interval."""
-    raise NotImplementedError
+    """bits/dim of the held-out examples (or the first `max_examples`), each once, with its interval."""
+    section, key = experiment.config.likelihood, experiment.run_key("likelihood")
+    params = parallel.replicate(params, experiment.mesh)
+    size, parts = section.batch_size, []
+    number = len(experiment.eval_batches(size, max_examples))
+    with Progress(number, batch_size=size, quiet=quiet, name="likelihood") as progress:
+        for batch in _sharded_batches(experiment, size, max_examples):
+            part = example_bits(
+                key,
+                experiment.log_prob,
+                experiment.sde,
+                experiment.denoiser.bind(params, condition_of(batch)),
+                batch["x"],
+                bin_width=experiment.spec.bin_width,
+                num_repeats=section.num_repeats,
+                index=batch["index"],
+                mask=batch["mask"],
+            )
+            parts.append(part)
+            progress.update(len(parts), {"bits/dim": part.values.mean()})
+    return summarize(parts)
+
+
+def run_likelihood(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    max_examples: int | None = None,
+    checkpoint: int | None = None,
+    ema: str | None = None,
+) -> BitsPerDim:
+    """Computes bits/dim of held-out data with a checkpoint's average; prints it and writes workdir/likelihood.json."""
+    state = restore(experiment, workdir, checkpoint)
+    bits = held_out_bits_per_dim(experiment, pick_params(state, ema), max_examples)
+    low, high = bits.interval
+    print(
+        f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to {high:.4f}, "
+        f"{bits.nfe:.0f} evaluations each"
+    )
+    result = bits_as_json(bits) | {"step": int(state.step), "ema": ema}
+    (workdir / "likelihood.json").write_text(json.dumps(result, indent=2) + "\n")
+    return bits
+
+
+def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
+    """The fields as plain numbers, without the list per example."""
+    return {name: value for name, value in bits._asdict().items() if name != "per_example"}
+
+
+def run_noise_levels(
+    experiment: Experiment, workdir: pathlib.Path, checkpoint: int | None = None, ema: str | None = None
+) -> LossByNoiseLevel:
+    """Measures loss by noise level on held-out data; prints a table, writes noise_levels.json and noise_levels.png."""
+    state = restore(experiment, workdir, checkpoint)
+    curve = loss_by_noise_level(experiment, pick_params(state, ema))
+    print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")
+    for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
+        print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
+    result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
+    (workdir / "noise_levels.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
+    return curve
+
+
+def draw_noise_levels(curves: dict[str, LossByNoiseLevel], path: pathlib.Path) -> None:
+    """Plots the error of ε̂ against σ/α, each curve with its name."""
+    series = {name: (np.exp(-0.5 * c.log_snr), c.mean, c.standard_error) for name, c in curves.items()}
+    plots.loss_by_noise_level(series, path, level_name="noise level σ/α", unit="‖ε̂ − ε‖² per dimension")
+
+
+def run_sampling(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    num_samples: int,
+    batch_size: int,
+    *,
+    first_index: int = 0,
+    checkpoint: int | None = None,
+    ema: str | None = None,
+    output: pathlib.Path | None = None,
+) -> Generated:
+    """Draws images first_index … first_index + num_samples − 1; writes samples.npz and, of the first 100, samples.png."""
+    state = restore(experiment, workdir, checkpoint)
+    output = output or workdir / "samples" / f"step_{int(state.step):08d}"
+    output.mkdir(parents=True, exist_ok=True)
+    size, parts = -(-batch_size // experiment.mesh.size) * experiment.mesh.size, []
+    key, params = experiment.run_key("sample"), pick_params(state, ema)
+    with Progress(-(-num_samples // size), batch_size=size, name="sample") as progress:
+        for part in experiment.generator.batches(key, params, num_samples, size, first_index):
+            parts.append(part)
+            progress.update(len(parts), {"evaluations": part.nfe.mean()})
+    images = join(parts)
+    arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
+    np.savez(output / "samples.npz", **arrays, **images.condition)
+    if len(experiment.spec.shape) > 1:
+        plots.save_image(output / "samples.png", plots.image_grid(images.x[:100]))
+    print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")
+    return images

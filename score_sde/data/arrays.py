@@ -54,8 +54,8 @@ class ArraySource(Source):
         arrays = _open_arrays(self._path, names)
         self._x = arrays[key]
         self._value_range = value_range
-        self._levels = _check_data(self._path, self._x, levels, value_range, channels)
-        self._riders = {}
+        levels = _check_data(self._path, self._x, levels, value_range, channels)
+        self._riders: Examples = {}
         if label_key is not None:
             self._riders["label"] = as_labels(np.asarray(arrays[label_key]), label_key)
             num_classes = _check_classes(self._riders["label"], num_classes)
@@ -65,7 +65,7 @@ class ArraySource(Source):
             _check_rows(name, arrays[name], len(self._x))
         self.spec = DataSpec(
             shape=self._x.shape[1:],
-            levels=self._levels,
+            levels=levels,
             num_classes=num_classes,
             conditions={name: values.shape[1:] for name, values in self._riders.items()},
         )
@@ -76,21 +76,22 @@ class ArraySource(Source):
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Copies the rows at `indices`."""
         x = np.asarray(self._x[indices])
-        x = self._checked_values(x, indices) if self._levels is None else self._checked_levels(x, indices)
+        levels = self.spec.levels
+        x = self._checked_values(x, indices) if levels is None else self._checked_levels(x, indices, levels)
         return {"x": x, **{name: as_condition(np.asarray(v[indices]), name) for name, v in self._riders.items()}}
 
     def _checked_levels(
-        self, k: Shaped[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
+        self, k: Shaped[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"], levels: int
     ) -> Integer[np.ndarray, "b ..."]:
-        if k.dtype != np.uint8 or self._levels < 256:
-            bad = ((k < 0) | (k >= self._levels)).reshape(len(k), -1).any(axis=1)
+        if k.dtype != np.uint8 or levels < 256:
+            bad = ((k < 0) | (k >= levels)).reshape(len(k), -1).any(axis=1)
             if bad.any():
                 row = indices[bad.argmax()]
                 raise ValueError(
-                    f"ArraySource needs levels 0 to {self._levels - 1}, got {k[bad].min()} to {k[bad].max()} in row "
+                    f"ArraySource needs levels 0 to {levels - 1}, got {k[bad].min()} to {k[bad].max()} in row "
                     f"{row} of {self._path}; set levels to the number of levels."
                 )
-        return k.astype(np.uint8 if self._levels <= 256 else np.uint16, copy=False)
+        return k.astype(np.uint8 if levels <= 256 else np.uint16, copy=False)
 
     def _checked_values(
         self, x: Float[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]

@@ -26,7 +26,7 @@ class ExampleCache:
         self._length = length
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._kept: Examples | None = None
+        self._kept: Examples = {}
         self._have = np.zeros(length, bool)
 
     def __call__(self, indices: Integer[np.ndarray, " b"]) -> Examples:
@@ -36,19 +36,19 @@ class ExampleCache:
         missing = np.unique(indices[~self._have[indices]])
         if missing.size:
             fresh = self._read(missing)
-            kept = self._allocated_like(fresh)
-            if kept is None:
+            if not self._allocate(fresh):
                 return self._read(indices)
             for name, values in fresh.items():
-                kept[name][missing] = values
+                self._kept[name][missing] = values
             self._have[missing] = True  # last: another thread may read what is marked
         return {name: values[indices] for name, values in self._kept.items()}
 
-    def _allocated_like(self, fresh: Examples) -> Examples | None:
+    def _allocate(self, fresh: Examples) -> bool:
+        """Makes room for all examples like the fresh ones, once; returns False where they take too much."""
         with self._lock:
-            if self._kept is None and self._max_bytes > 0:
+            if not self._kept:
                 if self._length * sum(values[0].nbytes for values in fresh.values()) > self._max_bytes:
                     self._max_bytes = 0
-                else:
-                    self._kept = {k: np.zeros((self._length, *v.shape[1:]), v.dtype) for k, v in fresh.items()}
-            return self._kept
+                    return False
+                self._kept = {k: np.zeros((self._length, *v.shape[1:]), v.dtype) for k, v in fresh.items()}
+            return True

@@ -1,5 +1,6 @@
 """Encoded image files (PNG, JPEG, WebP, …) -> uint8 arrays [h, w, c], read by Pillow."""
 
+import dataclasses
 import io
 import os
 from typing import TYPE_CHECKING
@@ -14,46 +15,60 @@ _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _MODES = {channels: mode for mode, channels in _CHANNELS.items()}
 
 
-def decode_image(
-    file: str | os.PathLike | io.BytesIO,
-    name: str,
-    *,
-    channels: int | None = None,
-    convert: bool = False,
-    image_size: tuple[int, int] | None = None,
-) -> UInt8[np.ndarray, "h w c"]:
-    """Returns the pixels 0…255 of one image, upright, cropped to the aspect of `image_size` and resized to it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageDecoder:
+    """Pixels 0…255 of one image, upright, cropped to the aspect of `image_size` and resized to it.
 
     Palettes are replaced by their colours and 1-bit images by 0 and 255. Resizing takes the largest central window of
     the right aspect and Pillow's Lanczos filter, which averages over the source pixels when it shrinks; the pixels are
     untouched when the size already fits.
 
-    Args:
-        file: path, or the bytes of a file.
-        name: what to call the image in errors.
+    Attributes:
         channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA); None takes what the file holds.
         convert: converts an image of another channel count instead of refusing it.
         image_size: (height, width), or None to keep the file's own.
 
-    Raises:
-        ValueError: if the file cannot be decoded, or holds another number of channels.
+    Raises: ValueError for an impossible number of channels or size.
     """
+
+    channels: int | None = None
+    convert: bool = False
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.channels is not None and self.channels not in _MODES:
+            raise ValueError(f"Images have 1, 2, 3 or 4 channels, got channels={self.channels}.")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise ValueError(f"image_size needs positive sizes, got {self.image_size}.")
+
+    def __call__(self, file: str | os.PathLike | io.BytesIO, name: str) -> UInt8[np.ndarray, "h w c"]:
+        """Decodes a file, given by its path or its bytes, which errors call `name`.
+
+        Raises:
+            ValueError: if the file cannot be decoded, or holds another number of channels.
+        """
+        image = _with_channels(_without_palette(_open(file, name)), name, self.channels, self.convert)
+        if self.image_size is not None:
+            image = _fit(image, *self.image_size)
+        pixels = np.array(image)
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """One number stands for a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _open(file: str | os.PathLike | io.BytesIO, name: str) -> "PIL.Image.Image":
     import PIL.Image
     import PIL.ImageOps
 
-    if channels is not None and channels not in _MODES:
-        raise ValueError(f"Images have 1, 2, 3 or 4 channels, got {channels=}.")
     try:
         with PIL.Image.open(file) as opened:
             image = PIL.ImageOps.exif_transpose(opened)
-            image.load()
+            return image
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, … for a broken file
         raise ValueError(f"Image {name} cannot be read ({error}); repair or remove it.") from error
-    image = _with_channels(_without_palette(image), name, channels, convert)
-    if image_size is not None:
-        image = _fit(image, *image_size)
-    pixels = np.array(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def _without_palette(image: "PIL.Image.Image") -> "PIL.Image.Image":

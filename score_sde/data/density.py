@@ -14,7 +14,7 @@ class DensitySource(Source):
     The points do not depend on `num_examples`; two seeds give independent sets, so held-out data are another seed.
 
     Args:
-        name: of the density: one of DENSITIES.
+        density: its name, one of DENSITIES.
         num_examples: length of an epoch.
         seed: of the points.
         labels: whether the component (moon, ring, square, mode) that a point came from rides along as "label".
@@ -28,13 +28,13 @@ class DensitySource(Source):
     """
 
     def __init__(
-        self, name: str, *, num_examples: int = 100_000, seed: int = 0, labels: bool = False, **parameters: object
+        self, density: str, *, num_examples: int = 100_000, seed: int = 0, labels: bool = False, **parameters: object
     ):
-        if name not in DENSITIES:
-            raise ValueError(f"DensitySource needs a name of {', '.join(DENSITIES)}, got {name!r}.")
+        if density not in DENSITIES:
+            raise ValueError(f"DensitySource needs a density of {', '.join(DENSITIES)}, got {density!r}.")
         if num_examples < 1:
             raise ValueError(f"DensitySource needs num_examples >= 1, got {num_examples}.")
-        self.density: Density = DENSITIES[name](**parameters)
+        self.density: Density = DENSITIES[density](**parameters)
         self._num_examples = num_examples
         self._key = seed_key(seed)
         self._labels = labels

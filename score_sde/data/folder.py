@@ -1,5 +1,6 @@
 """A folder of image files."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from jaxtyping import Integer, Shaped, UInt8
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition
 from score_sde.data.cache import ExampleCache
-from score_sde.data.decoding import decode_image
+from score_sde.data.decoding import ImageDecoder, as_size
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -49,11 +50,13 @@ class FolderSource(Source):
     ):
         self._folder = pathlib.Path(path).expanduser()
         self.files = _image_files(self._folder)
-        self._options = {"channels": channels, "convert": convert, "image_size": _as_size(image_size)}
+        self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=as_size(image_size))
         shape = self._decode(0).shape
-        self._options["channels"] = shape[-1]
-        self.class_names, numbers = _subfolder_labels(self._folder, self.files) if labels else ((), None)
-        self._riders = {} if numbers is None else {"label": numbers}
+        self._decoder = dataclasses.replace(self._decoder, channels=shape[-1])
+        self.class_names: tuple[str, ...] = ()
+        self._riders: Examples = {}
+        if labels:
+            self.class_names, self._riders["label"] = _subfolder_labels(self._folder, self.files)
         for name, file in dict(conditions or {}).items():
             self._riders[name] = self._load_rows(name, file)
         self.spec = DataSpec(
@@ -84,7 +87,8 @@ class FolderSource(Source):
         return image
 
     def _decode(self, i: int) -> UInt8[np.ndarray, "h w c"]:
-        return decode_image(self._folder / self.files[i], str(self._folder / self.files[i]), **self._options)
+        file = self._folder / self.files[i]
+        return self._decoder(file, str(file))
 
     def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:
         values = np.load(self._folder / file, allow_pickle=False)
@@ -113,10 +117,3 @@ def _subfolder_labels(folder: pathlib.Path, files: Iterable[str]) -> tuple[tuple
     names = tuple(sorted(set(parents)))
     number = {name: i for i, name in enumerate(names)}
     return names, np.array([number[parent] for parent in parents], np.int32)
-
-
-def _as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    pair = (size, size) if isinstance(size, int) else size
-    if pair is not None and min(pair) < 1:
-        raise ValueError(f"image_size needs positive sizes, got {size}.")
-    return pair

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Integer
 
-from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.base import Examples, Source
 from score_sde.data.hashing import permutation
 
 
@@ -19,13 +19,9 @@ class Subset(Source):
     def __init__(self, source: Source, indices: Integer[np.ndarray, " m"]):
         if indices.size and not 0 <= indices.min() <= indices.max() < len(source):
             raise IndexError(f"Subset needs 0 <= index < {len(source)}, got {indices.min()} to {indices.max()}.")
+        self.spec = source.spec
         self._source = source
         self._indices = indices
-
-    @property
-    def spec(self) -> DataSpec:
-        """The spec of the whole source."""
-        return self._source.spec
 
     def __len__(self) -> int:
         return len(self._indices)

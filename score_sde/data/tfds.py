@@ -1,5 +1,6 @@
 """A data set of the TensorFlow Datasets catalogue, read by random access and without TensorFlow."""
 
+import io
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from jaxtyping import Integer
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels
 from score_sde.data.cache import ExampleCache
-from score_sde.data.decoding import decode_image
+from score_sde.data.decoding import ImageDecoder, as_size
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -25,7 +26,7 @@ class TFDSSource(Source):
     that only the first epoch pays for it.
 
     Args:
-        name: as in the catalogue, with config and version where wanted: "cifar10", "imagenet_resized/64x64:0.1.0".
+        dataset: as in the catalogue, with config and version where wanted: "cifar10", "imagenet_resized/64x64:0.1.0".
         split: "train", "test[:50%]", … (TFDS's syntax of slices).
         data_dir: where TFDS keeps prepared data; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
         image_key: feature that becomes x: an image, or an array of fixed shape.
@@ -44,7 +45,7 @@ class TFDSSource(Source):
 
     def __init__(
         self,
-        name: str,
+        dataset: str,
         split: str = "train",
         *,
         data_dir: str | os.PathLike | None = None,
@@ -56,17 +57,16 @@ class TFDSSource(Source):
         download: bool = False,
         cache_bytes: int = 2**30,
     ):
-        builder = _builder(name, data_dir, download)
-        self._name = f"{name} ({split})"
+        builder = _builder(dataset, data_dir, download)
+        self._name = f"{dataset} ({split})"
         self._x_key, self._label_key, self._conditions = image_key, label_key, tuple(conditions)
-        self._image_size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self._channels = channels
+        self._decoder = ImageDecoder(channels=channels, convert=channels is not None, image_size=as_size(image_size))
         features = builder.info.features
         for key in (image_key, *([] if label_key is None else [label_key]), *conditions):
             if key not in features:
-                raise ValueError(f"{name} has no feature {key!r}; it has {', '.join(features)}: set the keys.")
-        self._is_image = _is_image(features[image_key], name, image_key)
-        self._records = _records(builder, name, split, encoded=[image_key] if self._is_image else [])
+                raise ValueError(f"{dataset} has no feature {key!r}; it has {', '.join(features)}: set the keys.")
+        self._is_image = _is_image(features[image_key], dataset, image_key)
+        self._records = _records(builder, dataset, split, encoded=[image_key] if self._is_image else [])
         self._examples = ExampleCache(self._read, len(self._records), cache_bytes)
         self.spec = self._describe(features)
 
@@ -78,7 +78,7 @@ class TFDSSource(Source):
         return self._examples(indices)
 
     def _describe(self, features: Any) -> DataSpec:
-        if self._is_image and None in features[self._x_key].shape[:2] and self._image_size is None:
+        if self._is_image and None in features[self._x_key].shape[:2] and self._decoder.image_size is None:
             raise ValueError(f"{self._name} holds images of different sizes; set image_size=(height, width).")
         first = self.gather(np.array([0]))
         return DataSpec(
@@ -102,10 +102,7 @@ class TFDSSource(Source):
         if not self._is_image:
             array = np.asarray(value)
             return array if array.dtype == np.uint8 else as_condition(array, self._x_key).astype(np.float32)
-        import io
-
-        options = {"channels": self._channels, "convert": self._channels is not None, "image_size": self._image_size}
-        return decode_image(io.BytesIO(value), f"in {self._name}", **options)
+        return self._decoder(io.BytesIO(value), f"in {self._name}")
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None, download: bool) -> "DatasetBuilder":

@@ -97,8 +97,8 @@ class Embedding(nn.Module):
         if set(condition) != set(shapes):
             raise ValueError(
                 f"A network with num_classes={self.num_classes}, embedding_dim={self.embedding_dim} needs the "
-                f"conditions {sorted(shapes)}, got {sorted(condition)}; pass exactly those, or set the network's fields to what "
-                'the data has. (An example without a label is "label" = num_classes.)'
+                f"conditions {sorted(shapes)}, got {sorted(condition)}; pass exactly those, "
+                "or set the network's fields to what the data has (label num_classes stands for no label)."
             )
         for name, shape in shapes.items():
             if condition[name].shape != shape:

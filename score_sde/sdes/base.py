@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from score_sde.broadcast import expand_like
 
 Time = Float[Array, "*b"] | float
+Scalar = Float[Array, ""] | float  # a field: a number, or an array where it is traced or learned
 
 
 def require(condition: bool, message: str, sde: "SDE | None" = None) -> None:
@@ -38,7 +39,7 @@ class SDE(abc.ABC):
     Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv 2107.00630, App. B.
     """
 
-    t_max: float = 1.0
+    t_max: Scalar = 1.0
 
     @abc.abstractmethod
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:

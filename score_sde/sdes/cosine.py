@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time, require
+from score_sde.sdes.base import SDE, Scalar, Time, require
 
 
 @pytree
@@ -18,7 +18,7 @@ class Cosine(SDE):
     Source: Nichol & Dhariwal, arXiv 2102.09672, Eq. 17, without the clipping of β.
     """
 
-    offset: float = 0.0
+    offset: Scalar = 0.0
 
     def __post_init__(self):
         require(self.offset >= 0, "Cosine needs offset >= 0", self)

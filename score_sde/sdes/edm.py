@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time, require
+from score_sde.sdes.base import SDE, Scalar, Time, require
 
 
 @pytree
@@ -15,13 +15,13 @@ class EDM(SDE):
     Source: Karras et al., arXiv 2206.00364, Table 1, last column.
     """
 
-    sigma_max: float = 80.0
+    sigma_max: Scalar = 80.0
 
     def __post_init__(self):
         require(self.sigma_max > 0, "EDM needs sigma_max > 0", self)
 
     @property
-    def t_max(self) -> Float[Array, ""] | float:
+    def t_max(self) -> Scalar:
         return self.sigma_max
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:

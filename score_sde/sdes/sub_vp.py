@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time, require
+from score_sde.sdes.base import SDE, Scalar, Time, require
 
 
 @pytree
@@ -15,8 +15,8 @@ class SubVP(SDE):
     Source: Song et al., arXiv 2011.13456, Eqs. 12 and 29.
     """
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    beta_min: Scalar = 0.1
+    beta_max: Scalar = 20.0
 
     def __post_init__(self):
         valid = 0 <= self.beta_min <= self.beta_max and self.beta_max > 0

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time, require
+from score_sde.sdes.base import SDE, Scalar, Time, require
 
 
 @pytree
@@ -19,8 +19,8 @@ class VE(SDE):
     Source: Song et al., arXiv 2011.13456, Eqs. 30–31 (App. C).
     """
 
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
+    sigma_min: Scalar = 0.01
+    sigma_max: Scalar = 50.0
 
     def __post_init__(self):
         require(0 < self.sigma_min < self.sigma_max, "VE needs 0 < sigma_min < sigma_max", self)

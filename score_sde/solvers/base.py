@@ -39,7 +39,7 @@ class Solver(abc.ABC):
 
     def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
         """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps."""
-        if self.needs_finite_drift and not np.isfinite(sde.drift(times[0])):
+        if self.needs_finite_drift and not np.isfinite(sde.drift(jnp.asarray(times[0]))):
             raise ValueError(
                 f"{type(self).__name__} needs a finite f(t), which {type(sde).__name__} lacks at t={times[0]}; start the "
                 "grid below, as in Uniform(start=0.999), or use a solver such as DDIM or Ancestral."

@@ -97,7 +97,7 @@ class ProbabilityFlow(Solver):
         adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
 
     def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
-        if not sde.sigma(times[-1]) > 0:
+        if not sde.sigma(jnp.asarray(times[-1])) > 0:
             raise ValueError(
                 f"ProbabilityFlow needs a grid that ends where σ > 0, got σ=0 at t={times[-1]}; end above 0, as in "
                 "Uniform(1, end=1e-5)."

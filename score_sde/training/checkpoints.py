@@ -2,19 +2,12 @@
 
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from score_sde.training.state import TrainState
-
-
-class Restored(NamedTuple):
-    """A state and what was saved with it."""
-
-    state: TrainState
-    config: dict[str, Any]
 
 
 class Checkpoints:
@@ -32,7 +25,8 @@ class Checkpoints:
             enable_async_checkpointing=True,
         )
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "run"))
+        handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def save(self, state: TrainState, config: dict[str, Any]) -> None:
         """Saves in the background; the state may be donated right after."""
@@ -47,20 +41,31 @@ class Checkpoints:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def restore(self, like: TrainState, step: int | None = None) -> Restored:
+    def config(self, step: int | None = None) -> dict[str, Any]:
+        """The config that was saved at `step` (None: the newest).
+
+        Raises: FileNotFoundError when there is none.
+        """
+        args = ocp.args.Composite(run=ocp.args.JsonRestore())
+        return self._manager.restore(self._existing(step), args=args)["run"]["config"]
+
+    def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at `step` (None: the newest), with shapes and shardings like `like`.
 
         Raises: FileNotFoundError when there is none; ValueError when its arrays do not fit `like`.
         """
-        step = self.latest() if step is None else step
-        if step is None or step not in self._manager.all_steps():
-            have = sorted(self._manager.all_steps())
-            raise FileNotFoundError(f"No checkpoint{f' at step {step}' if step else ''} in {self.directory}; it has {have}.")
+        step = self._existing(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
         _check_shapes(self._manager.item_metadata(step)["state"], abstract)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return Restored(TrainState(**self._manager.restore(step, args=args)["state"]), run["config"])
+        return TrainState(**self._manager.restore(step, args=args)["state"])
+
+    def _existing(self, step: int | None) -> int:
+        have = sorted(self._manager.all_steps())
+        if (step is None and not have) or (step is not None and step not in have):
+            which = "" if step is None else f" at step {step}"
+            raise FileNotFoundError(f"No checkpoint{which} in {self.directory}; it has {have or 'none'}.")
+        return have[-1] if step is None else step
 
     def wait(self) -> None:
         """Returns when what `save` began is on disk; raises what went wrong there."""

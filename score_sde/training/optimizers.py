@@ -47,7 +47,7 @@ def build_optimizer(
     clip_norm: float | None = 1.0,
     accumulation_steps: int = 1,
     **fields: Any,
-) -> optax.GradientTransformationExtraArgs:
+) -> optax.GradientTransformation:
     """clip by global norm -> the optimizer `name` with its own `fields`, on the mean of `accumulation_steps` gradients.
 
     `schedule` holds the fields of `learning_rate_schedule` besides the learning rate. The schedule counts updates.

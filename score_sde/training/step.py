@@ -54,7 +54,7 @@ def make_train_step(
             return update_ema(average, params, jnp.where(updated, decay, 1.0))
 
         ema = {name: averaged(name, average) for name, average in state.ema.items()}
-        metrics = {"loss": loss, **scalars, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, **scalars, "grad_norm": optax.tree.norm(grads)}
         return TrainState(step, params, ema, opt_state), metrics
 
     images_per_update = batch_size * accumulation_steps

@@ -106,9 +106,10 @@ def test_a_value_beyond_the_levels_is_named(tmp_path, values):
 
 
 def test_values_that_are_not_finite_or_out_of_range_are_named(tmp_path):
-    np.save(tmp_path / "x.npy", np.array([[0.5], [1.5], [np.nan]]))
-    with pytest.raises(ValueError, match=r"ArraySource needs finite values, got others in row 2 of .*x.npy"):
-        everything(ArraySource(tmp_path / "x.npy"))
+    for bad in (np.nan, np.inf):
+        np.save(tmp_path / "x.npy", np.array([[0.5], [1.5], [bad]]))
+        with pytest.raises(ValueError, match=r"ArraySource needs finite values, got others in row 2 of .*x.npy"):
+            everything(ArraySource(tmp_path / "x.npy"))
     with pytest.raises(ValueError, match=r"needs values in value_range=\(0.0, 1.0\), got others in row 1"):
         everything(ArraySource(tmp_path / "x.npy", value_range=(0.0, 1.0)))
 

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from score_sde.data import EvalBatches, FolderSource, TrainBatches
-from score_sde.data.decoding import decode_image
+from score_sde.data.decoding import ImageDecoder
 
 RNG = np.random.default_rng(0)
 
@@ -115,7 +115,7 @@ def test_images_of_other_sizes_need_image_size(tmp_path):
         everything(FolderSource(tmp_path))
     assert everything(FolderSource(tmp_path, image_size=4))["x"].shape == (2, 4, 4, 3)
     assert FolderSource(tmp_path, image_size=(3, 2)).spec.shape == (3, 2, 3)
-    with pytest.raises(ValueError, match="image_size needs positive sizes, got 0"):
+    with pytest.raises(ValueError, match="image_size needs positive sizes, got"):
         FolderSource(tmp_path, image_size=0)
 
 
@@ -133,6 +133,10 @@ def test_a_wrong_channel_count_is_refused_or_converted(tmp_path):
     assert x.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(x[1, ..., 0], x[1, ..., 2])
     assert FolderSource(tmp_path, channels=1, convert=True).spec.shape == (4, 4, 1)
+
+
+def decode_image(file, name, **options):
+    return ImageDecoder(**options)(file, name)
 
 
 def encoded(image, kind="png", **options):

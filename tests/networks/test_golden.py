@@ -31,7 +31,9 @@ def load(name):
 
 
 def float32(arrays, prefix):
-    return {key.removeprefix(prefix): jnp.asarray(v, jnp.float32) for key, v in arrays.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): jnp.asarray(v, jnp.float32) for key, v in arrays.items() if key.startswith(prefix)
+    }
 
 
 @functools.cache
@@ -88,7 +90,7 @@ def test_ncsnpp_agrees_with_score_sde():
     np.testing.assert_allclose(output, pack["out_f32"], rtol=0, atol=5 * 2.2e-4)
     np.testing.assert_allclose(x_grad, pack["grad_x_f32"], rtol=0, atol=0.01 * np.abs(pack["grad_x_f32"]).max())
     names = [name for name in meta["grad_names"] if not name.startswith("GaussianFourier")]
-    expected = dict(zip(meta["grad_names"], pack["grad_norms"]))
+    expected = dict(zip(meta["grad_names"], pack["grad_norms"], strict=True))
     np.testing.assert_allclose(norms(weights_grad, names), [expected[name] for name in names], rtol=0.01, atol=1e-2)
     assert not np.any(weights_grad["GaussianFourierProjection_0/W"])
 

@@ -51,7 +51,7 @@ def test_irreducible_loss_of_a_gaussian(name, weighting):
     sde, weighting = SDES[name], WEIGHTINGS[weighting]()
     objective = DenoisingScoreMatching(sde, weighting, Uniform(t_min=1e-3))
     t = jnp.full(NUMBER, 0.4 * sde.t_max)
-    x0 = GAUSSIAN.sample(KEY, NUMBER)
+    x0 = GAUSSIAN.sample(jax.random.key(9), NUMBER)
     eps = jax.random.normal(jax.random.key(1), x0.shape)
     loss, scalars = objective.loss(GAUSSIAN.denoise(sde), x0, eps, t)
     alpha, sigma = float(sde.alpha(t[0])), float(sde.sigma(t[0]))
@@ -70,7 +70,7 @@ def test_irreducible_loss_of_a_gaussian(name, weighting):
 def test_errors_keep_their_digits_in_float32():
     """At σ = 1e-4 and σ = 80, the error of ε is right to 1e-3 where the plain difference of one of the pair is not."""
     sde, parameterization = EDM(), EDMPreconditioning()
-    x0 = GAUSSIAN.sample(KEY, 64)
+    x0 = GAUSSIAN.sample(jax.random.key(9), 64)
     eps = jax.random.normal(jax.random.key(1), x0.shape)
     for sigma in (1e-4, 80.0):
         t = jnp.full(64, sigma)
@@ -135,7 +135,7 @@ def test_discrete_levels():
 def test_sliced_is_half_the_denoising_loss_less_a_half():
     """For any score, σ²(½‖s‖² + ∇·s)/d and ½ ‖δε‖²/d − ½ have the same mean (Vincent's identity)."""
     sde, mixture = VP(), GaussianMixture(jnp.array([0.3, 0.7]), jnp.array([[1.0, 0.0], [-1.0, 0.5]]), jnp.full((2, 2), 0.3))
-    x0 = mixture.sample(KEY, NUMBER)
+    x0 = mixture.sample(jax.random.key(9), NUMBER)
 
     def wrong(x, t):
         eps = 0.8 * mixture.denoise(sde)(x, t).eps
@@ -152,7 +152,7 @@ def test_learned_uncertainty_is_minimal_where_it_is_the_log_of_the_loss():
     sde = VP()
     network = MLP(width=8, depth=1)
     denoiser = Denoiser(sde, EDMPreconditioning(), network, Uncertainty())
-    batch = {"x": GAUSSIAN.sample(KEY, 512)}
+    batch = {"x": GAUSSIAN.sample(jax.random.key(9), 512)}
     params = denoiser.init(KEY, batch)
     plain, _ = DenoisingScoreMatching(sde, EDMWeighting())(KEY, denoiser.bind(params), batch)
     objective = DenoisingScoreMatching(sde, EDMWeighting(), learned_uncertainty=True)
@@ -169,7 +169,7 @@ def test_learned_uncertainty_is_minimal_where_it_is_the_log_of_the_loss():
 def test_conditions_and_order_do_not_matter_to_the_loss():
     """Per example, and the same under jit."""
     objective = DenoisingScoreMatching(VP(), Likelihood())
-    batch = {"x": GAUSSIAN.sample(KEY, 16)}
+    batch = {"x": GAUSSIAN.sample(jax.random.key(9), 16)}
     loss, _ = objective(KEY, GAUSSIAN.denoise(VP()), batch)
     jitted, _ = jax.jit(lambda o, k, b: o(k, GAUSSIAN.denoise(o.sde), b))(objective, KEY, batch)
     np.testing.assert_allclose(loss, jitted, rtol=2e-4)

@@ -1,5 +1,7 @@
 """The processes against numbers from other people's code; where a peer is off, both stand against the exact value."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +103,7 @@ def test_steps_of_the_discretized_process_are_off_by_the_step(x64, name):
     assert 5e-5 < errors[1] < 0.15 * errors[0]
     grid = jnp.linspace(0.0, 1.0, 101)
     variance = 0.0
-    for s, u in zip(grid[:-1], grid[1:], strict=True):
+    for s, u in itertools.pairwise(grid):
         kernel = sde.transition(s, u)
         variance = kernel.scale**2 * variance + kernel.std**2
     close(variance, sde.sigma(1.0) ** 2)
@@ -286,10 +288,10 @@ def test_discrete_noise_levels_of_k_diffusion(x64):
     close(ours, peer["disc_t_to_sigma"], rtol=1e-4)
     knots = jnp.asarray(sde.log_snr(levels(1000)))
     same = sdes.LogSNR(lambda t: jnp.interp(1000 * t - 1, jnp.arange(1000.0), knots))
-    close(jnp.exp(-0.5 * same.log_snr((query + 1) / 1000)), peer["disc_t_to_sigma"], rtol=2e-7)  # its t is float32
+    close(jnp.exp(-0.5 * same.log_snr((query + 1) / 1000)), peer["disc_t_to_sigma"], rtol=5e-7)  # its t is float32
     log_snr = -2 * jnp.log(jnp.asarray(peer["disc_query_sigma"]))
     close(1000 * same.time_of_log_snr(log_snr) - 1, peer["disc_sigma_to_t"], rtol=1e-9)
-    quantized = np.asarray(sde.log_snr((jnp.asarray(peer["disc_sigma_to_t_quantized"]) + 1.0) / 1000))
+    quantized = np.asarray(sde.log_snr(jnp.asarray((peer["disc_sigma_to_t_quantized"] + 1) / 1000)))
     assert np.all(np.abs(quantized - np.asarray(log_snr)) < 0.2)
 
 

@@ -8,24 +8,45 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from score_sde.analytic import ExactDenoise, GaussianMixture
 from score_sde.solvers import noise
+from tests.conformance import SDES
+from tests.solvers.chosen import chosen
 
-DRAWS = 3  # more than any step makes
+DRAWS = 2  # the most that a step makes
+LENGTH = 512  # the most steps
+
+
+def solve(solver, sde, data, times, ends=None):
+    """(mean, variance) at the last time, from exactly p_t at the first; `ends` are the steps' ends if not `times[1:]`."""
+    starts, ends = times[:-1], times[1:] if ends is None else ends
+    pad = (0, LENGTH - len(starts))
+    mean, variance = moments(solver, sde, data, np.pad(starts, pad, mode="edge"), np.pad(ends, pad, mode="edge"), len(starts))
+    return float(mean), float(variance)
+
+
+def error(solver, name, data, grid):
+    """The error of (mean, standard deviation) at the grid's end, in standard deviations there."""
+    sde = SDES[name]
+    times = grid.times(sde)
+    mean, variance = solve(solver, chosen(name), data, times)
+    alpha, sigma = sde.marginal(jnp.asarray(times[-1]))
+    exact = np.sqrt((alpha * data[1]) ** 2 + sigma**2)
+    return float(np.hypot((mean - alpha * data[0]) / exact, np.sqrt(variance) / exact - 1))
 
 
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-def moments(solver, sde, data, times, num_steps):
-    """(mean, variance) at the last time, from exactly p_t at the first, of scalar data N(data[0], data[1]²)."""
-    mixture = jax.tree.unflatten(
-        jax.tree.structure(GaussianMixture(*(jnp.ones(s) for s in ((1,), (1, 1), (1, 1))))),
-        (jnp.ones(1, times.dtype), data[0].reshape(1, 1), data[1].reshape(1, 1)),
-    )
+def moments(solver, sde, data, starts, ends, num_steps):
+    """(mean, variance) after steps from starts[k] to ends[k], of scalar data N(data[0], data[1]²)."""
+    data = jnp.asarray(data, starts.dtype)
+    structure = jax.tree.structure(GaussianMixture(*(jnp.ones(shape) for shape in ((1,), (1, 1), (1, 1)))))
+    mixture = jax.tree.unflatten(structure, (jnp.ones_like(data[:1]), data[:1, None], data[1:, None]))
     denoise = ExactDenoise(mixture, sde)
-    x = jnp.zeros((2 + DRAWS, 1), times.dtype).at[1].set(1.0)
-    alpha, sigma = sde.marginal(times[0])
+    x = jnp.zeros((2 + DRAWS, 1), starts.dtype).at[1].set(1.0)
+    alpha, sigma = sde.marginal(starts[0])
     drawn = 0
 
     def one_lane_each(key, x):
@@ -38,7 +59,7 @@ def moments(solver, sde, data, times, num_steps):
         nonlocal drawn
         drawn = 0
         mean, variance, carry = state
-        y, carry = solver.step(jax.random.key(0), sde, denoise, x, times[k], times[k + 1], carry)
+        y, carry = solver.step(jax.random.key(0), sde, denoise, x, starts[k], ends[k], carry)
         base, slope, gains = y[0, 0], y[1, 0] - y[0, 0], y[2:, 0] - y[0, 0]
         return slope * mean + base, slope**2 * variance + jnp.sum(gains**2), carry
 

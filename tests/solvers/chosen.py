@@ -29,7 +29,8 @@ class Chosen(SDE):
 
     @property
     def t_max(self):
-        return jnp.asarray([float(m.t_max) for m in SDES.values()])[self.index]
+        latest = [float(member.t_max) for member in SDES.values()]
+        return latest[self.index] if isinstance(self.index, int) else jnp.asarray(latest)[self.index]
 
     def log_alpha(self, t):
         raise NotImplementedError  # replaced below, as the others
@@ -40,6 +41,8 @@ class Chosen(SDE):
 
 def _forward(name):
     def method(self, *times):
+        if isinstance(self.index, int):  # outside of a program
+            return getattr(self.members[self.index], name)(*times)
         times = [jnp.asarray(t, jnp.result_type(float)) for t in times]
         branches = [lambda *times, m=m: _strong(getattr(m, name)(*times)) for m in self.members]
         return jax.lax.switch(self.index, branches, *times)

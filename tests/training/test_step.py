@@ -11,6 +11,13 @@ from score_sde.training.optimizers import build_optimizer, learning_rate_schedul
 from score_sde.training.state import create_state, ema_name
 
 
+@pytest.fixture(autouse=True, scope="module")
+def ordinary_promotion():
+    """Optax counts steps in integers and raises floats to them, which strict promotion forbids."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 def test_an_average_halves_a_difference_in_its_half_life():
     """After h thousand images at parameters 1, an average that started at 0 is 1/2."""
     average = jnp.zeros(())

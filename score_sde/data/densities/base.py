@@ -17,7 +17,10 @@ Points = Float[np.ndarray, "n d"]
 class Density(abc.ABC):
     """A mixture; a member says how one component is drawn and what its density is."""
 
-    dimension: int = 2
+    @property
+    def dimension(self) -> int:
+        """d."""
+        return 2
 
     @property
     @abc.abstractmethod

@@ -46,5 +46,5 @@ class Checkerboard(Density):
         return 2 * self.half_width / self.squares_per_side
 
     def _black(self) -> Int64[np.ndarray, "k 2"]:
-        squares = np.stack(np.indices((self.squares_per_side,) * 2), axis=-1).reshape(-1, 2)
+        squares = np.indices((self.squares_per_side, self.squares_per_side)).reshape(2, -1).T
         return squares[squares.sum(axis=1) % 2 == 0]

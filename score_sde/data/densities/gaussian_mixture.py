@@ -45,7 +45,9 @@ class GaussianMixture(Density):
     @property
     def weights(self) -> Float[np.ndarray, " k"]:
         """The mode weights, divided by their sum."""
-        return equal_weights(len(self.means)) if self.mode_weights is None else self._normalized()
+        if self.mode_weights is None:
+            return equal_weights(len(self.means))
+        return np.array(self.mode_weights) / sum(self.mode_weights)
 
     def transport(self, component: Int64[np.ndarray, " n"], u: Float[np.ndarray, "n 2"], z: Points) -> Points:
         """x = μ_k + std z."""
@@ -55,6 +57,3 @@ class GaussianMixture(Density):
         """−|x − μ_k|²/(2 std²) − (d/2) ln(2π std²)."""
         squares = np.sum((x[:, None] - np.array(self.means)) ** 2, axis=-1)
         return -0.5 * squares / self.std**2 - self.dimension * (np.log(self.std) + 0.5 * np.log(2 * np.pi))
-
-    def _normalized(self) -> Float[np.ndarray, " k"]:
-        return np.array(self.mode_weights) / np.sum(self.mode_weights)

@@ -21,7 +21,7 @@ class SwissRoll(Density):
     """
 
     radius: float = 2.0
-    std: float = 0.05
+    std: float = 0.1
 
     def __post_init__(self):
         require(

@@ -1,0 +1,167 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.networks import NETWORKS, NCSNpp, UNet
+from score_sde.networks.layers import GroupNorm, num_groups
+from tests.networks.build import TINY, apply, inputs, normal, params_for, tiny, tree_distance
+
+VARIANTS = {
+    "ddpmpp": {},
+    "fir": {"resample_taps": (1, 3, 3, 1)},
+    "input_skip": {"progressive_input": "skip", "noise_embedding": "fourier"},
+    "output_skip": {"progressive_output": "skip", "resample_taps": (1, 3, 3, 1)},
+    "output_residual": {"progressive_output": "residual", "progressive_input": "residual", "skip_rescale": False},
+}
+
+
+def num_params(net, x, noise_label):
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), x, noise_label)["params"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+@pytest.mark.smoke
+def test_benchmark_size():
+    net = UNet(channels=64, channel_multipliers=(1, 2, 2), blocks_per_level=2, attention_resolutions=(16,))
+    assert num_params(net, jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)) == 6_989_891
+
+
+def test_defaults_are_the_published_networks_of_cifar10():
+    # score_sde reports 62 M parameters for DDPM++ and 63 M for NCSN++ (arXiv 2011.13456, Table 3 and App. H).
+    x, t = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)
+    assert round(num_params(NETWORKS["ddpmpp"](), x, t) / 1e6) == 62
+    assert round(num_params(NETWORKS["ncsnpp"](), x, t) / 1e6) == 63
+
+
+@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
+def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
+    net, (x, t) = tiny(**fields), inputs()
+    params = params_for(net, x, t)
+    y = apply(net, params, x, t)
+    order = jnp.array([2, 0, 1])
+    np.testing.assert_allclose(apply(net, params, x[order], t[order]), y[order], atol=2e-5)
+    # The noise level matters, and so does every pixel at a distance (attention).
+    assert jnp.abs(apply(net, params, x, t + 3) - y).max() > 1e-3
+    assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).min() > 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 16, 1), (2, 16, 8, 2), (2, 8, 8, 5), (2, 8, 3), (2, 4, 4, 4, 1)])
+def test_any_rank_shape_and_number_of_channels(shape):
+    net, (x, t) = tiny(attention_resolutions=(shape[1] // 2,), resample_taps=(1, 3, 3, 1)), inputs(shape)
+    y = apply(net, params_for(net, x, t), x, t)
+    assert y.shape == shape
+    assert bool(jnp.isfinite(y).all())
+
+
+def test_starts_near_zero():
+    net, (x, t) = tiny(), inputs()
+    start = jax.jit(net.init)(jax.random.key(0), x, t)["params"]
+    assert 0 < jnp.abs(apply(net, start, x, t)).max() < 1e-3
+
+
+def test_out_channels():
+    net, (x, t) = tiny(out_channels=6), inputs()
+    assert apply(net, params_for(net, x, t), x, t).shape == (3, 8, 8, 6)
+
+
+def test_remat_changes_nothing():
+    x, t = inputs()
+    plain, remat = tiny(), tiny(remat=True)
+    params = params_for(plain, x, t)
+    assert jax.tree.structure(params) == jax.tree.structure(params_for(remat, x, t))
+
+    def value_and_grad(net):
+        return jax.jit(jax.value_and_grad(lambda p: jnp.square(net.apply({"params": p}, x, t)).sum()))(params)
+
+    (loss, grad), (loss_remat, grad_remat) = value_and_grad(plain), value_and_grad(remat)
+    np.testing.assert_allclose(loss, loss_remat, rtol=1e-5)
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grad))
+    assert tree_distance(grad, grad_remat) < 1e-5 * scale
+
+
+def test_bfloat16_computes_in_bfloat16_and_returns_float32():
+    x, t = inputs()
+    params = params_for(tiny(), x, t)
+    exact, y = apply(tiny(), params, x, t), apply(tiny(dtype="bfloat16"), params, x, t)
+    assert y.dtype == jnp.float32
+    error = float(jnp.sqrt(jnp.mean(jnp.square(y - exact)) / jnp.mean(jnp.square(exact))))
+    assert 1e-4 < error < 0.05  # bfloat16 has 8 bits: rounding errors of 2^-9 a layer, not of float32
+    shapes = jax.eval_shape(lambda: tiny(dtype="bfloat16").init(jax.random.key(0), x, t))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+
+
+def test_dropout_acts_in_training_only():
+    x, t = inputs()
+    net = tiny(dropout=0.5)
+    params = params_for(net, x, t)
+    np.testing.assert_array_equal(apply(net, params, x, t), apply(tiny(), params, x, t))
+    draws = [apply(net, params, x, t, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1)]
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert jnp.abs(draws[0] - draws[2]).max() > 1e-3
+
+
+def test_no_gradient_reaches_the_fourier_frequencies():
+    net, (x, t) = tiny(noise_embedding="fourier"), inputs()
+    t = jnp.log(t)
+    grad = jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t)).sum()))(params_for(net, x, t))
+    assert not jnp.any(grad["embedding"]["fourier"]["frequencies"])
+    assert jnp.abs(grad["embedding"]["dense_0"]["kernel"]).max() > 0
+
+
+def test_group_norm_is_its_definition():
+    x = 3.0 + 2.0 * normal(2, (2, 5, 3, 12))
+    params = {"scale": normal(3, (12,)), "bias": normal(4, (12,))}
+    y = GroupNorm(jax.nn.swish).apply({"params": params}, x)
+    groups = np.asarray(x, np.float64).reshape(2, 15, num_groups(12), -1)
+    normal_groups = (groups - groups.mean((1, 3), keepdims=True)) / np.sqrt(groups.var((1, 3), keepdims=True) + 1e-6)
+    expected = normal_groups.reshape(x.shape) * np.asarray(params["scale"]) + np.asarray(params["bias"])
+    np.testing.assert_allclose(y, expected / (1 + np.exp(-expected)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (96, 24), (144, 24), (8, 2), (6, 1), (3, 1), (20, 5)])
+def test_num_groups(channels, groups):
+    assert num_groups(channels) == groups
+
+
+def test_lists_from_a_config_make_a_hashable_network():
+    assert hash(tiny(channel_multipliers=[1, 2])) == hash(tiny(channel_multipliers=(1, 2)))
+    assert NCSNpp(**TINY).resample_taps == (1, 3, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"noise_embedding": "fourrier"}, "noise_embedding to be one of sinusoidal, fourier, got 'fourrier'"),
+        ({"progressive_input": "sum"}, "progressive_input to be one of none, skip, residual"),
+        ({"progressive_output": "sum"}, "progressive_output to be one of none, skip, residual"),
+        ({"dtype": "float16"}, "dtype to be one of float32, bfloat16"),
+        ({"channels": 0}, "channels >= 1 in whole numbers, got 0"),
+        ({"channel_multipliers": (1, 0)}, "channel_multipliers >= 1"),
+        ({"channel_multipliers": ()}, "at least one level"),
+        ({"blocks_per_level": 0}, "blocks_per_level >= 1"),
+        ({"resample_taps": (1,)}, "resample_taps of length 2 or more"),
+        ({"dropout": 1.0}, "0 <= dropout < 1, got 1.0"),
+        ({"fourier_scale": 0.0}, "fourier_scale > 0"),
+        ({"num_classes": -1}, "num_classes >= 0"),
+    ],
+)
+def test_impossible_fields(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**fields)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "message"),
+    [
+        ((1, 7, 8, 3), {}, r"sides divisible by 2, got \(7, 8\); pad or resize"),
+        ((1, 8, 9), {"channel_multipliers": (1, 2, 2, 2, 2)}, r"divisible by 16, got \(8,\)"),
+        ((1, 8), {}, "use MLP for points"),
+        ((1, 8, 8, 3), {"attention_resolutions": (16,)}, r"among the heights \[8, 4\] of its levels, got \(16,\)"),
+    ],
+)
+def test_impossible_inputs(shape, fields, message):
+    net = tiny(**fields)
+    with pytest.raises(ValueError, match=message):
+        net.init(jax.random.key(0), jnp.zeros(shape), jnp.zeros(1))

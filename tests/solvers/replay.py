@@ -1,0 +1,46 @@
+"""Replays a solver with noise that somebody else drew."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.analytic import GaussianMixture
+from score_sde.solvers import noise
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "solvers"
+
+
+def load(name):
+    """(arrays, what was recorded about them)."""
+    arrays = dict(np.load(GOLDEN / name))
+    return arrays, json.loads(str(arrays.pop("__meta__")))
+
+
+def mixture(arrays):
+    return GaussianMixture(*(jnp.asarray(arrays[f"m2_mix_{part}"]) for part in ("w", "mu", "sd")))
+
+
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def step(solver, sde, denoise, x, t, s, carry, draws):
+    """`solver.step` whose nth draw is draws[n]."""
+    left = iter(draws)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(noise, "standard_normal", lambda key, x: next(left))
+        return solver.step(jax.random.key(0), sde, denoise, x, t, s, carry)
+
+
+def solve(solver, sde, denoise, x, times, draws=None):
+    """The states after each step, [n, b, d], and the number of evaluations. `draws` is one array a step, or None."""
+    carry = solver.init(jnp.asarray(x), len(times) - 1)
+    states, evaluations = [], 0
+    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        given = [np.zeros_like(x) if draws is None else draws[k]]
+        x, carry = step(solver, sde, denoise, jnp.asarray(x), jnp.asarray(t), jnp.asarray(s), carry, given)
+        states.append(np.asarray(x))
+        evaluations += int(solver.evaluations(1, carry))
+    return np.stack(states), evaluations
