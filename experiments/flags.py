@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
@@ -16,6 +16,8 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
     def prepared(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"Unknown arguments {argv[1:]}; flags start with --.")
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # orbax and jax say a lot at INFO
         from score_sde import parallel
 
         parallel.configure_host()

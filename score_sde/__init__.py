@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 PUBLIC = {
     "score_sde.analytic": ("GaussianMixture",),
     "score_sde.denoiser": ("Denoiser",),
-    "score_sde.likelihood": ("bits_per_dim", "log_prob"),
+    "score_sde.likelihood": ("BitsPerDim", "ExactTrace", "Hutchinson", "LogDensity", "LogProb", "bits_per_dim"),
     "score_sde.parameterizations": (
         "EDMPreconditioning",
         "Epsilon",

@@ -19,7 +19,7 @@ from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.building import build, closest
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
-from score_sde.denoiser import Condition, Denoiser, Uncertainty
+from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.generation import Generator
 from score_sde.likelihood import DIVERGENCES, LogProb
@@ -176,7 +176,7 @@ class Experiment:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
 
     def _create_state(self, key, batch) -> TrainState:
-        params = self.denoiser.init(key, batch)
+        params = self.denoiser.init(key, batch, condition_of(batch))
         return create_state(params, self.optimizer, tuple(self.config.ema.half_lives_kimg))
 
     def sampling_condition(self, first_index: int, number: int) -> Condition:

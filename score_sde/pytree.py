@@ -5,6 +5,7 @@ import functools
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import numpy as np
 
 T = TypeVar("T", bound=type)
 
@@ -26,10 +27,14 @@ def pytree(cls: T) -> T:
     Rebuilding inside `jit`, `vmap` or `grad` skips `__init__`, so `__post_init__` checks what a user passed, once, and
     never sees a tracer. (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.) It is also
     skipped for an object that is itself built from traced values, as in a loss that differentiates a schedule.
+
+    Objects of equal numbers are equal; arrays are compared by identity, so that an object with arrays can be hashed and
+    `jax.jit(denoise)` works.
     """
     if hasattr(cls, "__post_init__"):
         cls.__post_init__ = _unless_traced(cls.__post_init__)
-    cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.__eq__, cls.__hash__ = _equal, _hash
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)
     children = tuple(f.name for f in fields if not f.metadata.get("static"))
     aux = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -58,6 +63,18 @@ def _unless_traced(check: Any) -> Any:
             check(self)
 
     return checked
+
+
+def _equal(self: Any, other: Any) -> bool:
+    def same(a: Any, b: Any) -> bool:
+        return a is b or (not isinstance(a, (jax.Array, np.ndarray)) and a == b)
+
+    (mine, structure), (theirs, its_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
+    return structure == its_structure and all(map(same, mine, theirs))
+
+
+def _hash(self: Any) -> int:
+    return hash(jax.tree.structure(self))
 
 
 def as_pytree(function: Any) -> Any:

@@ -45,7 +45,7 @@ def test_velocity_and_reverse_drift_are_the_papers(name):
 
 @every_sde
 def test_the_flow_carries_the_mean_and_the_width_of_a_gaussian(name):
-    """dx/dt of the exact denoiser is m' + (x − m) s'/s for p_t = N(m, s²): Liouville's equation, by finite differences."""
+    """dx/dt of the exact denoiser is m' + (x − m) s'/s for p_t = N(m, s²), by finite differences."""
     with jax.enable_x64(True):
         sde = ALL[name]
         gaussian = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), GAUSSIAN)

@@ -116,8 +116,9 @@ assert all(folder in pathlib.Path(m.__file__).parents for m in (configs, experim
 
 import score_sde.data.digits
 
-images = score_sde.data.digits.DigitsSource("test").gather(np.arange(5))["x"]
-assert images.shape == (5, 8, 8, 1) and images.min() == -1 and images.max() == 1
+levels = score_sde.data.digits.DigitsSource("test").gather(np.arange(5))["x"]
+assert levels.shape == (5, 8, 8, 1) and levels.min() == 0 and levels.max() == 16
+images = levels.astype(np.float32) / 8 - 1
 
 digits = score_sde.GaussianMixture(np.full(5, 0.2, np.float32), images, np.full(images.shape, 1e-3, np.float32))
 sde, solver, grid = score_sde.VP(), score_sde.DDIM(), score_sde.LogSNRUniform(num_steps=30)

@@ -112,6 +112,23 @@ def test_a_check_is_inherited():
     assert jax.jit(lambda line: line(1.0))(Steep()) == 10.0
 
 
+def test_equal_numbers_are_equal_objects_and_arrays_are_compared_by_identity():
+    assert Line(1.0) == Line(1.0)
+    assert hash(Line(1.0)) == hash(Line(1.0))
+    for other in (Line(2.0), Line(1.0, power=2), Pair(Line(1.0)), 1.0, (1.0, 0.0), None):
+        assert Line(1.0) != other
+    weights = jnp.ones(2)
+    first, second = Pair(Line(1.0), weights), Pair(Line(1.0), jnp.ones(2))
+    assert first == Pair(Line(1.0), weights)
+    assert first != second
+
+
+def test_an_object_with_arrays_can_itself_be_compiled():
+    """Its arrays are then constants; as an argument of a compiled function they are traced."""
+    lines = [jax.tree.map(jnp.asarray, Line(slope)) for slope in (2.0, 3.0)]
+    assert [float(jax.jit(line)(1.0)) for line in (*lines, *lines)] == [2, 3, 2, 3]
+
+
 def test_as_pytree(traces):
     def double(x):
         return 2 * x

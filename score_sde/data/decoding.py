@@ -65,8 +65,7 @@ def _open(file: str | os.PathLike | io.BytesIO, name: str) -> "PIL.Image.Image":
 
     try:
         with PIL.Image.open(file) as opened:
-            image = PIL.ImageOps.exif_transpose(opened)
-            return image
+            return PIL.ImageOps.exif_transpose(opened)
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, … for a broken file
         raise ValueError(f"Image {name} cannot be read ({error}); repair or remove it.") from error
 

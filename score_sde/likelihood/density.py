@@ -105,7 +105,7 @@ def _solve(key, log_prob: LogProb, sde: SDE, denoise, x, index) -> LogDensity:
     t0, t1 = (jnp.asarray(t, x.dtype) for t in (log_prob.t_min, sde.t_max))
     solution = log_prob.adaptive.solve(field, (x, jnp.zeros(start.shape, start.dtype)), t0, t1)
     latent, change = solution.y
-    per_probe = sde.prior_log_prob(latent) + change.T
+    per_probe = sde.prior_log_prob(latent)[None] + change.T
     return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe, per_probe)
 
 

@@ -89,7 +89,7 @@ class Embedding(nn.Module):
 
     def _check(self, condition: Mapping[str, Array], batch: int) -> None:
         """Raises ValueError unless the condition holds exactly what the fields declare, in the declared shape."""
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         if self.num_classes:
             shapes["label"] = (batch,)
         if self.embedding_dim:

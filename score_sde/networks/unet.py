@@ -101,7 +101,9 @@ class UNet(nn.Module):
         h = self._middle(skips[-1], emb, train)
         out_channels = self.out_channels or x.shape[-1]
         h, output = self._decode(h, skips, emb, train, out_channels)
-        return output if self.progressive_output == "skip" else self._output(h, out_channels, "output")
+        if self.progressive_output == "skip" and output is not None:
+            return output
+        return self._output(h, out_channels, "output")
 
     def _embedding(self) -> Embedding:
         return Embedding(

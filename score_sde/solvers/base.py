@@ -108,7 +108,7 @@ def sample(
     shape: tuple[int, ...],
     *,
     first_index: int = 0,
-    x_start: Float[Array, "b *shape"] | None = None,
+    x_start: Float[Array, "b *shape"] | Float[np.ndarray, "b *shape"] | None = None,
     keep: tuple[int, ...] = (),
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> Samples:

@@ -81,6 +81,8 @@ def test_moons_against_a_brute_force_integral():
 
 def test_closed_forms_at_single_points():
     np.testing.assert_allclose(Checkerboard().log_prob(np.array([[-1.5, -1.5], [-1.5, -0.5]])), [-np.log(8), -np.inf])
+    small = Checkerboard(squares_per_side=3, half_width=0.75)  # five black squares of side 1/2
+    np.testing.assert_allclose(small.log_prob(np.array([[0.0, 0.0], [0.6, 0.1]])), [np.log(4 / 5), -np.inf])
     mixture = GaussianMixture(means=((0.0, 0.0, 0.0), (4.0, 0.0, 0.0)), std=0.5, mode_weights=(3.0, 1.0))
     peak = -1.5 * np.log(2 * np.pi * 0.25)
     expected = [np.log(0.75) + peak, np.log(0.25) + peak]

@@ -17,7 +17,7 @@ from score_sde.data import (
     TFDSSource,
     TrainBatches,
 )
-from tests.data.test_tfds import image_feature, label_feature, png, prepare
+from tests.data.tiny_tfds import image_feature, label_feature, png, prepare
 
 RNG = np.random.default_rng(0)
 

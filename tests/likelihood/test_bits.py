@@ -154,4 +154,4 @@ def test_errors():
     with pytest.raises(ValueError, match="summarize needs examples, all with as many repeats and probes, got 4"):
         summarize([simulated(rng, 2, 1, 1), simulated(rng, 2, 1, 2)])
     with pytest.raises(ValueError, match="summarize needs 0 < confidence < 1, got 95"):
-        summarize([simulated(rng, 2, 1, 1)], confidence=95)
+        summarize([simulated(rng, 2, 1, 1)], confidence=95.0)

@@ -32,8 +32,14 @@ def solve(mixture, sde, *probes, t_min=1e-5):
         return jax.tree.map(np.asarray, density)
 
 
-@pytest.mark.parametrize("sde", ["vp", "subvp", "ve"])
-@pytest.mark.parametrize("mixture", ["m2", "m64"])
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("mixture", "sde"),
+    [("m2", "vp"), ("m2", "subvp"), ("m2", "ve"), ("m64", "vp"), slow("m64", "subvp"), slow("m64", "ve")],
+)
 def test_score_sde(mixture, sde):
     kinds = ("Rademacher", "Gaussian")
     ours = solve(mixture, sde, *(f"{mixture}/{sde}_{kind}/probe" for kind in kinds))
@@ -48,10 +54,11 @@ def test_score_sde(mixture, sde):
         # The peer's own error, of RK45 at 1e-5 on a float32 network: 1e-4 nats for each dimension.
         np.testing.assert_allclose(values, (7 - theirs) * d * np.log(2), atol=1e-4 * d)
         np.testing.assert_allclose(bits_per_dim(values, d, 2 / 256), theirs, atol=1.5e-4)  # its bins: offset 7
-        np.testing.assert_allclose(ours.latent, GOLDEN[f"{mixture}/{sde}_{kind}/z"], atol=3e-4, rtol=1e-4)
+        latent = GOLDEN[f"{mixture}/{sde}_{kind}/z"]
+        np.testing.assert_allclose(ours.latent, latent, atol=1e-4 * np.abs(latent).max())
 
 
-@pytest.mark.parametrize("mixture", ["m2", "m64"])
+@pytest.mark.parametrize("mixture", [slow("m2"), "m64"])
 def test_k_diffusion(mixture):
     ours = solve(mixture, "kd", f"{mixture}/kd/probe", t_min=0.002)
     np.testing.assert_allclose(ours.per_probe[1], GOLDEN[f"{mixture}/kd/log_likelihood"], atol=5e-5)

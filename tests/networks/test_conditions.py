@@ -9,7 +9,7 @@ from score_sde.networks import MLP
 from tests.networks.build import apply, inputs, normal, params_for, tiny
 
 NETWORKS = {
-    "unet": (tiny(num_classes=4, embedding_dim=5), inputs()),
+    "unet": (tiny(channel_multipliers=(1,), num_classes=4, embedding_dim=5), inputs((3, 4, 4, 3))),
     "mlp": (MLP(width=16, depth=1, num_classes=4, embedding_dim=5), inputs((3, 2))),
 }
 CONDITION = {"label": jnp.array([0, 3, 4]), "embedding": normal(7, (3, 5))}

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.networks import NETWORKS, NCSNpp, UNet
+from score_sde.networks import NCSNpp, UNet
 from score_sde.networks.layers import GroupNorm, num_groups
 from tests.networks.build import TINY, apply, inputs, normal, params_for, tiny, tree_distance
 
@@ -14,6 +14,9 @@ VARIANTS = {
     "output_skip": {"progressive_output": "skip", "resample_taps": (1, 3, 3, 1)},
     "output_residual": {"progressive_output": "residual", "progressive_input": "residual", "skip_rescale": False},
 }
+
+# One level of 4 × 4 pixels, where only a block's inside matters.
+SMALL, FLAT = (2, 4, 4, 3), {"channel_multipliers": (1,)}
 
 
 def num_params(net, x, noise_label):
@@ -28,13 +31,6 @@ def test_benchmark_size():
     assert num_params(net, jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)) == 6_989_891
 
 
-def test_defaults_are_the_published_networks_of_cifar10():
-    # score_sde reports 62 M parameters for DDPM++ and 63 M for NCSN++ (arXiv 2011.13456, Table 3 and App. H).
-    x, t = jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)
-    assert round(num_params(NETWORKS["ddpmpp"](), x, t) / 1e6) == 62
-    assert round(num_params(NETWORKS["ncsnpp"](), x, t) / 1e6) == 63
-
-
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     net, (x, t) = tiny(**fields), inputs()
@@ -47,28 +43,33 @@ def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).min() > 1e-6
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 16, 1), (2, 16, 8, 2), (2, 8, 8, 5), (2, 8, 3), (2, 4, 4, 4, 1)])
+@pytest.mark.parametrize("shape", [(2, 4, 8, 1), (2, 8, 2)])
 def test_any_rank_shape_and_number_of_channels(shape):
     net, (x, t) = tiny(attention_resolutions=(shape[1] // 2,), resample_taps=(1, 3, 3, 1)), inputs(shape)
     y = apply(net, params_for(net, x, t), x, t)
     assert y.shape == shape
-    assert bool(jnp.isfinite(y).all())
+    # Each axis is treated as every other: its far end matters to the near one.
+    for axis in range(1, len(shape) - 1):
+        far = jnp.zeros(shape).at[(slice(None), *(0 if i != axis else -1 for i in range(1, len(shape) - 1)))].set(1.0)
+        assert jnp.abs((apply(net, params_for(net, x, t), x + far, t) - y).reshape(2, -1)[:, 0]).min() > 1e-6
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 4, 5), (2, 4, 4, 4, 1)])
+def test_shapes_alone(shape):
+    net, (x, t) = tiny(attention_resolutions=(), out_channels=6), inputs(shape)
+    y = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, t)[0])
+    assert (y.shape, y.dtype) == ((*shape[:-1], 6), jnp.float32)
 
 
 def test_starts_near_zero():
-    net, (x, t) = tiny(), inputs()
+    net, (x, t) = tiny(**FLAT), inputs(SMALL)
     start = jax.jit(net.init)(jax.random.key(0), x, t)["params"]
     assert 0 < jnp.abs(apply(net, start, x, t)).max() < 1e-3
 
 
-def test_out_channels():
-    net, (x, t) = tiny(out_channels=6), inputs()
-    assert apply(net, params_for(net, x, t), x, t).shape == (3, 8, 8, 6)
-
-
 def test_remat_changes_nothing():
-    x, t = inputs()
-    plain, remat = tiny(), tiny(remat=True)
+    x, t = inputs(SMALL)
+    plain, remat = tiny(**FLAT), tiny(**FLAT, remat=True)
     params = params_for(plain, x, t)
     assert jax.tree.structure(params) == jax.tree.structure(params_for(remat, x, t))
 
@@ -82,32 +83,24 @@ def test_remat_changes_nothing():
 
 
 def test_bfloat16_computes_in_bfloat16_and_returns_float32():
-    x, t = inputs()
-    params = params_for(tiny(), x, t)
-    exact, y = apply(tiny(), params, x, t), apply(tiny(dtype="bfloat16"), params, x, t)
+    x, t = inputs(SMALL)
+    exact, net = tiny(**FLAT), tiny(**FLAT, dtype="bfloat16")
+    params = params_for(net, x, t)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    expected, y = apply(exact, params, x, t), apply(net, params, x, t)
     assert y.dtype == jnp.float32
-    error = float(jnp.sqrt(jnp.mean(jnp.square(y - exact)) / jnp.mean(jnp.square(exact))))
+    error = float(jnp.sqrt(jnp.mean(jnp.square(y - expected)) / jnp.mean(jnp.square(expected))))
     assert 1e-4 < error < 0.05  # bfloat16 has 8 bits: rounding errors of 2^-9 a layer, not of float32
-    shapes = jax.eval_shape(lambda: tiny(dtype="bfloat16").init(jax.random.key(0), x, t))
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
 def test_dropout_acts_in_training_only():
-    x, t = inputs()
-    net = tiny(dropout=0.5)
+    x, t = inputs(SMALL)
+    net = tiny(**FLAT, dropout=0.5)
     params = params_for(net, x, t)
-    np.testing.assert_array_equal(apply(net, params, x, t), apply(tiny(), params, x, t))
+    np.testing.assert_array_equal(apply(net, params, x, t), apply(tiny(**FLAT), params, x, t))
     draws = [apply(net, params, x, t, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert jnp.abs(draws[0] - draws[2]).max() > 1e-3
-
-
-def test_no_gradient_reaches_the_fourier_frequencies():
-    net, (x, t) = tiny(noise_embedding="fourier"), inputs()
-    t = jnp.log(t)
-    grad = jax.jit(jax.grad(lambda p: jnp.square(net.apply({"params": p}, x, t)).sum()))(params_for(net, x, t))
-    assert not jnp.any(grad["embedding"]["fourier"]["frequencies"])
-    assert jnp.abs(grad["embedding"]["dense_0"]["kernel"]).max() > 0
 
 
 def test_group_norm_is_its_definition():

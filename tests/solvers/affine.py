@@ -17,7 +17,7 @@ from tests.conformance import SDES
 from tests.solvers.chosen import chosen
 
 DRAWS = 2  # the most that a step makes
-LENGTH = 512  # the most steps
+LENGTH = 400  # the most steps
 
 
 def solve(solver, sde, data, times, ends=None):
