@@ -1,4 +1,4 @@
-"""The quickstart: a 1.0 M-parameter U-Net on the 8×8 digits, given the digit, in about two minutes on two CPU cores.
+"""The quickstart: a small U-Net on the 8×8 digits, given the digit, in about two minutes on two CPU cores.
 
 Variants choose the SDE: "vp" (default), "sub_vp", "ve", "cosine", "flow".
 """

@@ -7,6 +7,7 @@ from absl import app, flags, logging
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
 EMA = flags.DEFINE_string("ema", None, "Half-life of the average to use, in thousands of images, or 'none' for none.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the run (TPU pod, Slurm, …).")
 
 
 def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) -> None:
@@ -20,6 +21,8 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
             logging.set_verbosity(logging.WARNING)  # orbax and jax say a lot at INFO
         from score_sde import parallel
 
+        if DISTRIBUTED.value:
+            parallel.initialize_distributed()
         parallel.configure_host()
         try:
             main()

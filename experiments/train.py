@@ -12,6 +12,7 @@ from experiments.flags import WORKDIR, start
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config(); configs/ has many.")
 flags.declare_key_flag("workdir")
+flags.declare_key_flag("distributed")
 
 
 def main() -> None:

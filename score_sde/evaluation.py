@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from score_sde import parallel
 from score_sde.denoiser import Denoiser, Params, condition_of
 from score_sde.objectives.weightings import squared_error
 from score_sde.sdes import SDE
@@ -47,8 +48,9 @@ class NoiseLevelLoss:
         """The curve over all batches (with "index", and "mask" where they are padded)."""
         total = np.zeros((3, len(self.times)))  # count, sum, sum of squares, in float64 on the host
         for batch in batches:
-            mask = np.asarray(batch.get("mask", np.ones(len(batch["index"]), bool)))
-            errors = np.asarray(self._errors(key, params, dict(batch)), np.float64)[:, mask]
+            everywhere = jnp.ones(batch["index"].shape, bool)
+            errors, mask = parallel.to_host((self._errors(key, params, dict(batch)), batch.get("mask", everywhere)))
+            errors = errors.astype(np.float64)[:, mask]
             total += np.stack([np.full(len(self.times), mask.sum()), errors.sum(1), (errors**2).sum(1)])
         count, mean = total[0], total[1] / total[0]
         spread = np.sqrt(np.maximum(total[2] / count - mean**2, 0) / count)

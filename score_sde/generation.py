@@ -57,7 +57,7 @@ class Generator(NamedTuple):
                 key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=start, sharding=sharding
             )
             count = min(batch_size, first_index + number - start)
-            x, nfe, condition = jax.device_get((samples.x, samples.nfe, condition))
+            x, nfe, condition = parallel.to_host((samples.x, samples.nfe, condition))
             yield Generated(start, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
 
     def __call__(

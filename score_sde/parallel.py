@@ -106,3 +106,22 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies a pytree to every device of the mesh."""
     return jax.device_put(tree, replicated(mesh))
+
+
+def to_host(tree: Any) -> Any:
+    """The whole arrays of a pytree, as numpy; on several processes gathered from all of them, on each."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils  # noqa: PLC0415
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def initialize_distributed() -> None:
+    """Joins the other processes of the run; their addresses come from the TPU pod, Slurm or JAX_COORDINATOR_ADDRESS, …
+
+    Call it before anything else touches JAX's devices, in every process.
+
+    Source: jax.distributed.initialize.
+    """
+    jax.distributed.initialize()

@@ -4,14 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Float
 
 from score_sde import parameterizations as p
 from score_sde import sdes
+from score_sde.pytree import pytree
 from tests import conformance
-from tests.sdes.peers import ALL, LOSES_SIGNAL, load, relative, times
+from tests.sdes.peers import ALL, DRAWS, facts, load, relative
 
 PARAMETERIZATIONS = {**conformance.PARAMETERIZATIONS, "scaled_score": p.ScaledScore()}
-NUMBER = 48
 
 
 @pytest.fixture
@@ -24,40 +25,56 @@ def close(value, reference, rtol=1e-12, atol=1e-12):
     np.testing.assert_allclose(np.asarray(value), np.asarray(reference), rtol=rtol, atol=atol)
 
 
+@pytree
+class At(sdes.SDE):
+    """An SDE's α and σ at its test times, so that a parameterization compiles once for all SDEs."""
+
+    alphas: Float[Array, " b"]
+    sigmas: Float[Array, " b"]
+
+    def log_alpha(self, t):
+        return jnp.log(self.alphas)
+
+    def alpha(self, t):
+        return self.alphas
+
+    def sigma(self, t):
+        return self.sigmas
+
+
 @jax.jit
-def decoded(parameterization, sde, x0, eps, t):
+def decoded(parameterization, sde, x0, eps):
     """(x_t, the estimate from the target at x_t)."""
-    x = sde.alpha(t)[:, None] * x0 + sde.sigma(t)[:, None] * eps
+    x, t = sde.alphas[:, None] * x0 + sde.sigmas[:, None] * eps, jnp.zeros_like(sde.alphas)
     return x, parameterization.decode(parameterization.target(x0, eps, t, sde), x, t, sde)
 
 
-def pair(name, dtype=np.float64):
-    """(x0, ε, t): 8 numbers for each of the times of an SDE, from 1e-5 to t_max."""
-    generator = np.random.default_rng(0)
-    x0, eps = generator.standard_normal((2, NUMBER, 8))
-    return tuple(jnp.asarray(a, dtype) for a in (0.5 * x0, eps, times(name)))
+def at(name, wide, dtype):
+    """(x0, ε, the SDE's α and σ) at each of its times, from 1e-5 to t_max."""
+    now = facts(name, wide)[1]
+    x0, eps = (jnp.asarray(a, dtype) for a in DRAWS)
+    return 0.5 * x0, eps, At(jnp.asarray(now["alpha"], dtype), jnp.asarray(now["sigma"], dtype))
 
 
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 @pytest.mark.parametrize("sde", ALL)
 def test_decode_inverts_target(x64, sde, name):
     """In float64, from t = 1e-5 to t_max (0.9999 t_max where the signal is gone there), and α x̂0 + σ ε̂ = x_t."""
-    parameterization = PARAMETERIZATIONS[name]
-    x0, eps, t = pair(sde)
-    x, estimate = decoded(parameterization, ALL[sde], x0, eps, t)
-    tolerance = 1e-8  # x0 and eps lose up to σ/α and α/σ = 1e5 to rounding, and iDDPM's last level loses more
-    close(estimate.x0, x0, rtol=0, atol=tolerance)
-    close(estimate.eps, eps, rtol=0, atol=tolerance)
-    alpha, sigma = ALL[sde].alpha(t)[:, None], ALL[sde].sigma(t)[:, None]
+    x0, eps, level = at(sde, True, jnp.float64)
+    x, estimate = decoded(PARAMETERIZATIONS[name], level, x0, eps)
+    alpha, sigma = level.alphas[:, None], level.sigmas[:, None]
+    # The half that is not the output loses up to σ/α or α/σ, 1e5, to rounding.
+    close(estimate.x0, x0, rtol=0, atol=1e-15 * np.max(1 + sigma / alpha) + 1e-14)
+    close(estimate.eps, eps, rtol=0, atol=1e-15 * np.max(1 + alpha / sigma) + 1e-14)
     close(alpha * estimate.x0 + sigma * estimate.eps, x, rtol=1e-12, atol=1e-12)
 
 
 def float32_errors(parameterization, sde):
     """Errors of (x̂0, ε̂) at every time when the float32 output is known to one rounding, and (α, σ) there."""
-    x0, eps, t = pair(sde, np.float32)
-    _, estimate = decoded(parameterization, ALL[sde], x0, eps, t)
+    x0, eps, level = at(sde, False, jnp.float32)
+    _, estimate = decoded(parameterization, level, x0, eps)
     errors = [np.max(np.abs(np.asarray(a - b)), axis=1) for a, b in zip(estimate, (x0, eps), strict=True)]
-    return *errors, np.asarray(ALL[sde].alpha(t)), np.asarray(ALL[sde].sigma(t))
+    return *errors, np.asarray(level.alphas), np.asarray(level.sigmas)
 
 
 @pytest.mark.parametrize("sde", ALL)
@@ -85,28 +102,25 @@ def test_one_sided_parameterizations_lose_digits_at_one_end_only(sde):
 
 def test_why_the_pair_is_decoded_directly():
     """VP at t = 1e-5, float32: ε̂ through x̂0 of the same network output is 100 times worse than ε̂ itself."""
-    sde, parameterization = sdes.VP(), p.Velocity()
-    x0, eps, _ = pair("vp", np.float32)
-    t = jnp.full(NUMBER, 1e-5)
-    x, estimate = decoded(parameterization, sde, x0, eps, t)
+    sde, (x0, eps) = sdes.VP(), (jnp.asarray(a, jnp.float32) for a in DRAWS)
+    level = At(jnp.full(48, sde.alpha(1e-5)), jnp.full(48, sde.sigma(1e-5)))
+    x, estimate = decoded(p.Velocity(), level, x0, eps)
     through = (x - sde.alpha(1e-5) * estimate.x0) / sde.sigma(1e-5)
     assert np.max(np.abs(estimate.eps - eps)) < 5e-7
     assert np.max(np.abs(through - eps)) > 4e-5
 
 
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
-@pytest.mark.parametrize("sde", LOSES_SIGNAL)
-def test_the_last_time_is_decoded_where_it_can_be(sde, name):
+def test_without_signal_it_is_decoded_where_it_can_be(name):
     """At α = 0, x_t = ε: v, EDM, flow velocity and x0 still give both; ε and the score cannot know x0."""
-    t = jnp.full((NUMBER,), ALL[sde].t_max)
-    x0, eps, _ = pair(sde, np.float32)
-    x, estimate = decoded(PARAMETERIZATIONS[name], ALL[sde], x0, eps, t)
-    close(estimate.eps, eps, rtol=1e-5, atol=1e-6)
+    x0, eps = (jnp.asarray(a, jnp.float32) for a in DRAWS)
+    x, estimate = decoded(PARAMETERIZATIONS[name], At(jnp.zeros(48), jnp.ones(48)), x0, eps)
+    close(estimate.eps, eps, rtol=1e-6)
     close(x, eps, rtol=1e-6)
     if name in ("eps", "score", "scaled_score"):
         assert not np.any(np.isfinite(estimate.x0))
     else:
-        close(estimate.x0, x0, rtol=1e-4, atol=2e-6)
+        close(estimate.x0, x0, rtol=1e-5, atol=1e-6)
 
 
 def test_targets_are_the_papers(x64):

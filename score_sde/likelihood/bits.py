@@ -140,7 +140,7 @@ def summarize(batches: Iterable[ExampleBits], confidence: float = 0.95) -> BitsP
 
     Raises: ValueError for no example, batches of different repeats or probes, or a confidence outside of (0, 1).
     """
-    from scipy.special import stdtrit  # noqa: PLC0415  takes a tenth of a second to import
+    from scipy.special import stdtrit
 
     batches = list(batches)
     shapes = {batch.values.shape[:2] for batch in batches}

@@ -52,7 +52,8 @@ class LogProb:
     Error: that of `adaptive`, in nats about its tolerance times the largest |log p_t| met (1e-4 to 4e-4 on 2-D mixtures
     at 1e-5; 0.03 for `DiscreteVP.ddpm`, whose table has kinks, at four times the evaluations); the variance of the
     probes, see `Hutchinson`; and log p_{t_max}(x_T) − log N(x_T; 0, prior_std² I), about α μ x_T for each dimension of
-    mean μ with α = 0.0066 at VP's t_max: at most 1e-3 nats on those mixtures (5e-3 for VP(0.5, 12), 0 for `Flow`), 0.08 in 64-D.
+    mean μ with α = 0.0066 at VP's t_max: up to 1e-3 nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`), and
+    0.03 for VP, 0.08 for VE on a 64-D one.
     Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), or for x without a batch axis.
     """
 
@@ -84,7 +85,7 @@ class LogProb:
                 f"LogProb needs 0 < t_min < t_max={sde.t_max} of {type(sde).__name__}, got t_min={self.t_min}; "
                 "time is that of the SDE, which for EDM is the noise level."
             )
-        import diffrax  # noqa: F401, PLC0415  its first import changes JAX's tracing context: inside, all compiles twice
+        import diffrax  # noqa: F401  its first import changes JAX's tracing context: inside, all compiles twice
 
         index = jnp.arange(x.shape[0]) if index is None else index
         return _solve(key, self, sde, as_pytree(denoise), x, index)

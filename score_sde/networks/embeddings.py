@@ -85,6 +85,7 @@ class Embedding(nn.Module):
     def _label_vector(self, label: Int[Array, " b"], width: int) -> Float[Array, "b width"]:
         """Row `label` of a table drawn from N(0, 1), the size of the noise features; NaN for a label out of range."""
         table = self.param("label", nn.initializers.normal(1.0), (self.num_classes + 1, width))
+        label = jnp.where(label < 0, self.num_classes + 1, label)  # else −1 would count from the end
         return jnp.take(table, label, axis=0, mode="fill", fill_value=jnp.nan)
 
     def _check(self, condition: Mapping[str, Array], batch: int) -> None:

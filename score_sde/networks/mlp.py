@@ -53,6 +53,8 @@ class MLP(nn.Module):
         check_shared(self)
         check_choice(self, "activation", tuple(ACTIVATIONS))
         check_at_least(self, 1, "width", "depth")
+        if self.out_features is not None:
+            check_at_least(self, 1, "out_features")
         super().__post_init__()
 
     @nn.compact

@@ -78,6 +78,8 @@ class UNet(nn.Module):
         check_choice(self, "progressive_input", PROGRESSIVE)
         check_choice(self, "progressive_output", PROGRESSIVE)
         check_at_least(self, 1, "channels", "channel_multipliers", "blocks_per_level", "attention_resolutions")
+        if self.out_channels is not None:
+            check_at_least(self, 1, "out_channels")
         if not self.channel_multipliers:
             raise ValueError("UNet needs at least one level, got channel_multipliers=(); give one factor per level.")
         if len(self.resample_taps) < 2 or sum(self.resample_taps) == 0:
@@ -162,9 +164,9 @@ class UNet(nn.Module):
             return h
         return AttentionBlock(self.skip_rescale, self.dtype, name=name)(h)
 
-    def _output(self, h: Features, features: int, name: str) -> Features:
+    def _output(self, h: Features, features: int, name: str, scale: float = 0.0) -> Features:
         h = GroupNorm(nn.swish, name=f"{name}_norm")(h)
-        return conv(features, h.ndim - 2, "float32", name, scale=0.0)(h)
+        return conv(features, h.ndim - 2, "float32", name, scale=scale)(h)
 
     def _sum(self, a: Features, b: Features) -> Features:
         return (a + b) / math.sqrt(2) if self.skip_rescale else a + b
@@ -191,7 +193,7 @@ class UNet(nn.Module):
             return h, term if before is None else before + term
         if self.progressive_output == "residual":
             if before is None:
-                return h, self._output(h, features, name)
+                return h, self._output(h, features, name, scale=1.0)
             h = self._sum(conv(features, rank, self.dtype, name)(before), h)
             return h, h
         return h, None

@@ -13,6 +13,14 @@ from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 
 
+MAX_STEPS = 1024  # grids up to this length share one compiled program; longer ones go up by powers of two
+
+
+def padded_steps(num_steps: int) -> int:
+    """The number of steps that programs for `num_steps` steps are compiled for."""
+    return max(MAX_STEPS, 1 << (num_steps - 1).bit_length())
+
+
 class Grid(abc.ABC):
     """The times of a solve. Where a solve starts and stops is written here and nowhere else."""
 
@@ -43,8 +51,7 @@ class Spaced(Grid):
         start = sde.t_max if self.start is None else self.start
         _check_fields(self, sde, start)
         spaced = self.num_steps + (0 if self.to_zero else 1)
-        # One length for every grid of up to 1024 steps, so that another num_steps compiles nothing.
-        u = np.ones(max(1025, 1 << self.num_steps.bit_length()))
+        u = np.ones(padded_steps(self.num_steps) + 1)
         u[:spaced] = np.linspace(0.0, 1.0, spaced) if spaced > 1 else 0.0
         times = np.array(_between(self, sde, u, float(start), float(self.end)))[:spaced]
         times[0], times[-1] = start, self.end if spaced > 1 else start

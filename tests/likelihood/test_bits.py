@@ -84,6 +84,7 @@ def test_padded_batches_count_every_example_once():
     last = batch_bits(padded, np.array([4, 5, 6, 0]), mask=jnp.array([True, True, True, False]))
     assert first.values.shape == (2, 3, 4)
     assert last.values.shape == (2, 3, 3)
+    assert last.nfe.shape == (3,)
     assert first.values.dtype == np.float64
     other = [batch_bits(points[i : i + 4], np.arange(i, i + 4)) for i in (0, 3)]
     np.testing.assert_allclose(last.values, other[1].values[:, :, 1:], atol=1e-4)  # the same example in another batch
@@ -92,6 +93,7 @@ def test_padded_batches_count_every_example_once():
     expected = np.concatenate([first.values, last.values], axis=2).mean(axis=(0, 1))
     np.testing.assert_allclose(result.per_example, expected, rtol=1e-12)
     assert result.mean == pytest.approx(expected.mean(), rel=1e-12)
+    assert result.standard_error == pytest.approx(np.sqrt(np.sum((expected - expected.mean()) ** 2) / (6 * 7)))
     assert result.nfe == pytest.approx(np.concatenate([first.nfe, last.nfe]).mean())
     assert np.ptp(first.values, axis=0).min() > 0  # repeats draw anew
     assert np.ptp(first.values, axis=1).min() > 0  # so do probes

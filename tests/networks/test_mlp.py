@@ -52,6 +52,7 @@ def test_dropout_acts_in_training_only():
         ({"activation": "swich"}, "MLP needs activation to be one of swish, gelu, relu, softplus, tanh, got 'swich'"),
         ({"width": 0}, "width >= 1"),
         ({"depth": 0}, "depth >= 1"),
+        ({"out_features": 0}, "out_features >= 1"),
         ({"noise_embedding": "none"}, "noise_embedding to be one of"),
     ],
 )

@@ -43,6 +43,31 @@ def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).min() > 1e-6
 
 
+def without(params, name):
+    return {**params, name: jax.tree.map(jnp.zeros_like, params[name])}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"progressive_input": "skip"}, "encoder_0_input"),
+        ({"progressive_input": "residual"}, "encoder_0_input"),
+        ({"progressive_output": "skip"}, "decoder_1_output"),
+        ({"progressive_output": "residual"}, "decoder_0_output"),
+    ],
+)
+def test_progressive_paths_only_add(fields, name):
+    """A path whose weights are zero leaves the plain network, and with its weights it does not."""
+    net, plain, (x, t) = tiny(**fields, skip_rescale=False), tiny(skip_rescale=False), inputs((2, 8, 8, 3))
+    params = params_for(net, x, t)
+    # With a progressive output "skip", the top level's term is what the plain network calls its output.
+    top = {"output": "decoder_0_output", "output_norm": "decoder_0_output_norm"}
+    plain_params = {key: params[key if key in params else top[key]] for key in params_for(plain, x, t)}
+    y, expected = apply(net, params, x, t), apply(plain, plain_params, x, t)
+    np.testing.assert_allclose(apply(net, without(params, name), x, t), expected, atol=1e-5)
+    assert jnp.abs(y - expected).max() > 1e-2
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 8, 1), (2, 8, 2)])
 def test_any_rank_shape_and_number_of_channels(shape):
     net, (x, t) = tiny(attention_resolutions=(shape[1] // 2,), resample_taps=(1, 3, 3, 1)), inputs(shape)
@@ -137,6 +162,7 @@ def test_lists_from_a_config_make_a_hashable_network():
         ({"resample_taps": (1,)}, "resample_taps of length 2 or more"),
         ({"dropout": 1.0}, "0 <= dropout < 1, got 1.0"),
         ({"fourier_scale": 0.0}, "fourier_scale > 0"),
+        ({"out_channels": 0}, "out_channels >= 1"),
         ({"num_classes": -1}, "num_classes >= 0"),
     ],
 )

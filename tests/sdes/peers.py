@@ -1,5 +1,6 @@
 """Numbers from other people's code (tests/golden/process), and the SDEs that these tests run over, with their times."""
 
+import functools
 import json
 import pathlib
 
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import sdes
+from score_sde.broadcast import expand_like
+from score_sde.dynamics import reverse_drift, score, velocity
+from score_sde.parameterizations import Estimate
 from tests import conformance
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "process"
@@ -45,6 +49,41 @@ def times(name, number=24):
     return np.sort(np.append(np.geomspace(1e-5, t_max, number), np.linspace(0.011, 0.987, number) * t_max)).astype(
         np.float32
     )
+
+
+DRAWS = np.random.default_rng(0).standard_normal((2, 48, 3))  # (x0, ε) at each of the times
+METHODS = ("alpha", "sigma", "drift", "diffusion", "log_snr")
+
+
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
+def evaluate(sde, t, draws):
+    """Everything that the tests ask of every SDE at times t, with `draws` (x0, ε), as one program."""
+    values = {method: getattr(sde, method)(t) for method in METHODS}
+    ones, zeros = jnp.ones_like(t), jnp.zeros_like(t)
+    values["growth"] = jax.jvp(lambda t: sde.sigma(t) ** 2, (t,), (ones,))[1]
+    values["log_snr_rate"] = jax.jvp(sde.log_snr, (t,), (ones,))[1]
+    values["time"] = sde.time_of_log_snr(values["log_snr"])
+    s, u = 0.7 * t, t + 0.4 * (sde.t_max - t)
+    kernels = {"from_zero": (zeros, t), "to_end": (t, sde.t_max * ones), "st": (s, t), "tu": (t, u), "su": (s, u)}
+    values |= {pair: sde.transition(*ends) for pair, ends in kernels.items()}
+    values |= {"marginal": sde.marginal(t), "zero": sde.marginal(zeros), "end": sde.marginal(sde.t_max * ones)}
+    estimate = Estimate(*draws)
+    x = (
+        expand_like(values["alpha"], estimate.x0) * estimate.x0
+        + expand_like(values["sigma"], estimate.eps) * estimate.eps
+    )
+    values |= {"x": x, "velocity": velocity(sde, estimate, t), "reverse_drift": reverse_drift(sde, estimate, x, t)}
+    return values | {"score": score(sde, estimate, t)}
+
+
+@functools.cache
+def facts(name, wide=True):
+    """(times, what `evaluate` gives at them), in float64 or float32, as float64 arrays."""
+    t = times(name)
+    with jax.enable_x64(wide):
+        dtype = jnp.float64 if wide else jnp.float32
+        values = evaluate(ALL[name], jnp.asarray(t, dtype), jnp.asarray(DRAWS, dtype))
+    return t.astype(np.float64), jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), values)
 
 
 def both_precisions(function, *arguments):

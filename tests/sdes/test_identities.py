@@ -1,7 +1,5 @@
 """What holds for every SDE, whatever its α and σ."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,40 +8,15 @@ import pytest
 from score_sde import sdes
 from score_sde.dynamics import velocity
 from score_sde.parameterizations import Estimate
-from tests.sdes.peers import ALL, LOSES_SIGNAL, times
+from tests.sdes.peers import ALL, DRAWS, LOSES_SIGNAL, METHODS, evaluate, facts, times
 
 every_sde = pytest.mark.parametrize("name", ALL)
-METHODS = ("alpha", "sigma", "drift", "diffusion", "log_snr")
 
 
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
-def evaluate(sde, t):
-    """Everything that a test below asks of an SDE, as one program."""
-    values = {method: getattr(sde, method)(t) for method in METHODS}
-    ones, zeros = jnp.ones_like(t), jnp.zeros_like(t)
-    values["growth"] = jax.jvp(lambda t: sde.sigma(t) ** 2, (t,), (ones,))[1]
-    values["log_snr_rate"] = jax.jvp(sde.log_snr, (t,), (ones,))[1]
-    values["time"] = sde.time_of_log_snr(values["log_snr"])
-    s, u = 0.7 * t, t + 0.4 * (sde.t_max - t)
-    kernels = {"from_zero": (zeros, t), "to_end": (t, sde.t_max * ones), "st": (s, t), "tu": (t, u), "su": (s, u)}
-    values |= {pair: sde.transition(*ends) for pair, ends in kernels.items()}
-    values |= {"marginal": sde.marginal(t), "zero": sde.marginal(zeros), "end": sde.marginal(sde.t_max * ones)}
-    return values
-
-
-@functools.cache
-def facts(name, wide=True):
-    """(times, what `evaluate` gives at them), in float64 or float32, as float64 arrays."""
-    t = times(name)
-    with jax.enable_x64(wide):
-        values = evaluate(ALL[name], jnp.asarray(t, jnp.float64 if wide else jnp.float32))
-    return t.astype(np.float64), jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), values)
 
 
 def close(value, reference, rtol=1e-12, atol=0.0):
@@ -217,9 +190,11 @@ def test_the_inverse_is_differentiable(x64):
 @every_sde
 def test_jit_vmap_and_order_change_nothing(name):
     sde, t = ALL[name], jnp.asarray(times(name))
-    values = evaluate(sde, t)
+    draws = jnp.asarray(DRAWS, jnp.float32)
+    values = evaluate(sde, t, draws)
     order = np.random.default_rng(0).permutation(len(t))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[order]), evaluate(sde, t[order]), values)
+    shuffled = evaluate(sde, t[order], draws[:, order])
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[order]), shuffled, values)
     for method in METHODS:
         eager = getattr(sde, method)(t)
         close(eager, values[method], rtol=3e-6, atol=2e-6)  # another program may round differently
@@ -292,12 +267,15 @@ def test_a_scalar_time_serves_the_whole_batch(name):
 
 @pytest.mark.parametrize("name", LOSES_SIGNAL)
 def test_the_velocity_is_finite_where_the_signal_is_gone(name):
-    sde = ALL[name]
-    t = jnp.full((1,), sde.t_max)
-    estimate = Estimate(jnp.ones((1, 2)), 2 * jnp.ones((1, 2)))
-    assert sde.alpha(t) == 0
-    assert sde.log_snr(t) == -jnp.inf
-    assert not np.isfinite(sde.drift(t)[0])
-    assert np.all(np.isfinite(velocity(sde, estimate, t)))
-    kernel = sde.transition(jnp.asarray([0.5]), t)
+    @jax.jit
+    def at_the_end(sde):
+        t = jnp.full((1,), sde.t_max)
+        flow = velocity(sde, Estimate(jnp.ones((1, 2)), 2 * jnp.ones((1, 2))), t)
+        return sde.alpha(t), sde.log_snr(t), sde.drift(t), flow, sde.transition(jnp.asarray([0.5]), t)
+
+    alpha, log_snr, drift, flow, kernel = at_the_end(ALL[name])
+    assert alpha == 0
+    assert log_snr == -jnp.inf
+    assert not np.isfinite(drift[0])
+    assert np.all(np.isfinite(flow))
     np.testing.assert_allclose(np.asarray(kernel), [[0.0], [1.0]], atol=1e-6)

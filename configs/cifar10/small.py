@@ -1,0 +1,26 @@
+"""A small U-Net on CIFAR-10, unconditional, for one CPU: the run whose pictures are in docs/results.md.
+
+"benchmark" is the 7.0 M-parameter network of benchmarks/unet.py instead. Numbers, hardware and time: docs/results.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+from configs.cifar10.ddpmpp_vp import cifar10
+from configs.fashion_mnist.small import preconditioned, short_schedule
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Variants: "" or "benchmark"."""
+    if variant not in ("", "benchmark"):
+        raise ValueError(f"small has the variants '' and 'benchmark', got {variant!r}.")
+    config = base.get_config()
+    config.data = cifar10()
+    config.data.augment.dequantize = True
+    preconditioned(config, sigma_data=0.5)
+    config.network.dropout = 0.0
+    if variant == "":
+        config.network.update({"channels": 48, "blocks_per_level": 1, "attention_resolutions": (8,)})
+    short_schedule(config, num_steps=5000, batch_size=32, half_life_kimg=10.0)
+    config.likelihood.batch_size = 100
+    return config

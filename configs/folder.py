@@ -1,0 +1,23 @@
+"""Your own images, from a folder: set data.train.path and data.eval.path. Resized and centre-cropped to 64×64."""
+
+from ml_collections import ConfigDict
+
+from configs.cifar10 import small
+
+
+def get_config() -> ConfigDict:
+    """No variants."""
+    config = small.get_config()
+    source = {"name": "folder", "path": "", "image_size": 64, "channels": 3, "convert": True, "labels": False}
+    config.data = ConfigDict(
+        {"train": source, "eval": source, "augment": {"random_flip": True, "dequantize": False}}
+    )
+    config.network.update(
+        {"channels": 128, "channel_multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention_resolutions": (16,)}
+    )
+    config.network.dropout = 0.1
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.schedule = ConfigDict({"schedule": "constant", "warmup_steps": 1000})
+    config.ema.half_lives_kimg = (500.0,)
+    config.training.update({"num_steps": 200_000, "batch_size": 64, "sample_every": 5000, "checkpoint_every": 5000})
+    return config
