@@ -35,20 +35,20 @@ def get_config(variant: str = "vp") -> ConfigDict:
             "name": "ddpmpp",
             "channels": 32,
             "channel_multipliers": (1, 2),
-            "blocks_per_level": 2,
+            "blocks_per_level": 1,
             "attention_resolutions": (4,),
-            "dropout": 0.1,
+            "dropout": 0.0,
             "num_classes": 10,
         }
     )
-    num_steps = 1500
+    num_steps = 1000
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = ConfigDict({"schedule": "cosine", "warmup_steps": 100, "decay_steps": num_steps})
-    config.ema.half_lives_kimg = (10.0,)
+    config.ema.half_lives_kimg = (5.0,)
     config.training.update(
         {
             "num_steps": num_steps,
-            "batch_size": 128,
+            "batch_size": 64,
             "log_every": 10,
             "eval_every": 0,
             "sample_every": 0,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.experimental
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.broadcast import expand_like
@@ -75,7 +75,7 @@ def solve(
       finite; of several processes only the first raises, and in all such an image is NaN.
     Error: the global error is of the order of the tolerance; the order of the method is in diffrax's documentation.
     """
-    import diffrax  # noqa: PLC0415  takes over a second to import
+    import diffrax  # takes over a second to import
 
     solver = getattr(diffrax, METHODS[method])()
     single = _evaluated_as_a_batch(field, y, t0)
@@ -100,8 +100,8 @@ def solve(
 
     first_steps = _first_steps(field, y, t0, t1, rtol, atol, solver.error_order(None))
     y1, num_steps, failed = jax.vmap(solve_one)(y, first_steps)
-    y1 = jax.tree.map(lambda leaf: expand_like(jnp.where(failed, jnp.nan, 0.0), leaf) + leaf, y1)
-    _raise_if(failed, rtol, atol, method, max_steps)
+    broken = _raise_if(failed, rtol, atol, method, max_steps)
+    y1 = jax.tree.map(lambda leaf: expand_like(broken, leaf).astype(leaf.dtype) + leaf, y1)
     # Two evaluations choose the first step; where a step's last stage is the next one's first, the very first is extra.
     fsal = int(solver.tableau.fsal)
     return Solution(y1, num_steps.astype(jnp.int32) * (solver.tableau.num_stages - fsal) + 2 + fsal)
@@ -141,8 +141,11 @@ def _first_steps(field, y, t0, t1, rtol, atol, order):
     return jnp.sign(t1 - t0) * jnp.minimum(jnp.minimum(100 * short, long), length)
 
 
-def _raise_if(failed: Bool[Array, " b"], rtol, atol, method: str, max_steps: int) -> None:
-    """Ends the program with an error unless every image reached t1."""
+def _raise_if(failed: Bool[Array, " b"], rtol, atol, method: str, max_steps: int) -> Float[Array, " b"]:
+    """Ends the program with an error unless every image reached t1; 0, or NaN for those that did not.
+
+    The result has to be used: a callback without effects, which `vmap` and `cond` allow, is dropped with its result.
+    """
 
     def report(number, rtol, atol):
         if number:  # a vmap runs both branches of the cond below
@@ -151,13 +154,16 @@ def _raise_if(failed: Bool[Array, " b"], rtol, atol, method: str, max_steps: int
                 f"of {method} at rtol={rtol:.3g}, atol={atol:.3g}; raise the tolerances or max_steps, stop further from "
                 "a time where the field is singular, or look for a NaN from the network."
             )
+        return np.float32(0)
 
-    number = jnp.sum(failed)
-    jax.lax.cond(
+    number, zero = jnp.sum(failed), jax.ShapeDtypeStruct((), jnp.float32)
+    tolerances = jnp.asarray(rtol), jnp.asarray(atol)
+    raised = jax.lax.cond(
         number > 0,
-        lambda: jax.experimental.io_callback(report, None, number, jnp.asarray(rtol), jnp.asarray(atol)),
-        lambda: None,
+        lambda: jax.pure_callback(report, zero, number, *tolerances, vmap_method="sequential"),
+        lambda: jnp.zeros((), jnp.float32),
     )
+    return raised + jnp.where(failed, jnp.nan, 0.0)
 
 
 def _rms(y: State) -> Float[Array, " b"]:

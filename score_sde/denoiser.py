@@ -89,7 +89,7 @@ class BoundDenoiser:
         sde, parameterization = self.denoiser.sde, self.denoiser.parameterization
         c_in, c_noise = parameterization.inputs(sde, t)
         rngs = None if self.dropout_key is None else {"dropout": self.dropout_key}
-        output = self.denoiser.network.apply(
+        output: Any = self.denoiser.network.apply(
             {"params": self.params["network"]},
             expand_like(c_in, x) * x,
             jnp.broadcast_to(c_noise, x.shape[:1]),
@@ -107,4 +107,6 @@ class BoundDenoiser:
         denoiser = self.denoiser
         if denoiser.uncertainty is None:
             raise ValueError("A learned weighting needs Denoiser(uncertainty=Uncertainty()), got uncertainty=None.")
-        return denoiser.uncertainty.apply({"params": self.params["uncertainty"]}, LogSigmaLabel()(denoiser.sde, t))
+        label = LogSigmaLabel()(denoiser.sde, t)
+        log_variance: Any = denoiser.uncertainty.apply({"params": self.params["uncertainty"]}, label)
+        return log_variance

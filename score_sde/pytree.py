@@ -31,10 +31,12 @@ def pytree(cls: T) -> T:
     Objects of equal numbers are equal; arrays are compared by identity, so that an object with arrays can be hashed and
     `jax.jit(denoise)` works.
     """
+    methods = {"__eq__": _equal, "__hash__": _hash}
     if hasattr(cls, "__post_init__"):
-        cls.__post_init__ = _unless_traced(cls.__post_init__)
-    cls.__eq__, cls.__hash__ = _equal, _hash
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+        methods["__post_init__"] = _unless_traced(cls.__post_init__)
+    for name, method in methods.items():
+        setattr(cls, name, method)
+    dataclasses.dataclass(frozen=True, eq=False)(cls)
     fields = dataclasses.fields(cls)
     children = tuple(f.name for f in fields if not f.metadata.get("static"))
     aux = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -47,7 +49,7 @@ def pytree(cls: T) -> T:
         return tuple(getattr(obj, name) for name in children), tuple(getattr(obj, name) for name in aux)
 
     def unflatten(aux_values, values):
-        obj = object.__new__(cls)
+        obj: Any = object.__new__(cls)
         for name, value in zip(children + aux, (*values, *aux_values), strict=True):
             object.__setattr__(obj, name, value)
         return obj
@@ -69,8 +71,8 @@ def _equal(self: Any, other: Any) -> bool:
     def same(a: Any, b: Any) -> bool:
         return a is b or (not isinstance(a, (jax.Array, np.ndarray)) and a == b)
 
-    (mine, structure), (theirs, its_structure) = jax.tree.flatten(self), jax.tree.flatten(other)
-    return structure == its_structure and all(map(same, mine, theirs))
+    structure: Any = jax.tree.structure(self)
+    return structure == jax.tree.structure(other) and all(map(same, jax.tree.leaves(self), jax.tree.leaves(other)))
 
 
 def _hash(self: Any) -> int:

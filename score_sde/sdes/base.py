@@ -5,7 +5,7 @@ Symbols: x_t = α(t) x0 + σ(t) ε with ε ~ N(0, I) and t in (0, t_max] (0 is d
 """
 
 import abc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ Time = Float[Array, "*b"] | float
 Scalar = Float[Array, ""] | float  # a field: a number, or an array where it is traced or learned
 
 
-def require(condition: bool, message: str, sde: "SDE | None" = None) -> None:
+def require(condition: Any, message: str, sde: "SDE | None" = None) -> None:
     """Raises ValueError with `message`, and with the object that was being built, unless `condition` holds."""
     if not condition:
         raise ValueError(f"{message}, got {sde}." if sde is not None else f"{message}.")
@@ -36,7 +36,7 @@ class SDE(abc.ABC):
     A member is a `@pytree` dataclass with `log_alpha` and `sigma`; it overrides a derived method only for accuracy.
     The time of the prior is `t_max`, a class constant or a field.
 
-    Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv 2107.00630, App. B.
+    Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv 2107.00630, App. A.
     """
 
     t_max: Scalar = 1.0

@@ -21,7 +21,7 @@ class EDM(SDE):
         require(self.sigma_max > 0, "EDM needs sigma_max > 0", self)
 
     @property
-    def t_max(self) -> Scalar:
+    def t_max(self) -> Scalar:  # type: ignore[override]  # a class constant elsewhere
         return self.sigma_max
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:

@@ -16,7 +16,8 @@ class LogSNR(SDE):
     """α² = sigmoid(λ(t)), σ² = sigmoid(−λ(t)), for a strictly decreasing function λ on (0, 1].
 
     `function` maps t to λ elementwise and is differentiable; a learned schedule passes
-    `jax.tree_util.Partial(apply, params)`, so that its parameters are traced.
+    `jax.tree_util.Partial(apply, params)`, so that its parameters are traced. Where λ(0) is finite the process starts
+    with σ(0)² = sigmoid(−λ(0)), not 0: data with a little noise, as for `VE`.
 
     Raises: ValueError unless λ(1) < λ(1/2) < λ(1e-4).
     Source: Kingma et al., arXiv 2107.00630, Sec. 3.2.
@@ -52,7 +53,7 @@ class DiscreteVP(SDE):
     Args: log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing; the last may be −∞. The logarithm is what is kept,
         because a float32 ᾱ near 1 has lost the digits of 1 − ᾱ; the constructors below take it in float64.
     Raises: ValueError for any other table.
-    Source: Ho et al., arXiv 2006.11239, Sec. 2; interpolation as in Lu et al., arXiv 2206.00927, App. D.4, with a
+    Source: Ho et al., arXiv 2006.11239, Sec. 2; interpolation as in Lu et al., arXiv 2206.00927, App. D.2, with a
     knot at t = 0 (theirs extrapolates, to α > 1). Where the last α is 0 (zero terminal SNR, Lin et al., arXiv
     2305.08891, Alg. 1) it is α that is linear between the last two knots.
     """

@@ -30,7 +30,10 @@ class VP(SDE):
         return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
-        """Root of the quadratic ½ t² (β_max − β_min) + t β_min = log(1 + e^−λ), in the form that does not cancel."""
+        """Root of the quadratic ½ t² (β_max − β_min) + t β_min = log(1 + e^−λ), in the form that does not cancel.
+
+        Source: Lu et al., arXiv 2206.00927, App. D.4.
+        """
         integral = jnp.logaddexp(0.0, -jnp.asarray(log_snr))
         root = jnp.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return 2 * integral / (root + self.beta_min)

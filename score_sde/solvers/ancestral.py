@@ -1,12 +1,12 @@
 """Ancestral sampling: x_s drawn from the Gaussian posterior given x_t and x̂0."""
 
-from jaxtyping import Array, Float, Key
+from typing import Any
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 
 @pytree
@@ -29,9 +29,7 @@ class Ancestral(Solver):
         if not 0 <= self.v <= 1:
             raise ValueError(f"Ancestral needs 0 <= v <= 1, got v={self.v}.")
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         scale, std = sde.transition(s, t)
         sigma = sde.sigma(t)
         ratio = sde.sigma(s) / sigma

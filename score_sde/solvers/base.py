@@ -15,13 +15,21 @@ from score_sde.sdes.base import SDE, Time
 from score_sde.solvers import noise
 from score_sde.solvers.grids import Grid, padded_steps
 
+Batch = Float[Array, "b *shape"]
+Keys = Key[Array, "*b"]
+Scalar = Float[Array, ""]
+Count = Int[Array, ""] | int
+Times = Float[np.ndarray, " n"]
+Step = tuple[Batch, Any]
+
+
 class Samples(NamedTuple):
     """`x` and, image by image, the number of network evaluations that it took.
 
     `trajectory` holds the states at the steps that `sample` was asked to keep, or is None.
     """
 
-    x: Float[Array, "b *shape"]
+    x: Batch
     nfe: Int[Array, " b"]
     trajectory: Float[Array, "k b *shape"] | None = None
 
@@ -34,7 +42,7 @@ class Solver(abc.ABC):
 
     needs_finite_drift: ClassVar[bool] = False  # evaluates f(t) or g(t), which `Flow` and `Cosine` lack at t_max
 
-    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+    def check(self, sde: SDE, times: Times) -> None:
         """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps."""
         if self.needs_finite_drift and not np.isfinite(sde.drift(jnp.asarray(times[0]))):
             raise ValueError(
@@ -42,21 +50,12 @@ class Solver(abc.ABC):
                 "grid below, as in Uniform(start=0.999), or use a solver such as DDIM or Ancestral."
             )
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+    def init(self, x: Batch, num_steps: Count) -> Any:
         """The carry before the first of `num_steps` steps."""
         return ()
 
     @abc.abstractmethod
-    def step(
-        self,
-        key: Key[Array, "*b"],
-        sde: SDE,
-        denoise: Denoise,
-        x: Float[Array, "b *shape"],
-        t: Float[Array, ""],
-        s: Float[Array, ""],
-        carry: Any,
-    ) -> tuple[Float[Array, "b *shape"], Any]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         """(x_s, carry) from x_t, with s < t. `key` is one key, or one for each image."""
 
     def evaluations(self, calls: int, carry: Any) -> Int[Array, "*b"] | int:
@@ -74,21 +73,14 @@ class _Counter:
     def __init__(self, denoise: Denoise):
         self.denoise, self.calls = denoise, 0
 
-    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+    def __call__(self, x: Batch, t: Time) -> Estimate:
         self.calls += 1
         return self.denoise(x, t)
 
 
 def counted_step(
-    solver: Solver,
-    key: Key[Array, "*b"],
-    sde: SDE,
-    denoise: Denoise,
-    x: Float[Array, "b *shape"],
-    t: Float[Array, ""],
-    s: Float[Array, ""],
-    carry: Any,
-) -> tuple[Float[Array, "b *shape"], Any, Int[Array, " b"]]:
+    solver: Solver, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any
+) -> tuple[Batch, Any, Int[Array, " b"]]:
     """`solver.step`, and the number of evaluations that it made for each image. Solvers that wrap solvers use it too."""
     counter = _Counter(denoise)
     x, carry = solver.step(key, sde, counter, x, t, s, carry)
@@ -105,7 +97,7 @@ def sample(
     shape: tuple[int, ...],
     *,
     first_index: int = 0,
-    x_start: Float[Array, "b *shape"] | Float[np.ndarray, "b *shape"] | None = None,
+    x_start: Batch | Float[np.ndarray, "b *shape"] | None = None,
     keep: tuple[int, ...] = (),
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> Samples:

@@ -1,13 +1,14 @@
 """DDIM: from deterministic (η = 0) to ancestral (η = 1)."""
 
+from typing import Any
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 
 @pytree
@@ -28,9 +29,7 @@ class DDIM(Solver):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM needs 0 <= eta <= 1, got eta={self.eta}.")
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         x0, eps = denoise(x, t)
         scale, std = sde.transition(s, t)
         sigma, ratio = sde.sigma(s), sde.sigma(s) / sde.sigma(t)

@@ -4,13 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Solver, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
 
 
 @pytree
@@ -21,23 +20,23 @@ class DenoiseLast(Solver):
     evaluation, counted. The grid must go to 0 (`to_zero=True`). The 2021 code instead gives back the last step without
     its noise, at the level of the grid's end.
 
-    Source: Jolicoeur-Martineau et al., arXiv 2009.05475, Sec. 3; arXiv 2011.13456, App. G.
+    Source: Jolicoeur-Martineau et al., arXiv 2009.05475.
     """
 
     solver: Solver
 
-    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+    def check(self, sde: SDE, times: Times) -> None:
         """Raises ValueError unless the grid ends at 0 after at least two steps."""
         if times[-1] != 0 or len(times) < 3:
-            raise ValueError(f"DenoiseLast needs a grid that goes to 0, as with to_zero=True; got an end at t={times[-1]}.")
+            raise ValueError(
+                f"DenoiseLast needs a grid that goes to 0, as with to_zero=True; got an end at t={times[-1]}."
+            )
         self.solver.check(sde, times[:-1])
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+    def init(self, x: Batch, num_steps: Count) -> Any:
         return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, Any]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def last():
             return denoise(x, t).x0, carry[0], jnp.ones(x.shape[:1], jnp.int32)
 

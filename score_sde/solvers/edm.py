@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 from score_sde.solvers.probability_flow import second_order
 
 
@@ -24,7 +24,7 @@ class EDMHeun(Solver):
 
     Args:
       fraction: α of EDM's ablation sampler: 1 for Heun's method, 1/2 for the midpoint rule, 2/3 for Ralston's.
-    Error: order 2 in t without churn. Raises: ValueError for negative fields or fraction outside of (0, 1].
+    Error: order 2 in t; with churn, weak order 2. Raises: ValueError for negative fields or fraction outside of (0, 1].
     Source: Karras et al., arXiv 2206.00364, Algorithm 2; for α ≠ 1 or σ ≠ t, Algorithm 3 and the code's ablation_sampler.
     """
 
@@ -37,18 +37,15 @@ class EDMHeun(Solver):
     def __post_init__(self):
         if not (self.S_churn >= 0 and 0 <= self.S_min <= self.S_max and self.S_noise >= 0 and 0 < self.fraction <= 1):
             raise ValueError(
-                "EDMHeun needs S_churn >= 0, 0 <= S_min <= S_max, S_noise >= 0 and 0 < fraction <= 1, "
-                f"got {self}."
+                f"EDMHeun needs S_churn >= 0, 0 <= S_min <= S_max, S_noise >= 0 and 0 < fraction <= 1, got {self}."
             )
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+    def init(self, x: Batch, num_steps: Count) -> Any:
         """(γ, evaluations of the last step)."""
         churn = jnp.asarray(self.S_churn, x.dtype) / jnp.asarray(num_steps, x.dtype)
         return jnp.minimum(churn, jnp.sqrt(2.0) - 1), jnp.zeros((), jnp.int32)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, Any]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         gamma, _ = carry
         log_snr = sde.log_snr(t)
         ratio = jnp.exp(-0.5 * log_snr)

@@ -1,13 +1,14 @@
 """Euler–Maruyama for the reverse-time SDE."""
 
+from typing import Any
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise, reverse_drift
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 
 @pytree
@@ -23,8 +24,6 @@ class EulerMaruyama(Solver):
 
     needs_finite_drift = True
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         drift = reverse_drift(sde, denoise(x, t), x, t)
         return x + (s - t) * drift + sde.diffusion(t) * jnp.sqrt(t - s) * noise.standard_normal(key, x), carry

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 
-
 MAX_STEPS = 1024  # grids up to this length share one compiled program; longer ones go up by powers of two
 
 
@@ -58,7 +57,9 @@ class Spaced(Grid):
         if self.to_zero:
             times = np.append(times, np.zeros_like(times[:1]))
         if not np.all(np.diff(times) < 0):
-            raise ValueError(f"This grid needs fewer steps, for in {times.dtype} its times do not all differ, got {self}.")
+            raise ValueError(
+                f"This grid needs fewer steps, for in {times.dtype} its times do not all differ, got {self}."
+            )
         return times
 
     @abc.abstractmethod
@@ -94,7 +95,7 @@ def _check_fields(grid, sde, start):
 
 @pytree
 class Uniform(Spaced):
-    """t = start + u (end − start). Source: arXiv 2011.13456, App. G, which ends at 1e-3 (VP) or 1e-5 (VE)."""
+    """t = start + u (end − start). Source: arXiv 2011.13456, App. C, which ends at 1e-3 (VP) or 1e-5 (VE)."""
 
     num_steps: int = 1000
     start: float | None = None

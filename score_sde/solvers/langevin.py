@@ -3,13 +3,13 @@
 x ← x + ε ∇ log p_t(x) + √(2ε) z, which leaves p_t as it is in the limit ε → 0, changes no noise level, and so removes
 the error that a predictor made. As a solver, its result at t is taken for x_s.
 
-**What do snr and alpha mean?** `snr` is the ratio of the two terms of one step, signal (the drift) to noise, up to √2:
-with ‖∇ log p_t‖ = ‖z‖/σ, as it is for typical x, the drift moves x by 2α snr² σ ‖z‖ and the noise by 2√α snr σ ‖z‖, so
-that drift/noise = √α snr, and a step is long as snr noise levels σ: at snr = 0.16, the paper's value for 32×32, one step
-renews about 2 snr² = 5 % of x. Larger removes more of the predictor's error and adds more of its own; too large shows as
-grain, too small as unfinished pictures. The paper tunes it by eye and FID over 0.1 … 0.3. `alpha` is α of the discrete
-forward step into this level, 1 − β_i for VP and 1 for VE; here α = α_{t|s}², of the transition between the grid's times,
-which is the same thing for every SDE. It only matters on coarse grids.
+**What do snr and alpha mean?** `snr` is the ratio of the two terms of one step, signal (the drift) to noise. With
+‖∇ log p_t‖ = ‖z‖/σ, as it is for typical x, the drift moves x by 2 α snr² σ ‖z‖ and the noise by 2 √α snr σ ‖z‖: their
+ratio is √α snr, a step is about 2 snr noise levels σ long, and it renews about 2 snr² of x: 5 % at snr = 0.16, the 2021
+code's value for 32×32 (it has 0.075 … 0.17 for larger images). A larger snr removes more of the predictor's error and
+adds more of its own, ε being finite: too large shows as grain, too small as unfinished pictures. `alpha` there is that of
+the discrete forward step into this level, 1 − β_i for VP and 1 for VE. Here α = α_{t|s}², of the transition between the
+grid's times, which is the same thing and exists for every SDE; on fine grids it is 1.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 StepSize = Callable[[Float[Array, "b *shape"], Float[Array, "b *shape"]], Float[Array, "*b"]]
 
@@ -49,9 +49,7 @@ class Langevin(Solver):
     def __post_init__(self):
         _check(self, self.max_ratio > 0)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         typical = _typical_step_size(self.snr, sde, t, s)
 
         def step_size(eps, z):
@@ -79,9 +77,7 @@ class AnnealedLangevin(Solver):
     def __post_init__(self):
         _check(self)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         typical = _typical_step_size(self.snr, sde, t, s)
         return _langevin(key, sde, denoise, x, t, self.num_steps, lambda eps, z: typical), carry
 
@@ -91,7 +87,9 @@ class AnnealedLangevin(Solver):
 
 def _check(corrector, also: bool = True):
     if not (corrector.snr > 0 and corrector.num_steps >= 1 and also):
-        raise ValueError(f"{type(corrector).__name__} needs snr > 0, num_steps >= 1 and limits above 0, got {corrector}.")
+        raise ValueError(
+            f"{type(corrector).__name__} needs snr > 0, num_steps >= 1 and limits above 0, got {corrector}."
+        )
 
 
 def _typical_step_size(snr, sde, t, s):

@@ -3,14 +3,13 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
 
 
 @pytree
@@ -26,17 +25,15 @@ class PredictorCorrector(Solver):
     predictor: Solver
     corrector: Solver
 
-    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+    def check(self, sde: SDE, times: Times) -> None:
         self.corrector.check(sde, times)
         self.predictor.check(sde, times)
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Any:
+    def init(self, x: Batch, num_steps: Count) -> Any:
         nobody = jnp.zeros(x.shape[:1], jnp.int32)
         return self.corrector.init(x, num_steps), self.predictor.init(x, num_steps), nobody
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, Any]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         first, second, _ = carry
         x, first, corrections = counted_step(self.corrector, noise.fold_in(key, 0), sde, denoise, x, t, s, first)
         x, second, predictions = counted_step(self.predictor, noise.fold_in(key, 1), sde, denoise, x, t, s, second)

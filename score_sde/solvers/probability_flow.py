@@ -4,14 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Int
 
 from score_sde import adaptive
 from score_sde.dynamics import Denoise, velocity
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
 
 
 @pytree
@@ -22,9 +21,7 @@ class Euler(Solver):
     Source: arXiv 2011.13456, Eq. 13.
     """
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         return x + (s - t) * velocity(sde, denoise(x, t), t), carry
 
 
@@ -37,12 +34,10 @@ class Heun(Solver):
     Error: order 2 in t. Source: Karras et al., arXiv 2206.00364, Algorithm 1.
     """
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Int[Array, ""]:
+    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
         return jnp.zeros((), jnp.int32)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, Int[Array, ""]]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         return second_order(sde, denoise, x, t, s, 1.0)
 
     def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
@@ -50,13 +45,8 @@ class Heun(Solver):
 
 
 def second_order(
-    sde: SDE,
-    denoise: Denoise,
-    x: Float[Array, "b *shape"],
-    t: Float[Array, ""],
-    s: Float[Array, ""],
-    fraction: Float[Array, ""] | float,
-) -> tuple[Float[Array, "b *shape"], Int[Array, ""]]:
+    sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, fraction: Scalar | float
+) -> tuple[Batch, Int[Array, ""]]:
     """(x_s, number of evaluations) with x_s = x + h ((1 − 1/2c) d(x, t) + 1/2c d(x + c h d(x, t), t + c h)), h = s − t.
 
     c = `fraction`: 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's. The second slope is not evaluated where
@@ -96,19 +86,17 @@ class ProbabilityFlow(Solver):
     def __post_init__(self):
         adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
 
-    def check(self, sde: SDE, times: Float[np.ndarray, " n"]) -> None:
+    def check(self, sde: SDE, times: Times) -> None:
         if not sde.sigma(jnp.asarray(times[-1])) > 0:
             raise ValueError(
                 f"ProbabilityFlow needs a grid that ends where σ > 0, got σ=0 at t={times[-1]}; end above 0, as in "
                 "Uniform(1, end=1e-5)."
             )
 
-    def init(self, x: Float[Array, "b *shape"], num_steps: Int[Array, ""] | int) -> Int[Array, " b"]:
+    def init(self, x: Batch, num_steps: Count) -> Int[Array, " b"]:
         return jnp.zeros(x.shape[:1], jnp.int32)
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, Int[Array, " b"]]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def field(t, x):
             return velocity(sde, denoise(x, t), t)
 

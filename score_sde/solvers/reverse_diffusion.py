@@ -1,12 +1,12 @@
 """The reverse-diffusion predictor: the reverse SDE discretized as the forward one is."""
 
-from jaxtyping import Array, Float, Key
+from typing import Any
 
 from score_sde.dynamics import Denoise, score
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Solver
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 
 @pytree
@@ -22,9 +22,7 @@ class ReverseDiffusion(Solver):
     Source: Song et al., arXiv 2011.13456, Eq. 46 and App. E.
     """
 
-    def step(
-        self, key: Key[Array, "*b"], sde: SDE, denoise: Denoise, x: Array, t: Float[Array, ""], s: Float[Array, ""], carry
-    ) -> tuple[Array, tuple]:
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         scale, std = sde.transition(s, t)
         gradient = score(sde, denoise(x, t), t)
         return (2 - scale) * x + std**2 * gradient + std * noise.standard_normal(key, x), carry

@@ -153,7 +153,7 @@ def test_time_of_log_snr_inverts_log_snr(name, wide):
     """To rounding in λ: |δt| <= (a few units in the last place of λ) / |λ'(t)|."""
     t, now = facts(name, wide)
     eps = np.finfo(np.float64 if wide else np.float32).eps
-    bound = 4 * eps * (np.maximum(np.abs(now["log_snr"]), 1) / np.abs(now["log_snr_rate"]) + t)
+    bound = 8 * eps * (np.maximum(np.abs(now["log_snr"]), 1) / np.abs(now["log_snr_rate"]) + t)
     assert np.all(np.abs(now["time"] - t) <= bound)
 
 

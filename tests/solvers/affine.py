@@ -24,7 +24,9 @@ def solve(solver, sde, data, times, ends=None):
     """(mean, variance) at the last time, from exactly p_t at the first; `ends` are the steps' ends if not `times[1:]`."""
     starts, ends = times[:-1], times[1:] if ends is None else ends
     pad = (0, LENGTH - len(starts))
-    mean, variance = moments(solver, sde, data, np.pad(starts, pad, mode="edge"), np.pad(ends, pad, mode="edge"), len(starts))
+    mean, variance = moments(
+        solver, sde, data, np.pad(starts, pad, mode="edge"), np.pad(ends, pad, mode="edge"), len(starts)
+    )
     return float(mean), float(variance)
 
 

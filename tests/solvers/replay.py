@@ -1,6 +1,7 @@
 """Replays a solver with noise that somebody else drew."""
 
 import functools
+import itertools
 import json
 import pathlib
 
@@ -38,7 +39,7 @@ def solve(solver, sde, denoise, x, times, draws=None):
     """The states after each step, [n, b, d], and the number of evaluations. `draws` is one array a step, or None."""
     carry = solver.init(jnp.asarray(x), len(times) - 1)
     states, evaluations = [], 0
-    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for k, (t, s) in enumerate(itertools.pairwise(times)):
         given = [np.zeros_like(x) if draws is None else draws[k]]
         x, carry = step(solver, sde, denoise, jnp.asarray(x), jnp.asarray(t), jnp.asarray(s), carry, given)
         states.append(np.asarray(x))

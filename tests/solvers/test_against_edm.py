@@ -8,7 +8,6 @@ import pytest
 from score_sde import sdes, solvers
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from tests import ground_truth
 from tests.solvers import replay
 
 ARRAYS, META = replay.load("edm.npz")

@@ -21,6 +21,8 @@ N = 35
 BETAS = np.linspace(0.1 / N, 20 / N, N)
 SIGMAS = np.exp(np.linspace(np.log(0.01), np.log(50.0), N))
 SNR = META["params"]["snr"]
+
+
 @pytest.fixture(autouse=True)
 def x64():
     with jax.enable_x64(True):
@@ -77,7 +79,10 @@ def test_euler_maruyama(name):
     denoise = replay.mixture(ARRAYS).denoise(sde)
     times = peer_times(name)
     # The 2021 code steps by 1/N whatever the distance to its next time.
-    predict(f"{name}_euler_maruyama_none_cont", lambda i: (solvers.EulerMaruyama(), sde, denoise, times[i], times[i] - 1 / N))
+    predict(
+        f"{name}_euler_maruyama_none_cont",
+        lambda i: (solvers.EulerMaruyama(), sde, denoise, times[i], times[i] - 1 / N),
+    )
 
 
 VP_RULES = {"reverse_diffusion": solvers.ReverseDiffusion(), "ancestral_sampling": solvers.Ancestral(v=1.0)}
@@ -98,8 +103,10 @@ def test_vp_predictors(rule, kind):
     predict(f"vp_{rule}_none_{kind}", place)
 
 
-@pytest.mark.parametrize(("rule", "corrector"), [("reverse_diffusion", "none"), ("ancestral_sampling", "none"),
-                                                 ("ancestral_sampling", "langevin")])
+@pytest.mark.parametrize(
+    ("rule", "corrector"),
+    [("reverse_diffusion", "none"), ("ancestral_sampling", "none"), ("ancestral_sampling", "langevin")],
+)
 def test_ve_predictors(rule, corrector):
     sde = sdes.EDM(sigma_max=51.0)
     solver = {"reverse_diffusion": solvers.ReverseDiffusion(), "ancestral_sampling": solvers.Ancestral()}[rule]
@@ -134,7 +141,13 @@ def step_sizes(name, score_of):
         gradient, alpha = score_of(i, before)
         taken = (ARRAYS[f"{name}/corr_mean"][i] - before) / gradient
         norms = [np.linalg.norm(v, axis=1) for v in (ARRAYS[f"{name}/noise"][2 * i], gradient)]
-        rows.append((taken, 2 * alpha * (SNR * norms[0].mean() / norms[1].mean()) ** 2, 2 * alpha * (SNR * norms[0] / norms[1]) ** 2))
+        rows.append(
+            (
+                taken,
+                2 * alpha * (SNR * norms[0].mean() / norms[1].mean()) ** 2,
+                2 * alpha * (SNR * norms[0] / norms[1]) ** 2,
+            )
+        )
     return rows
 
 
@@ -143,9 +156,13 @@ def test_langevin_is_the_peers_but_for_the_mean_over_the_batch():
     case, sde = "vp_reverse_diffusion_langevin_disc", sdes.DiscreteVP.from_betas(BETAS)
     denoise = replay.mixture(ARRAYS).denoise(sde)
 
+    @jax.jit
+    def score(x, t):
+        return dynamics.score(sde, denoise(x, t), t)
+
     def score_of(i, x):
         t = (N - i) / N
-        return np.asarray(dynamics.score(sde, denoise(jnp.asarray(x), t), t)), 1 - BETAS[N - 1 - i]
+        return np.asarray(score(jnp.asarray(x), t)), 1 - BETAS[N - 1 - i]
 
     solver = solvers.Langevin(SNR, max_ratio=1e9)
     for i, (taken, of_batch, of_images) in enumerate(step_sizes(case, score_of)):

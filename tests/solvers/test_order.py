@@ -38,7 +38,10 @@ def edm_coefficients(t):
     return 1.0, t, 0.0, 1.0
 
 
-PROCESSES = {"vp": (sdes.VP(), vp_coefficients, 0.05, 1.0), "edm": (sdes.EDM(sigma_max=10.0), edm_coefficients, 0.1, 10.0)}
+PROCESSES = {
+    "vp": (sdes.VP(), vp_coefficients, 0.05, 1.0),
+    "edm": (sdes.EDM(sigma_max=10.0), edm_coefficients, 0.1, 10.0),
+}
 ORDERS = {
     "euler": (solvers.Euler(), 1),
     "ddim": (solvers.DDIM(), 1),
@@ -103,8 +106,10 @@ def test_other_exact_solutions_of_the_flow():
     }
     for name, (sde, coefficients, start, end) in cases.items():
         theirs = ARRAYS[name]
-        close = dict(rtol=0, atol=1e-7)
-        np.testing.assert_allclose(ground_truth.probability_flow(mix, start, sde.t_max, end, coefficients), theirs, **close)
+        close = {"rtol": 0, "atol": 1e-7}
+        np.testing.assert_allclose(
+            ground_truth.probability_flow(mix, start, sde.t_max, end, coefficients), theirs, **close
+        )
         denoise, solver = exact_denoise(mix, sde), solvers.ProbabilityFlow(1e-10, 1e-10)
         grid = solvers.Uniform(1, end=end)
         x = sample(jax.random.key(0), sde, denoise, solver, grid, start.shape, x_start=start).x
