@@ -14,7 +14,11 @@ class Worker:
     def __init__(self, name: str, command: list[str]):
         self.name = name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         self.facts = self._read()
 
@@ -32,7 +36,9 @@ class Worker:
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"The worker {self.name} ended with code {self._process.wait()}; its error stands above.")
+            raise RuntimeError(
+                f"The worker {self.name} ended with code {self._process.wait()}; its error stands above."
+            )
         return json.loads(line)
 
 

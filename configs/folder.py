@@ -9,9 +9,7 @@ def get_config() -> ConfigDict:
     """No variants."""
     config = small.get_config()
     source = {"name": "folder", "path": "", "image_size": 64, "channels": 3, "convert": True, "labels": False}
-    config.data = ConfigDict(
-        {"train": source, "eval": source, "augment": {"random_flip": True, "dequantize": False}}
-    )
+    config.data = ConfigDict({"train": source, "eval": source, "augment": {"random_flip": True, "dequantize": False}})
     config.network.update(
         {"channels": 128, "channel_multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention_resolutions": (16,)}
     )

@@ -3,11 +3,9 @@
 noise_levels: the loss on held-out data by noise level, as a table, a picture and JSON. bits_per_dim: as experiments.likelihood.
 """
 
-import pathlib
-
 from absl import flags
 
-from experiments.flags import CHECKPOINT, EMA, WORKDIR, start
+from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "For bits_per_dim: only the first so many.", lower_bound=1)
@@ -20,13 +18,11 @@ def main() -> None:
     from score_sde.experiment import from_workdir
     from score_sde.runs import run_likelihood, run_noise_levels
 
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = workdir_path()
     experiment = from_workdir(workdir, SET.value)
     known = {
         "noise_levels": lambda: run_noise_levels(experiment, workdir, CHECKPOINT.value, EMA.value),
-        "bits_per_dim": lambda: run_likelihood(
-            experiment, workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value
-        ),
+        "bits_per_dim": lambda: run_likelihood(experiment, workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value),
     }
     unknown = [name for name in METRICS.value if name not in known]
     if unknown:

@@ -1,5 +1,6 @@
 """Flags that several entry points share, and the start of each."""
 
+import pathlib
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -8,6 +9,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoin
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
 EMA = flags.DEFINE_string("ema", None, "Half-life of the average to use, in thousands of images, or 'none' for none.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the run (TPU pod, Slurm, …).")
+
+
+def workdir_path() -> pathlib.Path:
+    """The value of --workdir."""
+    return pathlib.Path(WORKDIR.value or ".")
 
 
 def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) -> None:

@@ -1,13 +1,11 @@
-"""bits/dim of held-out data: python -m experiments.likelihood --workdir=runs/vp [--max_examples=256] [--set=likelihood.FIELD=VALUE …]
+"""bits/dim of held-out data: python -m experiments.likelihood --workdir=runs/vp [--max_examples=256] [--set=FIELD=VALUE …]
 
 Prints the mean with its interval and writes likelihood.json into the workdir.
 """
 
-import pathlib
-
 from absl import flags
 
-from experiments.flags import CHECKPOINT, EMA, WORKDIR, start
+from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many; all if not given.", lower_bound=1)
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config, as likelihood.num_repeats=4; repeatable.")
@@ -19,7 +17,7 @@ def main() -> None:
     from score_sde.experiment import from_workdir
     from score_sde.runs import run_likelihood
 
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = workdir_path()
     run_likelihood(from_workdir(workdir, SET.value), workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
 
 

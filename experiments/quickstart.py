@@ -1,15 +1,14 @@
-"""Trains, samples and measures a small model on the embedded digits: python -m experiments.quickstart [--workdir=runs/quickstart]
+"""Trains, samples and measures a small model on the embedded digits: python -m experiments.quickstart
 
 Open report.html in the workdir afterwards. Run again, it shows the same model; --fresh starts over.
 """
 
-import pathlib
 import shutil
 
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.flags import WORKDIR, start
+from experiments.flags import WORKDIR, start, workdir_path
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "FILE.py[:variant] with get_config().")
 FRESH = flags.DEFINE_bool("fresh", False, "Delete the workdir's earlier run first.")
@@ -21,7 +20,7 @@ def main() -> None:
     from score_sde.experiment import Experiment
     from score_sde.quickstart import run_quickstart
 
-    workdir = pathlib.Path(WORKDIR.value)
+    workdir = workdir_path()
     if FRESH.value and (workdir / "config.json").is_file():
         shutil.rmtree(workdir)
     report = run_quickstart(Experiment(CONFIG.value), workdir)

@@ -3,12 +3,10 @@
 Goes on from the newest checkpoint of the workdir if there is one.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.flags import WORKDIR, start
+from experiments.flags import start, workdir_path
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config(); configs/ has many.")
 flags.declare_key_flag("workdir")
@@ -19,7 +17,7 @@ def main() -> None:
     from score_sde.experiment import Experiment
     from score_sde.runs import run_training
 
-    run_training(Experiment(CONFIG.value), pathlib.Path(WORKDIR.value))
+    run_training(Experiment(CONFIG.value), workdir_path())
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ from score_sde.pytree import pytree
 # the prior) is derived from $\log\alpha$ and $\sigma$. Here is one that is not in the library: variance preserving, with
 # $\int_0^t \beta = b\,t^3$.
 
+
 # %%
 @pytree
 class CubicVP(score_sde.SDE):
@@ -161,14 +162,16 @@ plt.show()
 mean, covariance = mixture.moments()
 for name, samples in (("reverse SDE", by_sde.x), ("probability flow", by_ode.x)):
     error = jnp.abs(jnp.cov(samples.T) - covariance).max()
-    print(f"{name}: largest error of the mean {jnp.abs(samples.mean(0) - mean).max():.3f}, of the covariance {error:.3f}")
+    print(
+        f"{name}: largest error of the mean {jnp.abs(samples.mean(0) - mean).max():.3f}, of the covariance {error:.3f}"
+    )
     assert error < 0.05
 
 # %% [markdown]
 # ## 5. Log-likelihood
 #
-# The probability flow carries density: $\frac{d}{dt} \log p_t(x_t) = -\nabla\cdot v$. Each point is solved with a step size of its
-# own, to a tolerance. In two dimensions the divergence can be computed exactly.
+# The probability flow carries density: $\frac{d}{dt} \log p_t(x_t) = -\nabla\cdot v$. Each point is solved with a step size of
+# its own, to a tolerance. In two dimensions the divergence can be computed exactly.
 
 # %%
 log_prob = LogProb(adaptive=Adaptive(rtol=1e-4, atol=1e-4), t_min=1e-2, divergence=ExactTrace())

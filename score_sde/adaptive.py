@@ -83,7 +83,7 @@ def solve(
 
     def solve_one(y0, dt0):
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, _: single(t, y)),
+            diffrax.ODETerm(lambda t, y, _: single(jnp.asarray(t), y)),
             solver,
             t0,
             t1,

@@ -42,9 +42,7 @@ class NoiseLevelLoss:
         self.denoiser, self.times = denoiser, np.asarray(times, np.float32)
         self._errors = jax.jit(self._errors_of_batch)
 
-    def __call__(
-        self, key: Key[Array, ""], params: Params, batches: Iterable[Mapping[str, Array]]
-    ) -> LossByNoiseLevel:
+    def __call__(self, key: Key[Array, ""], params: Params, batches: Iterable[Mapping[str, Array]]) -> LossByNoiseLevel:
         """The curve over all batches (with "index", and "mask" where they are padded)."""
         total = np.zeros((3, len(self.times)))  # count, sum, sum of squares, in float64 on the host
         for batch in batches:

@@ -63,7 +63,9 @@ class Experiment:
         missing = [name for name in SECTIONS if name not in self.config]
         unknown = [name for name in self.config if name not in (*SECTIONS, "seed")]
         if missing or unknown:
-            raise ValueError(f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}.")
+            raise ValueError(
+                f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}."
+            )
 
     @functools.cached_property
     def sde(self) -> SDE:
@@ -82,8 +84,8 @@ class Experiment:
 
     @functools.cached_property
     def objective(self) -> Objective:
-        nested = {"weighting": WEIGHTINGS, "time_sampler": TIME_SAMPLERS}
-        return build("objective", OBJECTIVES, _fields(self.config.objective), self.sde, **nested)
+        section = _fields(self.config.objective)
+        return build("objective", OBJECTIVES, section, self.sde, weighting=WEIGHTINGS, time_sampler=TIME_SAMPLERS)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
@@ -155,7 +157,9 @@ class Experiment:
     def log_prob(self) -> LogProb:
         section = self.config.likelihood
         divergence = build("likelihood.divergence", DIVERGENCES, _fields(section.divergence))
-        return LogProb(adaptive=Adaptive(rtol=section.rtol, atol=section.atol), t_min=section.t_min, divergence=divergence)
+        return LogProb(
+            adaptive=Adaptive(rtol=section.rtol, atol=section.atol), t_min=section.t_min, divergence=divergence
+        )
 
     def run_key(self, purpose: str) -> jax.Array:
         """The key of one use of the seed: "init", "train", "sample", "likelihood" or "evaluate"."""
@@ -187,11 +191,15 @@ class Experiment:
         spec, label = self.spec, self.config.sampling.get("label")
         others = [name for name in spec.conditions if name != "label"]
         if others:
-            raise ValueError(f"Sampling from a config gives labels only; this model also needs {others}: call sample() itself.")
-        if "label" not in spec.conditions:
+            raise ValueError(
+                f"Sampling from a config gives labels only; this model also needs {others}: call sample() itself."
+            )
+        if spec.num_classes is None:
             return {}
         if label is not None and not 0 <= label <= spec.num_classes:
-            raise ValueError(f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}.")
+            raise ValueError(
+                f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}."
+            )
         indices = np.arange(first_index, first_index + number)
         labels = indices % spec.num_classes if label is None else np.full(number, label)
         return {"label": jnp.asarray(labels, jnp.int32)}

@@ -25,12 +25,14 @@ def configure_host(compilation_cache_dir: str | None = None) -> None:
     keep_heap_pages()
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and not _backend_started():
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        jax.config.update(
+            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        )
     enable_compilation_cache(compilation_cache_dir)
 
 
 def _backend_started() -> bool:
-    from jax._src import xla_bridge  # noqa: PLC0415  there is no public way to ask without starting it
+    from jax._src import xla_bridge
 
     return xla_bridge.backends_are_initialized()
 
@@ -50,9 +52,7 @@ def keep_heap_pages() -> None:
 def enable_compilation_cache(directory: str | None = None) -> None:
     """Keeps compiled programs on disk (default: $JAX_COMPILATION_CACHE_DIR or ~/.cache/score_sde/jax)."""
     default = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "score_sde", "jax")
-    jax.config.update(
-        "jax_compilation_cache_dir", directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default
-    )
+    jax.config.update("jax_compilation_cache_dir", directory or os.environ.get("JAX_COMPILATION_CACHE_DIR") or default)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -112,13 +112,13 @@ def to_host(tree: Any) -> Any:
     """The whole arrays of a pytree, as numpy; on several processes gathered from all of them, on each."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
-    from jax.experimental import multihost_utils  # noqa: PLC0415
+    from jax.experimental import multihost_utils
 
     return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def initialize_distributed() -> None:
-    """Joins the other processes of the run; their addresses come from the TPU pod, Slurm or JAX_COORDINATOR_ADDRESS, …
+    """Joins the other processes of the run, as the TPU pod, Slurm or JAX_COORDINATOR_ADDRESS names them.
 
     Call it before anything else touches JAX's devices, in every process.
 

@@ -1,6 +1,5 @@
 """The quickstart: train on the digits, sample by the reverse SDE and by the probability flow, measure, and report."""
 
-import dataclasses
 import json
 import pathlib
 import time
@@ -16,7 +15,7 @@ from score_sde.experiment import Experiment, plain
 from score_sde.generation import Generated
 from score_sde.likelihood import BitsPerDim
 from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge, oriented_gradients
-from score_sde.report import Commands, Number, Numbers, Picture, Pictures, Report, Table, Text, environment
+from score_sde.report import Commands, Number, Numbers, Picture, Pictures, Report, Section, Table, Text, environment
 from score_sde.runs import (
     bits_as_json,
     draw_noise_levels,
@@ -25,7 +24,7 @@ from score_sde.runs import (
     pick_params,
     run_training,
 )
-from score_sde.solvers import ProbabilityFlow, Uniform, sample
+from score_sde.solvers import Given, ProbabilityFlow, sample
 from score_sde.training.logging import read_metrics
 from score_sde.training.state import Params
 
@@ -87,15 +86,12 @@ class _Clock:
 
 def _probability_flow(experiment: Experiment, params: Params) -> Generated:
     """The same images' noise, taken along the probability flow by the adaptive solver with per-image steps."""
-    generator = experiment.generator._replace(
-        solver=ProbabilityFlow(), grid=dataclasses.replace(Uniform(), num_steps=1, end=experiment.grid.end)
-    )
+    ends = experiment.grid.times(experiment.sde)[[0, -1]]
+    generator = experiment.generator._replace(solver=ProbabilityFlow(), grid=Given(ends))
     return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
 
 
-def _judge(
-    experiment: Experiment, samples: dict[str, Generated]
-) -> tuple[dict[str, Judgement], dict[str, float]]:
+def _judge(experiment: Experiment, samples: dict[str, Generated]) -> tuple[dict[str, Judgement], dict[str, float]]:
     """What a classifier of real digits makes of the samples, of held-out digits and of noise; and Fréchet distances."""
     real, held_out = (
         source.gather(np.arange(len(source))) for source in (experiment.train_source, experiment.eval_source)
@@ -103,7 +99,7 @@ def _judge(
     spec = experiment.spec
     classifier = KernelClassifier.fit(spec.scale(real["x"]), real["label"], features=oriented_gradients)
     noise = np.random.default_rng(0).uniform(-1, 1, (NUM_SAMPLES, *spec.shape)).astype(np.float32)
-    labels = np.arange(NUM_SAMPLES) % spec.num_classes
+    labels = np.arange(NUM_SAMPLES) % (spec.num_classes or 1)
     images = {"held-out digits": (spec.scale(held_out["x"]), held_out["label"]), "noise": (noise, labels)}
     images |= {name: (s.x, s.condition["label"]) for name, s in samples.items()}
     reference = FeatureStatistics.of(spec.scale(real["x"]))
@@ -120,7 +116,7 @@ def _draw(
     levels: LossByNoiseLevel,
 ) -> None:
     """Writes the pictures."""
-    columns = experiment.spec.num_classes
+    columns = experiment.spec.num_classes or 10
     for name, file in (("reverse SDE", "samples_sde.png"), ("probability flow", "samples_ode.png")):
         plots.save_image(workdir / file, plots.image_grid(samples[name].x[:PICTURED], columns=columns, upscale=6))
     _draw_strip(experiment, params, workdir / "strip.png")
@@ -136,17 +132,18 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
     number = len(STRIP_LOG_SNR)
     condition = {"label": jnp.repeat(jnp.asarray(batch["label"]), number)} if "label" in batch else {}
     denoise = experiment.denoiser.bind(params, condition)
-    times = sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR))
+    times = np.asarray(sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR)))
+    grid_times = experiment.grid.times(sde)
     clean = jnp.repeat(jnp.asarray(batch["x"]), number, axis=0)
-    noised, _ = sde.perturb(key, clean, times)
-    one_step = denoise(noised, times).x0
+    noised, _ = sde.perturb(key, clean, jnp.asarray(times))
+    one_step = denoise(noised, jnp.asarray(times)).x0
     full = [
         sample(
             key,
             sde,
             denoise,
             experiment.solver,
-            dataclasses.replace(experiment.grid, start=float(t)),
+            Given(np.append(np.float32(t), grid_times[grid_times < np.float32(t)])),
             noised.shape,
             x_start=noised,
         ).x[i]
@@ -157,10 +154,12 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
 
 
 def _draw_animation(experiment: Experiment, params: Params, path: pathlib.Path, frames: int = 50) -> None:
-    """The reverse SDE from noise to 40 digits; each frame is scaled to the standard deviation of the data."""
-    number = 4 * experiment.spec.num_classes
+    """The reverse SDE from noise to four rows of samples; each frame is scaled to the standard deviation of the data."""
+    columns = experiment.spec.num_classes or 10
+    number = 4 * columns
     denoise = experiment.denoiser.bind(params, experiment.sampling_condition(0, number))
-    keep = tuple(np.unique(np.linspace(0, experiment.grid.num_steps, frames).round().astype(int)).tolist())
+    num_steps = len(experiment.grid.times(experiment.sde)) - 1
+    keep = tuple(np.unique(np.linspace(0, num_steps, frames).round().astype(int)).tolist())
     samples = sample(
         experiment.run_key("sample"),
         experiment.sde,
@@ -172,7 +171,6 @@ def _draw_animation(experiment: Experiment, params: Params, path: pathlib.Path, 
     )
     states = np.asarray(samples.trajectory)
     scale = np.maximum(states.std(axis=tuple(range(1, states.ndim)), keepdims=True) / states[-1].std(), 1.0)
-    columns = experiment.spec.num_classes
     plots.animation([plots.image_grid(x, columns=columns, upscale=6) for x in states / scale], path)
 
 
@@ -201,7 +199,7 @@ def _report(experiment: Experiment, workdir: pathlib.Path, measured: Measured) -
         f"{type(experiment.sde).__name__} SDE in {training.num_steps:,} steps of {training.batch_size} images. Everything on "
         "this page was made by the command below."
     )
-    sections = [
+    sections: list[Section] = [
         Commands(_commands(workdir)),
         Numbers(_numbers(measured)),
         Pictures(_pictures(experiment, workdir)),
@@ -235,9 +233,11 @@ def _numbers(measured: Measured) -> list[Number]:
     judged, held_out, noise = measured.judgements, "held-out digits", "noise"
     numbers = []
     for name in measured.nfe:
-        explanation = f"of {judged[name].count}; held-out real digits {judged[held_out].accuracy:.3f}, noise {judged[noise].accuracy:.3f}"
-        accuracy, error = judged[name].accuracy, judged[name].accuracy_error
-        numbers.append(Number(f"recognized as asked, {name}", accuracy, "", error, explanation))
+        sample, real, blank = (judged[key] for key in (name, held_out, noise))
+        explanation = f"of {sample.count}; held-out real digits {real.accuracy:.3f}, noise {blank.accuracy:.3f}"
+        numbers.append(
+            Number(f"recognized as asked, {name}", float(sample.accuracy or 0), "", sample.accuracy_error, explanation)
+        )
     for name in measured.nfe:
         reference = f"held-out real digits {measured.distances[held_out]:.2f}, noise {measured.distances[noise]:.1f}"
         numbers.append(Number(f"Fréchet distance of pixels, {name}", measured.distances[name], "", None, reference))
@@ -255,11 +255,15 @@ def _numbers(measured: Measured) -> list[Number]:
 
 
 def _pictures(experiment: Experiment, workdir: pathlib.Path) -> list[Picture]:
-    steps = experiment.grid.num_steps
+    steps = len(experiment.grid.times(experiment.sde)) - 1
     return [
-        Picture(workdir / "samples_sde.png", f"Samples of the reverse SDE, {steps} steps; one digit a column.", wide=False),
+        Picture(
+            workdir / "samples_sde.png", f"Samples of the reverse SDE, {steps} steps; one digit a column.", wide=False
+        ),
         Picture(workdir / "samples_ode.png", "The same noise along the probability flow (adaptive).", wide=False),
-        Picture(workdir / "strip.png", "A held-out digit at six noise levels, denoised in one step and by a whole solve."),
+        Picture(
+            workdir / "strip.png", "A held-out digit at six noise levels, denoised in one step and by a whole solve."
+        ),
         Picture(workdir / "reverse.webp", "The reverse SDE, from noise to digits.", wide=False),
         Picture(workdir / "loss.png", "Training loss (1 is a network that outputs zero).", wide=False),
         Picture(workdir / "noise_levels.png", "Error of the predicted noise on held-out digits, by noise level."),

@@ -116,7 +116,8 @@ def _state_to_start_from(experiment: Experiment, checkpoints: Checkpoints) -> Tr
     if checkpoints.latest() is None:
         return experiment.init_state()
     there, here = checkpoints.config(), plain(experiment.config)
-    differences = config_differences(*({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (there, here)))
+    saved, wanted = ({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (there, here))
+    differences = config_differences(saved, wanted)
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
         differences.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
@@ -264,7 +265,7 @@ def run_sampling(
             progress.update(len(parts), {"evaluations": part.nfe.mean()})
     images = join(parts)
     arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
-    np.savez(output / "samples.npz", **arrays, **images.condition)
+    np.savez(output / "samples.npz", **(arrays | images.condition))  # type: ignore[arg-type]
     if len(experiment.spec.shape) > 1:
         plots.save_image(output / "samples.png", plots.image_grid(images.x[:100]))
     print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")

@@ -1,6 +1,7 @@
 """diffusers on PyTorch: the nearest U-Net it has, one training step (forward, backward, Adam, EMA) and Heun sampling."""
 
 import copy
+import itertools
 
 import diffusers
 import torch
@@ -49,7 +50,7 @@ def main() -> None:
         sigmas = (80 ** (1 / 7) + ramp * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
         sigmas = torch.cat([sigmas, torch.zeros(1)])
         x = 80 * torch.randn_like(images)
-        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, following in itertools.pairwise(sigmas):
             batch_sigma = sigma.expand(BATCH_SIZE, 1, 1, 1)
             slope = (x - denoise(average, x, batch_sigma)) / sigma
             euler = x + (following - sigma) * slope

@@ -1,7 +1,7 @@
 """EDM's training of DDPM++ on CIFAR-10, unconditional ("") or class-conditional ("cond").
 
-Expected, from arXiv 2206.00364, Table 2, after 200 M images of batch 512 on 8 V100 in 2 days: FID 1.97, conditional 1.79 (best of
-three samplings of 50,000, 35 evaluations), with augmentation. Not yet reproduced here.
+Expected, from arXiv 2206.00364, Table 2, after 200 M images of batch 512 on 8 V100 in 2 days: FID 1.97, conditional 1.79
+(best of three samplings of 50,000, 35 evaluations), with augmentation. Not yet reproduced here.
 
 Differs from it in: only flips; their other augmentations (with the augmentation as a condition) are not here yet.
 """

@@ -20,7 +20,7 @@ def get_config(variant: str = "") -> ConfigDict:
     preconditioned(config, sigma_data=0.5)
     config.network.dropout = 0.0
     if variant == "":
-        config.network.update({"channels": 48, "blocks_per_level": 1, "attention_resolutions": (8,)})
-    short_schedule(config, num_steps=5000, batch_size=32, half_life_kimg=10.0)
+        config.network.update({"channels": 32, "blocks_per_level": 1, "attention_resolutions": (8,)})
+    short_schedule(config, num_steps=1500, batch_size=32, half_life_kimg=4.0)
     config.likelihood.batch_size = 100
     return config

@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             "num_classes": 10,
         }
     )
-    short_schedule(config, num_steps=4000, batch_size=64, half_life_kimg=10.0)
+    short_schedule(config, num_steps=1000, batch_size=64, half_life_kimg=4.0)
     config.likelihood.batch_size = 100
     return config
 
@@ -48,8 +48,8 @@ def preconditioned(config: ConfigDict, sigma_data: float) -> None:
 
 def short_schedule(config: ConfigDict, num_steps: int, batch_size: int, half_life_kimg: float) -> None:
     """A cosine schedule over a short run, with checkpoints and pictures along it."""
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.schedule = ConfigDict({"schedule": "cosine", "warmup_steps": 200, "decay_steps": num_steps})
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.schedule = ConfigDict({"schedule": "cosine", "warmup_steps": 100, "decay_steps": num_steps})
     config.ema.half_lives_kimg = (half_life_kimg,)
     config.training.update(
         {
@@ -58,8 +58,8 @@ def short_schedule(config: ConfigDict, num_steps: int, batch_size: int, half_lif
             "eval_batch_size": 200,
             "log_every": 20,
             "eval_every": 0,
-            "sample_every": 1000,
-            "checkpoint_every": 1000,
+            "sample_every": 250,
+            "checkpoint_every": 500,
         }
     )
     config.sampling.num_preview = 20

@@ -123,7 +123,7 @@ def example_bits(
     """
     if num_repeats < 1:
         raise ValueError(f"example_bits needs num_repeats >= 1, got {num_repeats}.")
-    values, nfe = [], 0
+    values, nfe = [], np.zeros(x.shape[0], np.int64)
     for repeat in range(num_repeats):
         noise_key, probe_key = jax.random.split(jax.random.fold_in(key, repeat))
         noised = x if bin_width is None else dequantize(noise_key, x, bin_width, index)

@@ -8,6 +8,7 @@ Symbols: v(x) the velocity of a batch whose examples do not interact, J = ∂v/�
 import abc
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,7 +125,7 @@ class GivenProbes(Divergence):
         return _along(velocity, x, probes)
 
 
-def _along(velocity: Velocity, x: Float[Array, "b *shape"], probes: Probes):
+def _along(velocity: Velocity, x: Float[Array, "b *shape"], probes: Any):
     """(v(x), εᵀ J ε for each probe): [b, *shape] and [b, p]."""
     value, product = jax.linearize(velocity, x)
     products = jax.vmap(product, in_axes=1, out_axes=1)(probes)

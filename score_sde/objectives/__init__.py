@@ -19,8 +19,8 @@ from score_sde.objectives.weightings import (
     FlowMatching,
     Likelihood,
     MinSNR,
-    Sigmoid,
     SigmaSquared,
+    Sigmoid,
     VelocityMatching,
     Weighting,
 )

@@ -59,6 +59,6 @@ class DenoisingScoreMatching(Objective):
         loss = self.weighting(self.sde, t) * reduce(error, axis=axes)
         eps_error = jnp.mean(squared_error(self.sde, estimate, x0, eps, t, "eps"), axis=axes)
         if self.learned_uncertainty:
-            log_variance = denoise.log_variance(t)
+            log_variance = denoise.log_variance(t)  # type: ignore[attr-defined]  # a BoundDenoiser has it
             loss = loss * jnp.exp(-log_variance) + log_variance
         return loss, {"t": t, "eps_error": eps_error}

@@ -19,7 +19,7 @@ Times = tuple[Float[Array, " n"], Float[Array, " n"]]
 class TimeSampler(abc.ABC):
     """(key, sde, number) -> (t [number], weight [number])."""
 
-    def check(self, sde: SDE) -> None:
+    def check(self, sde: SDE) -> None:  # noqa: B027  most samplers fit every SDE
         """Raises ValueError where the sampler's fields do not fit the SDE."""
 
     @abc.abstractmethod
@@ -85,7 +85,9 @@ class LikelihoodImportance(TimeSampler):
         _check_interval(self, sde)
         end = sde.t_max if self.t_max is None else self.t_max
         if not jnp.isfinite(sde.log_snr(jnp.asarray(end))):
-            raise ValueError(f"LikelihoodImportance needs a finite log-SNR at t_max, got {end} for {sde}; set t_max=0.999.")
+            raise ValueError(
+                f"LikelihoodImportance needs a finite log-SNR at t_max, got {end} for {sde}; set t_max=0.999."
+            )
 
     def __call__(self, key: Key[Array, ""], sde: SDE, number: int) -> Times:
         t_max = sde.t_max if self.t_max is None else self.t_max

@@ -5,7 +5,8 @@ Symbols: δε = ε̂ − ε, δx = x̂0 − x0; errors of the score, of v and of
 """
 
 import abc
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +28,14 @@ def squared_error(
     alpha, sigma = expand_like(sde.alpha(t), x0), expand_like(sde.sigma(t), x0)
     v_error = alpha * (estimate.eps - eps) - sigma * (estimate.x0 - x0)
     norm = alpha**2 + sigma**2
-    factor = {
+    factors: dict[str, Callable[[], Any]] = {
         "v": lambda: 1.0,
         "eps": lambda: alpha / norm,
         "x0": lambda: sigma / norm,
         "score": lambda: alpha / (sigma * norm),
         "flow": lambda: (alpha + sigma) / norm,
-    }[error]()
-    return (factor * v_error) ** 2
+    }
+    return (factors[error]() * v_error) ** 2
 
 
 class Weighting(abc.ABC):

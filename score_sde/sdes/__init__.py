@@ -1,5 +1,7 @@
 """SDEs: how data turns into noise."""
 
+from collections.abc import Callable
+
 from score_sde.sdes.base import SDE, Gaussian
 from score_sde.sdes.cosine import Cosine
 from score_sde.sdes.edm import EDM
@@ -9,14 +11,14 @@ from score_sde.sdes.sub_vp import SubVP
 from score_sde.sdes.ve import VE
 from score_sde.sdes.vp import VP
 
-SDES = {
+SDES: dict[str, Callable[..., SDE]] = {
     "vp": VP,
     "sub_vp": SubVP,
     "ve": VE,
     "edm": EDM,
     "cosine": Cosine,
     "flow": Flow,
-    "log_snr": LogSNR,
+    "log_snr": LogSNR.from_table,
     "ddpm": DiscreteVP.ddpm,
     "iddpm": DiscreteVP.iddpm,
 }

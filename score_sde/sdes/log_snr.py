@@ -1,6 +1,6 @@
 """Variance-preserving SDEs given by their log-SNR, as a function or as a table."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,17 @@ class LogSNR(SDE):
             message = f"LogSNR needs a decreasing function of t, got {start}, {middle}, {end} at t = 1e-4, 0.5, 1"
             require(end < middle < start, f"{message}; time runs from data to noise, so negate or reverse it")
 
+    @classmethod
+    def from_table(cls, log_snr: Sequence[float]) -> "LogSNR":
+        """λ linear between the values `log_snr`, at equally spaced times from 0 to 1.
+
+        Raises: ValueError for fewer than two values, or values that are not finite and decreasing.
+        """
+        table = np.asarray(log_snr, np.float64)
+        valid = table.ndim == 1 and table.size >= 2 and np.all(np.isfinite(table)) and np.all(np.diff(table) < 0)
+        require(bool(valid), f"LogSNR.from_table needs at least two finite, decreasing values, got {log_snr}")
+        return cls(jax.tree_util.Partial(_interpolate, table))
+
     def log_snr(self, t: Time) -> Float[Array, "*b"]:
         """λ(t), as given: through log α and log σ it would lose digits at both ends."""
         return self.function(jnp.asarray(t))
@@ -42,6 +53,15 @@ class LogSNR(SDE):
 
     def sigma(self, t: Time) -> Float[Array, "*b"]:
         return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.log_snr(t)))
+
+
+def _interpolate(table: Float[Array, " n"] | Float[np.ndarray, " n"], t: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Linear interpolation of values at equally spaced times from 0 to 1."""
+    values = jnp.asarray(table, t.dtype)
+    position = t * (len(values) - 1)
+    left = jnp.clip(jnp.floor(position), 0, len(values) - 2)
+    index = left.astype(jnp.int32)
+    return values[index] + (values[index + 1] - values[index]) * (position - left)
 
 
 @pytree

@@ -82,8 +82,8 @@ def _check_fields(grid, sde, start):
         raise ValueError(f"This grid needs num_steps >= {least}, got {grid}.")
     end = grid.end
     if not (0 <= end < start <= sde.t_max and (end > 0 or not grid.to_zero)):
-        least = "0 < end" if grid.to_zero else "0 <= end"
-        raise ValueError(f"This grid needs {least} < start <= t_max={sde.t_max}, got start={start}, end={end}.")
+        above = "0 < end" if grid.to_zero else "0 <= end"
+        raise ValueError(f"This grid needs {above} < start <= t_max={sde.t_max}, got start={start}, end={end}.")
     if grid.needs_finite_log_snr:
         for t in (start, end):
             if not np.isfinite(sde.log_snr(t)):

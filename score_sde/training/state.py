@@ -19,7 +19,9 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
-def create_state(params: Params, optimizer: optax.GradientTransformation, half_lives_kimg: tuple[float, ...]) -> TrainState:
+def create_state(
+    params: Params, optimizer: optax.GradientTransformation, half_lives_kimg: tuple[float, ...]
+) -> TrainState:
     """The state before the first step; every average starts at the parameters."""
     # Copies: the step donates the state, and no buffer can be donated twice.
     ema = {ema_name(half_life): jax.tree.map(jnp.copy, params) for half_life in half_lives_kimg}

@@ -134,7 +134,10 @@ def test_discrete_levels():
 
 def test_sliced_is_half_the_denoising_loss_less_a_half():
     """For any score, σ²(½‖s‖² + ∇·s)/d and ½ ‖δε‖²/d − ½ have the same mean (Vincent's identity)."""
-    sde, mixture = VP(), GaussianMixture(jnp.array([0.3, 0.7]), jnp.array([[1.0, 0.0], [-1.0, 0.5]]), jnp.full((2, 2), 0.3))
+    sde, mixture = (
+        VP(),
+        GaussianMixture(jnp.array([0.3, 0.7]), jnp.array([[1.0, 0.0], [-1.0, 0.5]]), jnp.full((2, 2), 0.3)),
+    )
     x0 = mixture.sample(jax.random.key(9), NUMBER)
 
     def wrong(x, t):

@@ -138,3 +138,15 @@ def test_zero_terminal_snr():
     assert np.all(np.isfinite(sde.sigma_and_derivative(jnp.asarray([0.96, 1.0]))))
     gradient = jax.jit(jax.grad(lambda sde: jnp.sum(sde.alpha(t[:-1]) + sde.sigma(t[:-1]))))(sde)
     assert np.all(np.isfinite(gradient.log_alphas[:-1]))
+
+
+def test_a_table_of_log_snr_is_interpolated():
+    """A straight line in three values is the line, its slope included; a bent table keeps its values."""
+    line, table = sdes.LogSNR(lambda t: 10.0 - 20.0 * t), sdes.LogSNR.from_table([10.0, 0.0, -10.0])
+    t = jnp.linspace(0.01, 0.99, 7)
+    np.testing.assert_allclose(table.log_snr(t), line.log_snr(t), rtol=1e-6)
+    np.testing.assert_allclose(table.diffusion(t), line.diffusion(t), rtol=1e-5)
+    np.testing.assert_allclose(sdes.LogSNR.from_table([9.0, 4.0, -2.0]).log_snr(jnp.array([0.0, 0.5, 1.0])), [9, 4, -2])
+    for wrong in ([1.0], [1.0, 2.0], [np.inf, 0.0]):
+        with pytest.raises(ValueError, match="at least two finite, decreasing values, got"):
+            sdes.LogSNR.from_table(wrong)

@@ -29,7 +29,7 @@ def combinations():
             yield pytest.param(name, sde_name, marks=marks, id=f"{name}-{sde_name}")
 
 
-@pytest.mark.parametrize(("name", "sde_name"), combinations())
+@pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
 def test_mean_and_covariance(name, sde_name, mixture):
     sde, steps = SDES[sde_name], STEPS.get(name, 120)
     kinds = ["edm_rho"] if sde_name == "edm" else list(GRIDS)  # uniform steps are too long for EDM: test_gaussian
