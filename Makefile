@@ -1,7 +1,8 @@
 # Every target makes its own environment first. Options, for example:
-#   make test ARGS="tests/solvers -x"          make quickstart EXTRAS=dev,cuda          make test PYTHON=python3.12
+#   make test ARGS="tests/solvers -x" WORKERS=0          make quickstart EXTRAS=dev,cuda          make test PYTHON=python3.12
 VENV ?= .venv
 EXTRAS ?= dev
+WORKERS ?= 2
 ARGS ?=
 export VENV EXTRAS PYTHON VERSIONS
 python := $(VENV)/bin/python
@@ -16,7 +17,7 @@ quickstart: env  ## train, sample and measure a small model on the digits; repor
 	$(python) -m experiments.quickstart $(ARGS)
 
 test: env  ## the tests that CI runs
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest -n $(WORKERS) $(ARGS)
 
 check: lint types imports  ## everything CI checks besides the tests
 

@@ -1,6 +1,7 @@
 """Measures a trained model: python -m experiments.evaluate --workdir=runs/vp --metrics=noise_levels,bits_per_dim
 
-noise_levels: the loss on held-out data by noise level, as a table, a picture and JSON. bits_per_dim: as experiments.likelihood.
+noise_levels: the loss on held-out data by noise level, as a table, a picture and JSON. bits_per_dim: as
+experiments.likelihood. density: a generated 2-D density against the learned one and the samples, with a picture.
 """
 
 from absl import flags
@@ -16,12 +17,13 @@ for name in ("workdir", "checkpoint", "ema"):
 
 def main() -> None:
     from score_sde.experiment import from_workdir
-    from score_sde.runs import run_likelihood, run_noise_levels
+    from score_sde.runs import run_density, run_likelihood, run_noise_levels
 
     workdir = workdir_path()
     experiment = from_workdir(workdir, SET.value)
     known = {
         "noise_levels": lambda: run_noise_levels(experiment, workdir, CHECKPOINT.value, EMA.value),
+        "density": lambda: run_density(experiment, workdir, CHECKPOINT.value, EMA.value),
         "bits_per_dim": lambda: run_likelihood(experiment, workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value),
     }
     unknown = [name for name in METRICS.value if name not in known]

@@ -9,7 +9,16 @@ from ml_collections import ConfigDict
 
 from configs import density2d
 from score_sde.experiment import Experiment, from_workdir
-from score_sde.runs import loss_by_noise_level, pick_params, restore, run_training
+from score_sde.runs import (
+    loss_by_noise_level,
+    pick_params,
+    restore,
+    run_density,
+    run_likelihood,
+    run_noise_levels,
+    run_sampling,
+    run_training,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,6 +80,35 @@ def test_training_lowers_the_loss_at_every_noise_level(tmp_path):
     informative = np.abs(before.log_snr - 2) < 3
     assert informative.sum() >= 3 and np.all(after.mean[informative] < 0.97 * before.mean[informative])
     assert before.num_examples == 300
+
+
+def test_sampling_a_run(whole, tmp_path):
+    """Image 5 of ten is image 5 of a run that starts there, in batches of another size."""
+    workdir, _ = whole
+    experiment = from_workdir(workdir, ["sampling.grid.num_steps=7"])
+    ten = run_sampling(experiment, workdir, 10, 4, output=tmp_path / "ten")
+    three = run_sampling(experiment, workdir, 3, 8, first_index=5, ema="none", output=tmp_path / "three")
+    again = run_sampling(experiment, workdir, 3, 8, first_index=5, output=tmp_path / "again")
+    assert ten.x.shape == (10, 2) and set(ten.nfe.tolist()) == {7}
+    np.testing.assert_allclose(ten.x[5:8], again.x, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(three.x, again.x)  # raw parameters
+    with np.load(tmp_path / "three" / "samples.npz") as file:
+        assert file["index"].tolist() == [5, 6, 7] and np.array_equal(file["x"], three.x)
+
+
+def test_measuring_a_run(whole):
+    workdir, _ = whole
+    overrides = ["likelihood.rtol=1e-3", "likelihood.atol=1e-3", "likelihood.batch_size=64"]
+    experiment = from_workdir(workdir, overrides)
+    bits = run_likelihood(experiment, workdir, max_examples=100)
+    assert bits.num_examples == 100 and bits.interval[0] < bits.mean < bits.interval[1]
+    assert json.loads((workdir / "likelihood.json").read_text())["mean"] == bits.mean
+    curve = run_noise_levels(experiment, workdir)
+    assert curve.num_examples == 300 and (workdir / "noise_levels.png").is_file()
+    result = run_density(experiment, workdir, num_samples=500, resolution=12)
+    assert result["kl"] > 0 and (workdir / "density.png").is_file()
+    all_bits = -result["held_out_learned"] / (2 * np.log(2))
+    assert abs(all_bits - bits.mean) < 5 * bits.standard_error
 
 
 def test_a_different_config_is_refused(whole, tmp_path):

@@ -54,6 +54,8 @@ def train(
         batch = next(iterator)
         waited += time.perf_counter() - before
         state, metrics = train_step(state, parallel.shard_batch(batch, mesh))
+        if pending:
+            jax.block_until_ready(pending[-1])  # at most two steps in flight: progress is real, memory bounded
         pending.append(metrics)
         progress.update(step, {"loss": metrics["loss"]})
         if step % log_every == 0 or step == num_steps:
