@@ -3,14 +3,17 @@
 Open report.html in the workdir afterwards. Run again, it shows the same model; --fresh starts over.
 """
 
+import pathlib
 import shutil
 
 from absl import flags
 from ml_collections import config_flags
 
+import configs
 from experiments.flags import WORKDIR, start, workdir_path
 
-CONFIG = config_flags.DEFINE_config_file("config", "configs/quickstart.py", "FILE.py[:variant] with get_config().")
+DEFAULT = str(pathlib.Path(configs.__file__).parent / "quickstart.py")  # also where the wheel is installed
+CONFIG = config_flags.DEFINE_config_file("config", DEFAULT, "FILE.py[:variant] with get_config().")
 FRESH = flags.DEFINE_bool("fresh", False, "Delete the workdir's earlier run first.")
 flags.set_default(WORKDIR, "runs/quickstart")
 flags.declare_key_flag("workdir")

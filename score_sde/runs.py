@@ -264,7 +264,7 @@ def run_density(
     exact = np.asarray(density.log_prob(points), np.float64)
     samples = experiment.generator(experiment.run_key("sample"), params, num_samples).x
     of_samples = np.asarray(density.log_prob(samples), np.float64)
-    result = {
+    means = {
         "held_out_learned": learned.mean(),
         "held_out_exact": exact.mean(),
         "kl": (exact - learned).mean(),
@@ -272,7 +272,7 @@ def run_density(
         "samples_exact": of_samples[np.isfinite(of_samples)].mean(),
         "samples_outside_support": 1 - np.isfinite(of_samples).mean(),
     }
-    result = {name: float(value) for name, value in result.items()}
+    result = {name: float(value) for name, value in means.items()}
     print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
     (workdir / "density.json").write_text(json.dumps(result, indent=2) + "\n")
     _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
@@ -282,8 +282,8 @@ def run_density(
 def _draw_density(experiment, params, density, samples, resolution, path) -> None:
     """The density, a histogram of the samples, and the learned density."""
     low, high = np.percentile(samples, [0.1, 99.9], axis=0)
-    centre, reach = (low + high) / 2, 0.6 * float((high - low).max())
-    extent = tuple(float(edge) for i in (0, 1) for edge in (centre[i] - reach, centre[i] + reach))
+    centre, reach = ((low + high) / 2).tolist(), 0.6 * float((high - low).max())
+    extent = (centre[0] - reach, centre[0] + reach, centre[1] - reach, centre[1] + reach)
     grid = plots.grid_points(extent, resolution)
     denoise = experiment.denoiser.bind(params)
     log_density = experiment.log_prob(

@@ -58,7 +58,7 @@ def short_schedule(config: ConfigDict, num_steps: int, batch_size: int, half_lif
             "eval_batch_size": 200,
             "log_every": 20,
             "eval_every": 0,
-            "sample_every": 250,
+            "sample_every": 200,
             "checkpoint_every": 500,
         }
     )
