@@ -93,8 +93,10 @@ class Experiment:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        mesh = parallel.make_mesh(self.config.training.get("num_devices"))
-        parallel.check_batch_size(self.config.training.batch_size, mesh)
+        """Of `training.num_devices` devices; if that is not given, of all that share the batch evenly."""
+        number, batch_size = self.config.training.get("num_devices"), self.config.training.batch_size
+        mesh = parallel.mesh_for_batch(batch_size) if number is None else parallel.make_mesh(number)
+        parallel.check_batch_size(batch_size, mesh)
         return mesh
 
     @functools.cached_property

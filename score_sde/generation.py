@@ -65,7 +65,7 @@ class Generator(NamedTuple):
     ) -> Generated:
         """All the images at once; `batch_size` None is one batch, rounded up to the number of devices."""
         if batch_size is None:
-            batch_size = -(-number // self.mesh.size) * self.mesh.size
+            batch_size = parallel.round_up(number, self.mesh)
         return join(list(self.batches(key, params, number, batch_size, first_index)))
 
 

@@ -69,13 +69,18 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((number,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices[:number])
 
 
-def divisible_mesh(batch_size: int) -> Mesh:
-    """The mesh over the most devices that divide `batch_size` evenly (of one process; all of them if there are several)."""
+def mesh_for_batch(batch_size: int, least_per_device: int = 4) -> Mesh:
+    """The mesh over as many devices as share `batch_size` evenly, on CPU with at least `least_per_device` examples each.
+
+    Of several processes it is all devices. A CPU's devices are its cores, of which a machine may have more than the batch
+    has examples; accelerators are used even for one example each.
+    """
     number = len(jax.devices())
-    if jax.process_count() == 1:
-        while batch_size % number:
-            number -= 1
-    return make_mesh(number)
+    if jax.process_count() > 1:
+        return make_mesh()
+    least = least_per_device if jax.default_backend() == "cpu" else 1
+    fitting = [n for n in range(1, number + 1) if batch_size % n == 0 and (n == 1 or batch_size // n >= least)]
+    return make_mesh(max(fitting))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -95,6 +100,11 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
             f"batch_size needs to be a multiple of the number of devices, got {batch_size} on {mesh.size} devices; "
             "change batch_size, or set mesh.num_devices."
         )
+
+
+def round_up(batch_size: int, mesh: Mesh) -> int:
+    """The next multiple of the number of devices."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:

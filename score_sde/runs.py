@@ -160,8 +160,7 @@ def _actions(
 
 
 def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None = None) -> Iterator[dict[str, Array]]:
-    parallel.check_batch_size(size, experiment.mesh)
-    for batch in experiment.eval_batches(size, max_examples):
+    for batch in experiment.eval_batches(parallel.round_up(size, experiment.mesh), max_examples):
         yield parallel.shard_batch(batch, experiment.mesh)
 
 
@@ -177,7 +176,7 @@ def held_out_bits_per_dim(
     """bits/dim of the held-out examples (or the first `max_examples`), each once, with its interval."""
     section, key = experiment.config.likelihood, experiment.run_key("likelihood")
     params = parallel.replicate(params, experiment.mesh)
-    size, parts = section.batch_size, []
+    size, parts = parallel.round_up(section.batch_size, experiment.mesh), []
     number = len(experiment.eval_batches(size, max_examples))
     with Progress(number, batch_size=size, quiet=quiet, name="likelihood") as progress:
         for batch in _sharded_batches(experiment, size, max_examples):
@@ -316,7 +315,7 @@ def run_sampling(
     state = restore(experiment, workdir, checkpoint)
     output = output or workdir / "samples" / f"step_{int(state.step):08d}"
     output.mkdir(parents=True, exist_ok=True)
-    size, parts = -(-batch_size // experiment.mesh.size) * experiment.mesh.size, []
+    size, parts = parallel.round_up(batch_size, experiment.mesh), []
     key, params = experiment.run_key("sample"), pick_params(state, ema)
     with Progress(-(-num_samples // size), batch_size=size, name="sample") as progress:
         for part in experiment.generator.batches(key, params, num_samples, size, first_index):

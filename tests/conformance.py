@@ -34,6 +34,7 @@ PARAMETERIZATIONS = {
     "v": p.Velocity(),
     "flow": p.FlowVelocity(),
     "edm": p.EDMPreconditioning(),
+    "scaled_score": p.ScaledScore(),
     "edm_unit_data": p.EDMPreconditioning(sigma_data=1.0),
 }
 
