@@ -9,7 +9,7 @@ from absl import flags
 from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
-MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "For bits_per_dim: only the first so many.", lower_bound=1)
+MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many; not for density.", lower_bound=1)
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config; repeatable.")
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)
@@ -21,10 +21,11 @@ def main() -> None:
 
     workdir = workdir_path()
     experiment = from_workdir(workdir, SET.value)
+    which = (MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
     known = {
-        "noise_levels": lambda: run_noise_levels(experiment, workdir, CHECKPOINT.value, EMA.value),
+        "noise_levels": lambda: run_noise_levels(experiment, workdir, *which),
         "density": lambda: run_density(experiment, workdir, CHECKPOINT.value, EMA.value),
-        "bits_per_dim": lambda: run_likelihood(experiment, workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value),
+        "bits_per_dim": lambda: run_likelihood(experiment, workdir, *which),
     }
     unknown = [name for name in METRICS.value if name not in known]
     if unknown:

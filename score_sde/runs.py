@@ -164,9 +164,9 @@ def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None
         yield parallel.shard_batch(batch, experiment.mesh)
 
 
-def loss_by_noise_level(experiment: Experiment, params: Params) -> LossByNoiseLevel:
-    """‖ε̂ − ε‖²/d on every held-out example, at noise levels uniform in log-SNR."""
-    batches = _sharded_batches(experiment, experiment.config.training.eval_batch_size)
+def loss_by_noise_level(experiment: Experiment, params: Params, max_examples: int | None = None) -> LossByNoiseLevel:
+    """‖ε̂ − ε‖²/d on every held-out example (or the first `max_examples`), at noise levels uniform in log-SNR."""
+    batches = _sharded_batches(experiment, experiment.config.training.eval_batch_size, max_examples)
     return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
 
 
@@ -222,11 +222,15 @@ def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
 
 
 def run_noise_levels(
-    experiment: Experiment, workdir: pathlib.Path, checkpoint: int | None = None, ema: str | None = None
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    max_examples: int | None = None,
+    checkpoint: int | None = None,
+    ema: str | None = None,
 ) -> LossByNoiseLevel:
     """Measures loss by noise level on held-out data; prints a table, writes noise_levels.json and noise_levels.png."""
     state = restore(experiment, workdir, checkpoint)
-    curve = loss_by_noise_level(experiment, pick_params(state, ema))
+    curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples)
     print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")
     for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
         print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
