@@ -27,9 +27,14 @@ class TimeSampler(abc.ABC):
         """Draws `number` times in (0, t_max]."""
 
 
+def _end(sampler, sde: SDE):
+    """The sampler's t_max; the SDE's where it has none."""
+    return sde.t_max if sampler.t_max is None else sampler.t_max
+
+
 def _check_interval(sampler, sde: SDE) -> None:
     """Raises ValueError unless 0 < t_min < t_max <= sde.t_max."""
-    end = sde.t_max if sampler.t_max is None else sampler.t_max
+    end = _end(sampler, sde)
     if not 0 < sampler.t_min < end <= sde.t_max:
         raise ValueError(f"{sampler} needs 0 < t_min < t_max <= {sde.t_max}, the t_max of {sde}.")
 
@@ -45,7 +50,7 @@ class Uniform(TimeSampler):
         _check_interval(self, sde)
 
     def __call__(self, key: Key[Array, ""], sde: SDE, number: int) -> Times:
-        t_max = sde.t_max if self.t_max is None else self.t_max
+        t_max = _end(self, sde)
         u = jax.random.uniform(key, (number,))
         return self.t_min + (t_max - self.t_min) * u, jnp.ones(number)
 
@@ -64,7 +69,7 @@ class Stratified(TimeSampler):
         _check_interval(self, sde)
 
     def __call__(self, key: Key[Array, ""], sde: SDE, number: int) -> Times:
-        t_max = sde.t_max if self.t_max is None else self.t_max
+        t_max = _end(self, sde)
         u = jnp.mod(jax.random.uniform(key) + jnp.arange(number, dtype=jnp.float32) / number, 1.0)
         return self.t_min + (t_max - self.t_min) * u, jnp.ones(number)
 
@@ -83,14 +88,14 @@ class LikelihoodImportance(TimeSampler):
 
     def check(self, sde: SDE) -> None:
         _check_interval(self, sde)
-        end = sde.t_max if self.t_max is None else self.t_max
+        end = _end(self, sde)
         if not jnp.isfinite(sde.log_snr(jnp.asarray(end))):
             raise ValueError(
                 f"LikelihoodImportance needs a finite log-SNR at t_max, got {end} for {sde}; set t_max=0.999."
             )
 
     def __call__(self, key: Key[Array, ""], sde: SDE, number: int) -> Times:
-        t_max = sde.t_max if self.t_max is None else self.t_max
+        t_max = _end(self, sde)
         first, last = sde.log_snr(jnp.asarray(self.t_min)), sde.log_snr(jnp.asarray(t_max))
         t = sde.time_of_log_snr(first + (last - first) * jax.random.uniform(key, (number,)))
         t = jnp.clip(t, self.t_min, t_max)
