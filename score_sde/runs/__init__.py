@@ -1,0 +1,29 @@
+"""What the entry points do with an experiment and a folder: train, sample, measure."""
+
+from score_sde.runs.density import run_density
+from score_sde.runs.measures import (
+    bits_as_json,
+    draw_noise_levels,
+    held_out_bits_per_dim,
+    loss_by_noise_level,
+    run_likelihood,
+    run_noise_levels,
+)
+from score_sde.runs.restoring import open_checkpoints, pick_params, restore
+from score_sde.runs.sampling import run_sampling
+from score_sde.runs.training import run_training
+
+__all__ = [
+    "bits_as_json",
+    "draw_noise_levels",
+    "held_out_bits_per_dim",
+    "loss_by_noise_level",
+    "open_checkpoints",
+    "pick_params",
+    "restore",
+    "run_density",
+    "run_likelihood",
+    "run_noise_levels",
+    "run_sampling",
+    "run_training",
+]
