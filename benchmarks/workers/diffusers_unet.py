@@ -21,8 +21,9 @@ def main() -> None:
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=None,
+        dropout=0.1,
     )
-    average = copy.deepcopy(network)
+    average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     height, width, channels = SHAPE
     images = torch.randn(BATCH_SIZE, channels, height, width)

@@ -1,0 +1,112 @@
+"""The fast convolution against jax.lax's: values, derivatives of both modes and orders, batching, and when it applies."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from score_sde.networks.convolution import conv_general_dilated, transforms
+
+LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def fast(x, kernel):
+    return conv_general_dilated(x, kernel, (1, 1), "SAME", **LAYOUT)
+
+
+def direct(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **LAYOUT)
+
+
+def uses_fast(x, kernel, stride=1, padding="SAME", **options):
+    def call(x, k):
+        return conv_general_dilated(x, k, (stride, stride), padding, **LAYOUT, **options)
+
+    return "conv3x3" in str(jax.make_jaxpr(call)(x, kernel))
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A batch that is not square, its kernel, and two tangents."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, dx = (jax.random.normal(key, (3, 5, 12, 32)) for key in keys[:2])
+    kernel, dk = (jax.random.normal(key, (3, 3, 32, 48)) / 17 for key in keys[2:])
+    return x, kernel, dx, dk
+
+
+def assert_close(a, b, tolerance=1e-5):
+    """To rounding, in standard deviations of what is compared."""
+    for left, right in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        right = np.asarray(right)
+        assert left.shape == right.shape and right.std() > 0
+        np.testing.assert_allclose(left, right, rtol=0, atol=tolerance * right.std())
+
+
+def test_the_transforms_are_the_convolution_in_exact_arithmetic():
+    output, weight, data = transforms()
+    x, taps = np.random.default_rng(0).standard_normal((2, 6))
+    expected = [x[j : j + 3] @ taps[:3] for j in range(4)]
+    np.testing.assert_allclose(output @ ((weight @ taps[:3]) * (data @ x)), expected, atol=1e-13)
+
+
+def test_values(arrays):
+    x, kernel, _, _ = arrays
+    assert uses_fast(x, kernel)
+    assert_close(jax.jit(fast)(x, kernel), direct(x, kernel))
+    assert_close(fast(x, kernel), direct(x, kernel))
+
+
+def test_derivatives(arrays):
+    x, kernel, dx, dk = arrays
+
+    def derivatives(conv):
+        def loss(x, kernel):
+            return jnp.sum(jnp.sin(conv(x, kernel)))
+
+        gradient = jax.grad(loss, (0, 1))
+
+        def forward_over_reverse(x, kernel):
+            return jax.jvp(gradient, (x, kernel), (dx, dk))[1]
+
+        def summed(function):
+            return lambda x, kernel: sum(jnp.sum(jnp.sin(leaf)) for leaf in function(x, kernel))
+
+        return {
+            "reverse": gradient(x, kernel),
+            "forward": jax.jvp(conv, (x, kernel), (dx, dk))[1],
+            "forward over reverse": forward_over_reverse(x, kernel),
+            "reverse over reverse": jax.grad(summed(gradient), (0, 1))(x, kernel),
+            "reverse over forward over reverse": jax.grad(summed(forward_over_reverse), (0, 1))(x, kernel),
+        }
+
+    assert_close(jax.jit(derivatives, static_argnums=0)(fast), jax.jit(derivatives, static_argnums=0)(direct), 1e-4)
+
+
+def test_batching(arrays):
+    x, kernel, dx, dk = arrays
+    xs, kernels = jnp.stack([x, dx]), jnp.stack([kernel, dk])
+    for axes, args in {(0, None): (xs, kernel), (None, 0): (x, kernels), (0, 0): (xs, kernels)}.items():
+        assert_close(jax.vmap(fast, axes)(*args), jax.vmap(direct, axes)(*args))
+    last = jnp.moveaxis(xs, 0, -1)
+    assert_close(jax.vmap(fast, (-1, None))(last, kernel), jax.vmap(direct, (-1, None))(last, kernel))
+
+    def kernel_gradients(conv):
+        return jax.vmap(jax.grad(lambda k, x: jnp.sum(jnp.sin(conv(x, k)))), (None, 0))(kernel, xs)
+
+    assert_close(kernel_gradients(fast), kernel_gradients(direct))
+
+
+def test_where_it_does_not_apply(arrays):
+    x, kernel, _, _ = arrays
+    assert not uses_fast(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    assert not uses_fast(x[:, :, :10], kernel)
+    assert not uses_fast(x[..., :16], kernel[:, :, :16])
+    assert not uses_fast(x, kernel[:1, :1])
+    assert not uses_fast(x, kernel, stride=2)
+    assert not uses_fast(x, kernel, padding="VALID")
+    assert uses_fast(x, kernel, padding=((1, 1), (1, 1)))
+    assert not uses_fast(x, kernel, rhs_dilation=(2, 2))
+    assert not uses_fast(x, kernel, precision="highest")
+    with jax.default_matmul_precision("highest"):
+        assert not uses_fast(x, kernel)
