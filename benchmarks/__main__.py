@@ -1,20 +1,24 @@
-"""python -m benchmarks [unet] [start_up] [--rounds=7] [--torch_python=PYTHON]: times in turn, prints medians and ratios."""
+"""python -m benchmarks [NAME …] [--rounds=7] [--torch_python=…] …: times in turn, prints medians and ratios."""
 
 import argparse
+import importlib
 
-from benchmarks import start_up, unet
+NAMES = ("unet", "start_up")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=["unet", "start_up", []], help="which; both if none")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all if none")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--torch_python", help="an interpreter with torch and diffusers, to compare with them")
-    args = parser.parse_args()
-    if "unet" in args.names or not args.names:
-        unet.run(args.rounds, args.torch_python)
-    if "start_up" in args.names or not args.names:
-        start_up.run(args.rounds)
+    parser.add_argument("--torch_python", help="unet: an interpreter with torch and diffusers")
+    parser.add_argument("--score_sde_2021", help="unet: a checkout of yang-song/score_sde")
+    parser.add_argument(
+        "--hackable_python", help="unet: an interpreter with hackable_diffusion, and the same jax as here"
+    )
+    options = vars(parser.parse_args())
+    names, rounds = options.pop("names") or NAMES, options.pop("rounds")
+    for name in names:
+        importlib.import_module(f"benchmarks.{name}").run(rounds, **(options if name == "unet" else {}))
 
 
 if __name__ == "__main__":

@@ -1,43 +1,62 @@
-"""The U-Net benchmark: training step and sampling, against PyTorch (diffusers) and the machine's matrix-multiply peak.
+"""The U-Net benchmark: training step and sampling, against other libraries and the machine's matrix-multiply peak.
 
-A DDPM++-like network of 64 channels, multipliers 1-2-2, 2 blocks a level, attention at 16, on 16 images of 32×32×3 in
-float32: about 7.0 M parameters and 3.5 GFLOP for a forward pass of one image.
+A DDPM++-like network of 64 channels, multipliers 1-2-2, 2 blocks, attention at 16, dropout 0.1, on 16 images of 32×32×3 in
+float32: about 7.0 M parameters and 3.5 GFLOP for a forward pass of one image, convolutions counted as direct sums.
 """
 
 import os
 import sys
 
 BATCH_SIZE, SHAPE, HEUN_STEPS = 16, (32, 32, 3), 18
+GFLOP_PER_FORWARD = 3.318  # of one image, by XLA's count of the network without fast convolutions
+TASKS = {
+    "score_sde": ["train", "evaluations", "solve", "matmul"],
+    "diffusers": ["train", "solve"],
+    "2021 code": ["train", "evaluations"],
+    "hackable_diffusion": ["train", "evaluations"],
+}
 
 
-def run(rounds: int, torch_python: str | None) -> dict:
-    """Measures and prints; `torch_python` is an interpreter with torch and diffusers (None: without them)."""
+def run(
+    rounds: int, torch_python: str | None = None, score_sde_2021: str | None = None, hackable_python: str | None = None
+) -> dict:
+    """Measures and prints, with the peers whose interpreter or checkout is given."""
     from benchmarks.interleave import Worker, interleave
 
-    workers = [Worker("score_sde", [sys.executable, "-m", "benchmarks.workers.ours"])]
-    if torch_python:
-        workers.append(Worker("diffusers", [torch_python, "-m", "benchmarks.workers.diffusers_unet"]))
-    tasks = {"score_sde": ["train", "evaluations", "solve", "matmul"], "diffusers": ["train", "solve"]}
-    timings = interleave(workers, tasks, rounds)
+    peer, here = ["-m", "benchmarks.workers.jax_peers"], sys.executable
+    commands = {
+        "score_sde": [here, "-m", "benchmarks.workers.ours"],
+        "diffusers": torch_python and [torch_python, "-m", "benchmarks.workers.diffusers_unet"],
+        "2021 code": score_sde_2021 and [here, *peer, "score_sde", score_sde_2021],
+        "hackable_diffusion": hackable_python and [hackable_python, *peer, "hackable_diffusion"],
+    }
+    workers = [Worker(name, command) for name, command in commands.items() if command]
+    timings = interleave(workers, TASKS, rounds)
     for worker in workers:
         worker.close()
     medians = {(timing.worker, timing.task): timing.median for timing in timings}
-    ours = workers[0].facts
-    peak = 2 * 2048**3 / medians["score_sde", "matmul"] / 1e9
-    # A step is a forward pass and a backward pass of twice its cost.
-    achieved = 3 * BATCH_SIZE * ours["gflop_per_forward"] / medians["score_sde", "train"]
     print("\n".join(f"{w.name}: {w.facts}" for w in workers))
     print(f"median of {rounds} rounds in turn, {os.cpu_count()} cores:")
     for timing in timings:
         low, high = min(timing.seconds), max(timing.seconds)
-        print(f"  {timing.worker:10s} {timing.task:12s} {timing.median:8.4f} s   ({low:.4f} to {high:.4f})")
-    ratios = {
-        "solve over its bare evaluations": medians["score_sde", "solve"] / medians["score_sde", "evaluations"],
-        "training step's share of the matmul peak": achieved / peak,
-    }
-    if torch_python:
-        for task in ("train", "solve"):
-            ratios[f"{task}: PyTorch's time over ours"] = medians["diffusers", task] / medians["score_sde", task]
+        print(f"  {timing.worker:18s} {timing.task:12s} {timing.median:8.4f} s   ({low:.4f} to {high:.4f})")
+    ratios = _ratios(medians)
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.3f}")
-    return {"medians": {" ".join(key): value for key, value in medians.items()}, "ratios": ratios, "facts": ours}
+    facts = {worker.name: worker.facts for worker in workers}
+    return {"medians": {" ".join(key): value for key, value in medians.items()}, "ratios": ratios, "facts": facts}
+
+
+def _ratios(medians: dict[tuple[str, str], float]) -> dict[str, float]:
+    """Ours over the limit, and the peers' over ours."""
+    peak = 2 * 2048**3 / medians["score_sde", "matmul"] / 1e9
+    # A step is a forward pass and a backward pass of twice its cost.
+    achieved = 3 * BATCH_SIZE * GFLOP_PER_FORWARD / medians["score_sde", "train"]
+    ratios = {
+        "solve over its bare evaluations": medians["score_sde", "solve"] / medians["score_sde", "evaluations"],
+        "training step, FLOP/s of direct convolutions over the matmul peak": achieved / peak,
+    }
+    for (worker, task), seconds in medians.items():
+        if worker != "score_sde":
+            ratios[f"{task}: time of {worker} over ours"] = seconds / medians["score_sde", task]
+    return ratios
