@@ -79,7 +79,7 @@ def interpolation(size: int) -> Float[np.ndarray, "299 size"]:
 
 
 def _cell(cells: Cells, name: str, x: Activations, stride: int = 1, padding: str = "SAME") -> Activations:
-    kernel, bias = cells[name]
+    kernel, bias = map(jnp.asarray, cells[name])
     y = lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return jax.nn.relu(y + bias[None, None, None])
 
@@ -118,13 +118,11 @@ def _network(cells: Cells, x: Activations) -> InceptionFeatures:
     tower = chain(x, "mixed_3.tower.conv", "mixed_3.tower.conv_1")
     tower = _cell(cells, "mixed_3.tower.conv_2", tower, 2, "VALID")
     x = _side_by_side(_cell(cells, "mixed_3.conv", x, 2, "VALID"), tower, _maximum(x))
-    spatial = None
+    firsts = {}
     for name in ("mixed_4", "mixed_5", "mixed_6", "mixed_7"):
-        first = chain(x, f"{name}.conv")
-        if name == "mixed_6":
-            spatial = first[..., :7].reshape(len(x), -1)
+        firsts[name] = chain(x, f"{name}.conv")
         x = _side_by_side(
-            first,
+            firsts[name],
             chain(x, *(f"{name}.tower.conv{i}" for i in ("", "_1", "_2"))),
             chain(x, *(f"{name}.tower_1.conv{i}" for i in ("", "_1", "_2", "_3", "_4"))),
             chain(_mean(x), f"{name}.tower_2.conv"),
@@ -143,7 +141,7 @@ def _network(cells: Cells, x: Activations) -> InceptionFeatures:
             chain(other, f"{name}.tower_1_mixed_conv_1"),
             chain(pooled(x), f"{name}.tower_2_conv"),
         )
-    return InceptionFeatures(x.mean(axis=(1, 2)), spatial)
+    return InceptionFeatures(x.mean(axis=(1, 2)), firsts["mixed_6"][..., :7].reshape(len(x), -1))
 
 
 def _side_by_side(*branches: Activations) -> Activations:

@@ -44,7 +44,7 @@ def test_the_norm_is_folded_into_the_kernel():
     weight, beta, mean, var = rng.normal(size=(5, 3, 2, 2)), *rng.normal(size=(2, 5)), rng.uniform(1, 2, 5)
     cells = inception.fold({"a.weight": weight, "a.beta": beta, "a.mean": mean, "a.var": var})
     x = rng.normal(size=(1, 2, 2, 3)).astype(np.float32)
-    y = inception._cell({name: tuple(map(jnp.asarray, cell)) for name, cell in cells.items()}, "a", x, 1, "VALID")
+    y = inception._cell(cells, "a", jnp.asarray(x), 1, "VALID")
     plain = np.einsum("bhwc,ochw->bo", x, weight)
     expected = np.maximum((plain - mean) / np.sqrt(var + 1e-3) + beta, 0)
     np.testing.assert_allclose(np.asarray(y)[:, 0, 0], expected, rtol=1e-5, atol=1e-6)
