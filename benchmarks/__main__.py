@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-NAMES = ("unet", "start_up")
+NAMES = ("unet", "start_up", "sweep", "throughput")
 
 
 def main() -> None:

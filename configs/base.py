@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
                 "blocks_per_level": 2,
                 "attention_resolutions": (16,),
                 "dropout": 0.1,
+                "dtype": "float32",
+                "remat": "none",
             },
             "objective": {
                 "name": "denoising",
@@ -38,6 +40,8 @@ def get_config() -> ConfigDict:
             },
             # Half-lives in thousands of images; the ramp-up keeps a half-life below this part of the images seen so far.
             "ema": {"half_lives_kimg": (887.0,), "rampup_ratio": 0.05},
+            # Devices: batches over data · fsdp, parameters over fsdp (and tensor, where the network can). None: all the rest.
+            "mesh": {"num_devices": None, "data": None, "fsdp": 1, "tensor": 1},
             "training": {
                 "num_steps": 100_000,
                 "batch_size": 128,
@@ -49,6 +53,8 @@ def get_config() -> ConfigDict:
                 "checkpoint_every": 5000,
                 "keep_checkpoints": 2,
                 "keep_every": 50_000,
+                "nonfinite": "stop",
+                "max_skips": 100,
             },
             "sampling": {
                 "solver": {"name": "ddim", "eta": 0.0},

@@ -30,9 +30,8 @@ def get_config(variant: str = "vp") -> ConfigDict:
     config.parameterization = ConfigDict({"name": "edm", "noise_label": label, "sigma_data": SIGMA_DATA})
     config.objective.weighting = ConfigDict({"name": "edm", "sigma_data": SIGMA_DATA})
     config.objective.time_sampler = ConfigDict({"name": "log_normal", "mean": -1.0, "std": 1.4})
-    config.network = ConfigDict(
+    config.network.update(
         {
-            "name": "ddpmpp",
             "channels": 32,
             "channel_multipliers": (1, 2),
             "blocks_per_level": 1,

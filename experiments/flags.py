@@ -1,6 +1,8 @@
 """Flags that several entry points share, and the start of each."""
 
 import pathlib
+import sys
+import traceback
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -8,7 +10,18 @@ from absl import app, flags, logging
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
 EMA = flags.DEFINE_string("ema", None, "Half-life of the average to use, in thousands of images, or 'none' for none.")
-DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of the run (TPU pod, Slurm, …).")
+DISTRIBUTED = flags.DEFINE_enum(
+    "distributed",
+    "auto",
+    ["auto", "on", "off"],
+    "Join the other processes of the run: 'auto' on a TPU pod, on Slurm, and where an address is given.",
+)
+COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", lower_bound=0)
+COORDINATOR_TIMEOUT = flags.DEFINE_integer(
+    "coordinator_timeout", 300, "Seconds until all processes must have met.", lower_bound=1
+)
 
 
 def workdir_path() -> pathlib.Path:
@@ -19,6 +32,8 @@ def workdir_path() -> pathlib.Path:
 def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) -> None:
     """Parses the flags, prepares the host for JAX, and calls `main`; a user's mistake becomes one line, not a trace."""
     flags.mark_flags_as_required(list(required))
+    for flag in (DISTRIBUTED, COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID, COORDINATOR_TIMEOUT):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])  # --help shows them
 
     def prepared(argv: list[str]) -> None:
         if len(argv) > 1:
@@ -27,14 +42,27 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
             logging.set_verbosity(logging.WARNING)  # orbax and jax say a lot at INFO
         from score_sde import parallel
 
-        if DISTRIBUTED.value:
-            parallel.initialize_distributed()
-        parallel.configure_host()
         try:
+            _join_processes()
             main()
-        except (ValueError, OSError, FloatingPointError) as error:
-            if flags.FLAGS.verbosity > 0:
-                raise
-            raise SystemExit(f"Error: {error}\n(--verbosity=1 shows where.)") from error
+        except Exception as error:
+            known = isinstance(error, ValueError | OSError | FloatingPointError) and flags.FLAGS.verbosity <= 0
+            text = f"Error: {error}\n(--verbosity=1 shows where.)" if known else traceback.format_exc()
+            parallel.end_failed_process(text)
+            if known:
+                raise SystemExit(text) from error
+            raise
 
     app.run(prepared)
+
+
+def _join_processes() -> None:
+    """Joins the other processes, if there are any, and sets JAX up."""
+    from score_sde import parallel
+
+    processes = parallel.find_processes(
+        DISTRIBUTED.value, COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
+    )
+    parallel.configure_host(processes_here=processes.number_here if processes else 1)
+    if processes is not None:
+        parallel.initialize_distributed(processes, COORDINATOR_TIMEOUT.value)

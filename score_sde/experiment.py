@@ -27,9 +27,10 @@ from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
 from score_sde.sdes import SDE, SDES
+from score_sde.shards import write_atomically
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.training.optimizers import build_optimizer
-from score_sde.training.state import TrainState, create_state
+from score_sde.training.state import TrainState, create_state, state_sharding
 
 SECTIONS = (
     "data",
@@ -39,6 +40,7 @@ SECTIONS = (
     "objective",
     "optimizer",
     "ema",
+    "mesh",
     "training",
     "sampling",
     "likelihood",
@@ -66,6 +68,11 @@ class Experiment:
             raise ValueError(
                 f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}."
             )
+        if "num_devices" in self.config.training:
+            raise ValueError(
+                f"training.num_devices is now mesh.num_devices, got {self.config.training.num_devices}; move it to the "
+                "section mesh."
+            )
 
     @functools.cached_property
     def sde(self) -> SDE:
@@ -89,14 +96,27 @@ class Experiment:
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        return build_optimizer(**_fields(self.config.optimizer))
+        fields = _fields(self.config.optimizer)
+        return build_optimizer(**{name: value for name, value in fields.items() if name != "accumulation_steps"})
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """Of `training.num_devices` devices; if that is not given, of all that share the batch evenly."""
-        number, batch_size = self.config.training.get("num_devices"), self.config.training.batch_size
-        mesh = parallel.mesh_for_batch(batch_size) if number is None else parallel.make_mesh(number)
-        parallel.check_batch_size(batch_size, mesh)
+        """Of the sizes in `config.mesh`; where none is given, of all devices that share the batch evenly.
+
+        Raises: ValueError for sizes that do not fit the devices, the batch or the network.
+        """
+        free: dict[str, int | None] = {"num_devices": None, "data": None, "fsdp": 1, "tensor": 1}
+        section, batch_size = free | _fields(self.config.mesh), self.config.training.batch_size
+        if section.keys() != free.keys():
+            raise ValueError(f"config.mesh needs the fields {sorted(free)}, got {sorted(section)}.")
+        mesh = parallel.mesh_for_batch(batch_size) if section == free else parallel.make_mesh(**section)
+        parallel.check_batch_size(batch_size, mesh, self.config.optimizer.get("accumulation_steps", 1))
+        network = self.denoiser.network
+        if mesh.shape["tensor"] > 1 and not hasattr(network, "tensor_axis"):
+            raise ValueError(
+                f"mesh.tensor={mesh.shape['tensor']} needs a network that says which axes to divide, and "
+                f"{type(network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
+            )
         return mesh
 
     @functools.cached_property
@@ -118,10 +138,15 @@ class Experiment:
             source=self.train_source,
             batch_size=self.config.training.batch_size,
             seed=self.config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **self._part_of_batch,
             **_fields(self.config.data.augment),
         )
+
+    @functools.cached_property
+    def _part_of_batch(self) -> dict[str, Any]:
+        """Which part of every batch this process loads."""
+        index, count = (0, 1) if jax.process_count() == 1 else parallel.batch_part(self.mesh)
+        return {"process_index": index, "process_count": count}
 
     def eval_batches(self, batch_size: int, max_examples: int | None = None) -> EvalBatches:
         """Every held-out example once (or the first `max_examples`), in batches of all processes together."""
@@ -129,13 +154,7 @@ class Experiment:
         if max_examples is not None and max_examples < len(source):
             source = Subset(source, np.arange(max_examples))
         crop = _fields(self.config.data.augment).get("crop")
-        return EvalBatches(
-            source=source,
-            batch_size=batch_size,
-            crop=crop,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        return EvalBatches(source=source, batch_size=batch_size, crop=crop, **self._part_of_batch)
 
     @functools.cached_property
     def solver(self) -> Solver:
@@ -169,17 +188,32 @@ class Experiment:
         return jax.random.fold_in(jax.random.key(self.config.seed), purposes.index(purpose))
 
     def init_state(self) -> TrainState:
-        """The state at step 0, replicated over the mesh."""
-        batch = {name: jnp.asarray(value[:1]) for name, value in self.train_batches[0].items()}
-        create = jax.jit(self._create_state, out_shardings=parallel.replicated(self.mesh))
+        """The state at step 0, where `state_sharding` puts it; each device draws its own part."""
+        # Only shapes matter; all processes must give the same numbers, and their examples are not the same.
+        batch = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self._batch_of_one)
+        create = jax.jit(self._create_state, out_shardings=self.state_sharding)
         return create(self.run_key("init"), batch)
 
     def state_shapes(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""
-        batch = {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in self.train_batches[0].items()}
-        shapes = jax.eval_shape(self._create_state, self.run_key("init"), batch)
-        sharding = parallel.replicated(self.mesh)
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+
+        def with_sharding(leaf, sharding):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        return jax.tree.map(with_sharding, self._state_shapes, self.state_sharding)
+
+    @functools.cached_property
+    def state_sharding(self) -> TrainState:
+        """Of each array of the state."""
+        return state_sharding(self._state_shapes, self.denoiser, self.mesh)
+
+    @functools.cached_property
+    def _state_shapes(self) -> TrainState:
+        return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
+
+    @functools.cached_property
+    def _batch_of_one(self) -> dict[str, jax.ShapeDtypeStruct]:
+        return {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in self.train_batches[0].items()}
 
     def _create_state(self, key, batch) -> TrainState:
         params = self.denoiser.init(key, batch, condition_of(batch))
@@ -209,7 +243,8 @@ class Experiment:
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
         workdir.mkdir(parents=True, exist_ok=True)
-        (workdir / "config.json").write_text(json.dumps(plain(self.config), indent=2) + "\n")
+        text = json.dumps(plain(self.config), indent=2) + "\n"
+        write_atomically(workdir / "config.json", lambda file: file.write(text.encode()))
 
 
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:

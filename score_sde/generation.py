@@ -42,23 +42,33 @@ class Generator(NamedTuple):
 
         The last batch is drawn whole, so that one program serves all, and cut.
 
-        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices.
+        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices that share it.
         """
         if number < 1:
             raise ValueError(f"Sampling needs a number of images >= 1, got {number}.")
-        parallel.check_batch_size(batch_size, self.mesh)
-        sharding = parallel.batch_sharding(self.mesh)
         params = parallel.replicate(params, self.mesh)
         for start in range(first_index, first_index + number, batch_size):
-            condition = jax.device_put(dict(self.condition(start, batch_size)), sharding)
-            denoise = self.denoiser.bind(params, condition)
-            shape = (batch_size, *self.shape)
-            samples = sample(
-                key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=start, sharding=sharding
-            )
-            count = min(batch_size, first_index + number - start)
-            x, nfe, condition = parallel.to_host((samples.x, samples.nfe, condition))
-            yield Generated(start, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
+            yield self.batch(key, params, batch_size, start, min(batch_size, first_index + number - start))
+
+    def batch(
+        self, key: Key[Array, ""], params: Params, batch_size: int, first_index: int = 0, count: int | None = None
+    ) -> Generated:
+        """Images first_index … first_index + batch_size − 1 as one program; the first `count` of them are returned.
+
+        `params` as `parallel.replicate` gives them: calls for several batches need not move them again.
+
+        Raises: ValueError unless batch_size is a multiple of the number of devices that share it.
+        """
+        parallel.check_batch_size(batch_size, self.mesh)
+        sharding = parallel.batch_sharding(self.mesh)
+        condition = jax.device_put(dict(self.condition(first_index, batch_size)), sharding)
+        denoise = self.denoiser.bind(params, condition)
+        shape = (batch_size, *self.shape)
+        samples = sample(
+            key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=first_index, sharding=sharding
+        )
+        x, nfe, condition = parallel.to_host((samples.x, samples.nfe, condition))
+        return Generated(first_index, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
 
     def __call__(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0

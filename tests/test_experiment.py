@@ -3,16 +3,18 @@
 import importlib
 import pathlib
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from score_sde import parallel
 from score_sde.building import build
 from score_sde.experiment import Experiment, apply_override
 from score_sde.sdes import SDES, VP
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-FILES = [path for path in sorted(CONFIGS.rglob("*.py")) if path.name != "__init__.py"]
+FILES = [p for p in sorted(CONFIGS.rglob("*.py")) if p.name != "__init__.py" and p.parent.name != "sweeps"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -63,9 +65,24 @@ def test_build_passes_positional_arguments():
     assert build("sde", SDES, {"name": "vp", "beta_max": 10.0}) == VP(beta_max=10.0)
 
 
-def test_a_batch_that_the_devices_cannot_share():
+def test_a_mesh_that_does_not_fit():
+    """The devices, the batch, the network; and where the number of devices stood before."""
     with pytest.raises(ValueError, match="The mesh needs 1 <= num_devices"):
-        broken(training__num_devices=4096).mesh
+        broken(mesh__num_devices=4096).mesh
+    with pytest.raises(ValueError, match="training.num_devices is now mesh.num_devices, got 2; move it"):
+        broken(training__num_devices=2)
+    with pytest.raises(ValueError, match=r"config.mesh needs the fields \['data', 'fsdp', 'num_devices', 'tensor'\]"):
+        broken(mesh__fdsp=2).mesh
+    with pytest.raises(ValueError, match="accumulation_steps needs to be >= 1 and divide the 128 examples"):
+        broken(optimizer__accumulation_steps=3, mesh__num_devices=1).mesh
+
+
+def test_a_network_that_declares_no_tensor_axis(monkeypatch):
+    mesh = jax.sharding.AbstractMesh((1, 1, 2), parallel.AXES)
+    monkeypatch.setattr(parallel, "make_mesh", lambda **sizes: mesh)
+    monkeypatch.setattr(parallel, "check_batch_size", lambda *sizes: None)
+    with pytest.raises(ValueError, match=r"mesh.tensor=2 needs a network that says .*set mesh.tensor=1"):
+        broken(mesh__tensor=2).mesh
 
 
 def test_overrides():

@@ -1,6 +1,9 @@
 """Training, resuming, sampling and measuring a tiny model end to end."""
 
+import errno
 import json
+import os
+import signal
 
 import jax
 import numpy as np
@@ -19,6 +22,10 @@ from score_sde.runs import (
     run_sampling,
     run_training,
 )
+from score_sde.training.lock import RunLock
+from score_sde.training.logging import MetricLogger, read_metrics
+from score_sde.training.optimizers import build_optimizer
+from score_sde.training.progress import Progress
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -147,14 +154,169 @@ def test_choice_of_average(whole):
         pick_params(state, "7")
 
 
-def test_intervals_that_would_leave_gaps(tmp_path):
-    with pytest.raises(ValueError, match="checkpoint_every needs to be a multiple of training.log_every"):
-        run_training(Experiment(tiny(checkpoint_every=7)), tmp_path, quiet=True)
+def test_a_signal_saves_at_any_step_and_the_resumed_run_is_the_same(whole, tmp_path, monkeypatch, capsys):
+    """SIGTERM in steps 13 and 27: no checkpoint or log line is due there."""
+    workdir, state = whole
+    update = Progress.update
+
+    def signalled(self, step, scalars=None):
+        update(self, step, scalars)
+        if step in (13, 27):
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "update", signalled)
+    first = run_training(Experiment(tiny()), tmp_path, quiet=True)
+    assert int(first.step) == 13
+    assert f"Stopped by SIGTERM after step 13 of 40; all of it is saved in {tmp_path}" in capsys.readouterr().out
+    first = run_training(Experiment(tiny()), tmp_path, quiet=True)
+    assert int(first.step) == 27 and "Stopped by SIGTERM after step 27 of 40" in capsys.readouterr().out
+    assert bits(run_training(Experiment(tiny()), tmp_path, quiet=True)) == bits(state)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (workdir / "metrics.jsonl").read_bytes()
+    assert capsys.readouterr().out == ""
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    config = tiny()
-    config.optimizer.learning_rate = 1e30
-    config.optimizer.clip_norm = None
-    with pytest.raises(FloatingPointError, match="The mean loss up to step .*lower optimizer.learning_rate"):
+def test_a_finished_run_is_left_as_it_is(whole):
+    workdir, state = whole
+    before = {path: path.read_bytes() for path in workdir.glob("*.jsonl")}
+    assert bits(run_training(Experiment(tiny()), workdir, quiet=True)) == bits(state)
+    assert before == {path: path.read_bytes() for path in workdir.glob("*.jsonl")}
+
+
+def test_an_edited_log_is_told_and_does_not_stop_the_run(tmp_path, caplog):
+    def run(num_steps):
+        run_training(Experiment(tiny(num_steps=num_steps, eval_every=0, sample_every=0)), tmp_path, quiet=True)
+
+    run(10)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    run(20)
+    assert "was edited, or lines of it are missing" in caplog.text
+    caplog.clear()
+    path.unlink()
+    run(25)
+    assert "was edited, or lines of it are missing" in caplog.text
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [25]
+    path.write_text("rubbish\n")
+    with pytest.raises(ValueError, match="the file was damaged or edited: delete that line, or move the file away"):
+        run(30)
+
+
+def test_a_run_that_cannot_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write in .*: File exists \(.*file\)"):
+        run_training(Experiment(tiny()), tmp_path / "file", quiet=True)
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    run_training(Experiment(tiny(num_steps=10)), tmp_path, quiet=True)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(MetricLogger, "log", full)
+    message = r"cannot write in .*No space left on device. Its checkpoints \(\[10\]\) are untouched; make room"
+    with pytest.raises(OSError, match=message):
+        run_training(Experiment(tiny()), tmp_path, quiet=True)
+    assert int(restore(Experiment(tiny()), tmp_path).step) == 10
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory):
+    """Points of which two are so large that their loss is not a number, and how to make a config that reads them."""
+    folder = tmp_path_factory.mktemp("spoilt")
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    x[[7, 170]] = 1e30
+    np.savez(folder / "points.npz", x=x)
+
+    def config(**training):
+        config = tiny(**training)
+        config.data.train = ConfigDict({"name": "array", "path": str(folder / "points.npz")})
+        config.training.update({"eval_every": 0, "sample_every": 0})
+        return config
+
+    return config
+
+
+def first_step_with(experiment, examples) -> int:
+    """The number of the first step whose batch has one of the examples."""
+    return next(n for n in range(40) if set(experiment.train_batches[n]["index"].tolist()) & set(examples)) + 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_that_step(spoilt, tmp_path):
+    """What is written names the examples; the checkpoint before it is untouched, and is where the run goes on."""
+    experiment = Experiment(spoilt(checkpoint_every=1, keep_checkpoints=3))
+    step = first_step_with(experiment, (7, 170))
+    with pytest.raises(
+        FloatingPointError, match=f"of step {step} is not finite.*incidents.*last good checkpoint is"
+    ) as error:
+        run_training(experiment, tmp_path, quiet=True)
+    assert f"step {step - 1}" in str(error.value) or step == 1
+    report = json.loads((tmp_path / "incidents" / f"step_{step:08d}.json").read_text())
+    batch = experiment.train_batches[step - 1]
+    assert report["step"] == step and report["loss"] in ("NaN", "Infinity")
+    rows = {row["index"]: row for row in report["examples"]}
+    assert sorted(rows) == sorted(batch["index"].tolist())
+    bad = [row["index"] for row in report["examples"] if isinstance(row["loss"], str)]
+    assert bad and set(bad) <= {7, 170} and report["examples"][0]["index"] in bad
+    for row in rows.values():
+        np.testing.assert_allclose(row["log_snr"], experiment.sde.log_snr(float(row["t"])), rtol=1e-5, atol=1e-5)
+    with pytest.raises(FloatingPointError, match=f"of step {step} is"):
+        run_training(Experiment(spoilt(checkpoint_every=1)), tmp_path, quiet=True)
+
+
+def test_batches_that_are_not_finite_can_be_left_out(spoilt, tmp_path):
+    """They are counted, and a run that was stopped counts the same."""
+    config = spoilt(nonfinite="skip")
+    state = run_training(Experiment(config), tmp_path / "whole", quiet=True)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state)))
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    batches = Experiment(config).train_batches
+    expected = sum(bool({7, 170} & set(batches[n]["index"].tolist())) for n in range(40))
+    assert sum(line.get("skipped", 0) for line in lines) == expected > 1
+    assert all(np.isfinite(float(line["loss"])) for line in lines)
+    run_training(Experiment(spoilt(nonfinite="skip", num_steps=20)), tmp_path / "cut", quiet=True)
+    assert bits(run_training(Experiment(config), tmp_path / "cut", quiet=True)) == bits(state)
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+def test_too_many_skips_in_a_row_stop_the_run(tmp_path):
+    config = tiny(nonfinite="skip", max_skips=3)
+    config.optimizer.learning_rate, config.optimizer.clip_norm = 1e30, None
+    with pytest.raises(FloatingPointError, match="and 4 steps in a row were skipped;.*lower optimizer.learning_rate"):
         run_training(Experiment(config), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match=r"nonfinite needs one of \('stop', 'skip'\).*got 'ignore' and 100"):
+        run_training(Experiment(tiny(nonfinite="ignore")), tmp_path / "other", quiet=True)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    """A finite loss and gradient, and a step beyond float32: the checkpoint before it stays the newest."""
+    run_training(Experiment(tiny(num_steps=10)), tmp_path, quiet=True)
+    experiment = Experiment(tiny(checkpoint_every=1))
+    experiment.__dict__["optimizer"] = build_optimizer(learning_rate=1e39, schedule={"warmup_steps": 10})
+    with pytest.raises(
+        FloatingPointError, match="after step 11 is not finite, so it was not saved.* checkpoint is step 10"
+    ):
+        run_training(experiment, tmp_path, quiet=True)
+    assert int(restore(Experiment(tiny()), tmp_path).step) == 10
+
+
+def test_times_and_a_trace_of_chosen_steps(whole, tmp_path):
+    workdir, _ = whole
+    timing = read_metrics(workdir / "timing.jsonl")
+    assert timing["step_seconds"].steps.tolist() == list(range(5, 41, 5)) and timing[
+        "compile_seconds"
+    ].steps.tolist() == [5]
+    assert {"images_per_second", "data_wait", "flops_per_second", "checkpoint_seconds"} < timing.keys()
+    run_training(
+        Experiment(tiny(num_steps=4, eval_every=0, sample_every=0)), tmp_path, quiet=True, profile_steps=(2, 4)
+    )
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_second_run_in_the_folder_is_refused(whole):
+    """And changes nothing; reading is allowed beside it."""
+    workdir, state = whole
+    with RunLock(workdir):
+        with pytest.raises(OSError, match=r"Another run \(host .* is training in .*; wait for it or stop it"):
+            run_training(Experiment(tiny(num_steps=50)), workdir, quiet=True)
+        assert bits(restore(Experiment(tiny()), workdir)) == bits(state)

@@ -53,7 +53,7 @@ def main() -> None:
 
     def train():
         nonlocal state
-        state, metrics = step(state, parallel.shard_batch(batch, mesh))
+        state, metrics, _ = step(state, parallel.shard_batch(batch, mesh))
         jax.block_until_ready(metrics)
 
     def evaluations():

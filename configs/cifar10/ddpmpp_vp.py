@@ -17,9 +17,8 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f"ddpmpp_vp has the variants '' and 'deep', got {variant!r}.")
     config = base.get_config()
     config.data = cifar10()
-    config.network = ConfigDict(
+    config.network.update(
         {
-            "name": "ddpmpp",
             "channels": 128,
             "channel_multipliers": (1, 2, 2, 2),
             "blocks_per_level": 8 if variant == "deep" else 4,

@@ -20,9 +20,8 @@ def get_config() -> ConfigDict:
         }
     )
     preconditioned(config, sigma_data=0.7)
-    config.network = ConfigDict(
+    config.network.update(
         {
-            "name": "ddpmpp",
             "channels": 32,
             "channel_multipliers": (1, 2, 2),
             "blocks_per_level": 1,

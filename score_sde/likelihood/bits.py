@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from score_sde import parallel
 from score_sde.dynamics import Denoise
 from score_sde.likelihood.density import LogProb, image_keys
 from score_sde.sdes.base import SDE
@@ -128,10 +129,11 @@ def example_bits(
         noise_key, probe_key = jax.random.split(jax.random.fold_in(key, repeat))
         noised = x if bin_width is None else dequantize(noise_key, x, bin_width, index)
         density = log_prob(probe_key, sde, denoise, noised, index=index)
-        nats = np.asarray(density.per_probe, np.float64)
+        per_probe, evaluations = parallel.to_host((density.per_probe, density.nfe))
+        nats = np.asarray(per_probe, np.float64)
         values.append(bits_per_dim(nats, math.prod(x.shape[1:]), bin_width))
-        nfe = nfe + np.asarray(density.nfe, np.int64)
-    keep = np.ones(x.shape[0], bool) if mask is None else np.asarray(mask)
+        nfe = nfe + np.asarray(evaluations, np.int64)
+    keep = np.ones(x.shape[0], bool) if mask is None else parallel.to_host(mask)
     return ExampleBits(np.stack(values)[:, :, keep], nfe[keep])
 
 

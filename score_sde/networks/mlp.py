@@ -87,3 +87,14 @@ class MLP(nn.Module):
             r = nn.Dropout(self.dropout)(r, deterministic=not train)
             h = h + dense(self.width, self.dtype, f"block_{i}_out", scale=0.0)(r)
         return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))
+
+    @staticmethod
+    def tensor_axis(path: tuple[str, ...]) -> int | None:
+        """The features of r: columns of U and A, rows of V, so that a block needs one sum over devices.
+
+        Source: Shoeybi et al., arXiv 1909.08053, Sec. 3.
+        """
+        layer, array = path[-2:]
+        if layer.startswith("block_") and layer.endswith(("_in", "_embedding")):
+            return {"kernel": 1, "bias": 0}[array]
+        return 0 if layer.startswith("block_") and layer.endswith("_out") and array == "kernel" else None

@@ -2,20 +2,35 @@
 
 import abc
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
 
+Draws = Any
+
 
 class Objective(abc.ABC):
     """(key, denoise, batch) -> (loss [b], scalars), a loss for each example and other numbers worth logging.
 
-    `scalars` holds `[b]` arrays by name; every objective gives "t", the noise levels it drew.
+    `scalars` holds `[b]` arrays by name; every objective gives "t", the noise levels it drew. All randomness is drawn
+    by `draw`, a row for each example, so that a part of a batch with its rows of the draws has the losses it has in
+    the whole.
     """
 
     @abc.abstractmethod
+    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+        """Times, noise and whatever else is random: a pytree of arrays `[b, ...]`."""
+
+    @abc.abstractmethod
+    def losses(
+        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+        """The loss of each example of `batch["x"]` for what `draw` gave, and the scalars."""
+
     def __call__(
         self, key: Key[Array, ""], denoise: Denoise, batch: Mapping[str, Array]
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
-        """The loss of each example of `batch["x"]`, with times and noise drawn from `key`."""
+        """`losses` with draws from `key`."""
+        return self.losses(denoise, batch, self.draw(key, batch))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise
-from score_sde.objectives.base import Objective
+from score_sde.objectives.base import Draws, Objective
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.objectives.weightings import SigmaSquared, Weighting, squared_error
 from score_sde.pytree import pytree, static
@@ -37,15 +37,18 @@ class DenoisingScoreMatching(Objective):
             raise ValueError(f'DenoisingScoreMatching needs reduce "mean" or "sum", got {self.reduce!r}.')
         self.time_sampler.check(self.sde)
 
-    def __call__(
-        self, key: Key[Array, ""], denoise: Denoise, batch: Mapping[str, Array]
-    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+        """t and its weight `[b]`, and the noise ε, like x."""
         time_key, noise_key = jax.random.split(key)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
-        eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
-        loss, scalars = self.loss(denoise, x0, eps, t)
-        return time_weight * loss, scalars
+        return {"t": t, "time_weight": time_weight, "eps": jax.random.normal(noise_key, x0.shape, x0.dtype)}
+
+    def losses(
+        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+        loss, scalars = self.loss(denoise, batch["x"], draws["eps"], draws["t"])
+        return draws["time_weight"] * loss, scalars
 
     def loss(
         self, denoise: Denoise, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]

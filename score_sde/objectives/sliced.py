@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise, score
-from score_sde.objectives.base import Objective
+from score_sde.objectives.base import Draws, Objective
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
@@ -34,15 +34,22 @@ class SlicedScoreMatching(Objective):
             raise ValueError(f"SlicedScoreMatching needs num_projections >= 1, got {self.num_projections}.")
         self.time_sampler.check(self.sde)
 
-    def __call__(
-        self, key: Key[Array, ""], denoise: Denoise, batch: Mapping[str, Array]
-    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+        """t and its weight `[b]`, the noise ε, like x, and the directions v `[b, num_projections, *shape]`."""
         time_key, noise_key, projection_key = jax.random.split(key, 3)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
-        x, _ = self.sde.perturb(noise_key, x0, t)
         directions = jax.random.normal(projection_key, (self.num_projections, *x0.shape), x0.dtype)
+        eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        return {"t": t, "time_weight": time_weight, "eps": eps, "directions": jnp.moveaxis(directions, 0, 1)}
+
+    def losses(
+        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+    ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
+        x0, t = batch["x"], draws["t"]
+        directions = jnp.moveaxis(draws["directions"], 1, 0)
         sigma = expand_like(self.sde.sigma(t), x0)
+        x = expand_like(self.sde.alpha(t), x0) * x0 + sigma * draws["eps"]
 
         def scaled_score(x):
             return sigma * score(self.sde, denoise(x, t), t)
@@ -50,4 +57,4 @@ class SlicedScoreMatching(Objective):
         value, derivative = jax.linearize(scaled_score, x)
         curvature = jnp.mean(directions * sigma[None] * jax.vmap(derivative)(directions), axis=0)
         loss = jnp.mean(0.5 * value**2 + curvature, axis=tuple(range(1, x0.ndim)))
-        return time_weight * loss, {"t": t}
+        return draws["time_weight"] * loss, {"t": t}

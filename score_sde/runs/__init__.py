@@ -10,7 +10,7 @@ from score_sde.runs.measures import (
     run_noise_levels,
 )
 from score_sde.runs.restoring import open_checkpoints, pick_params, restore
-from score_sde.runs.sampling import run_sampling
+from score_sde.runs.sampling import run_sampling, stream_samples
 from score_sde.runs.training import run_training
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "run_noise_levels",
     "run_sampling",
     "run_training",
+    "stream_samples",
 ]

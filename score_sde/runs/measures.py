@@ -1,20 +1,27 @@
 """Loss by noise level and bits/dim of held-out data."""
 
+import hashlib
 import json
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
+import score_sde
 from score_sde import parallel, plots
+from score_sde.data import EvalBatches
+from score_sde.data.prefetch import prefetch
 from score_sde.denoiser import condition_of
 from score_sde.evaluation import LossByNoiseLevel
-from score_sde.experiment import Experiment
-from score_sde.likelihood import BitsPerDim, example_bits, summarize
+from score_sde.experiment import Experiment, plain
+from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.streams import compute_parts, describe, prepare
+from score_sde.shards import Arrays, NpzShards, write_atomically
 from score_sde.training.progress import Progress
 from score_sde.training.state import Params
 
@@ -24,39 +31,87 @@ def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None
         yield parallel.shard_batch(batch, experiment.mesh)
 
 
-
 def loss_by_noise_level(experiment: Experiment, params: Params, max_examples: int | None = None) -> LossByNoiseLevel:
     """‖ε̂ − ε‖²/d on every held-out example (or the first `max_examples`), at noise levels uniform in log-SNR."""
     batches = _sharded_batches(experiment, experiment.config.training.eval_batch_size, max_examples)
     return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
 
 
-
 def held_out_bits_per_dim(
-    experiment: Experiment, params: Params, max_examples: int | None = None, quiet: bool = False
+    experiment: Experiment,
+    params: Params,
+    max_examples: int | None = None,
+    quiet: bool = False,
+    folder: pathlib.Path | None = None,
 ) -> BitsPerDim:
-    """bits/dim of the held-out examples (or the first `max_examples`), each once, with its interval."""
-    section, key = experiment.config.likelihood, experiment.run_key("likelihood")
+    """bits/dim of the held-out examples (or the first `max_examples`), each once, with its interval.
+
+    Args:
+      folder: where each batch's values are kept as they come, so that a run that was killed goes on; a folder inside it is
+        named after what determines them. None: nowhere.
+    """
+    size = parallel.round_up(experiment.config.likelihood.batch_size, experiment.mesh)
+    batches = experiment.eval_batches(size, max_examples)
+    parts = _bits_of_batches(experiment, params, batches)
+    if folder is None:
+        number, results = len(batches), []
+        with Progress(number, batch_size=size, quiet=quiet or jax.process_index() != 0, name="likelihood") as progress:
+            for index, part in parts(list(range(number))):
+                results.append(part)
+                progress.update(index + 1, {"bits/dim": part.values.mean()})
+        return summarize(results)
+    facts = {"batch_size": size, "version": score_sde.__version__, **_describe_data(experiment, batches)}
+    manifest = describe(experiment, params, "likelihood", **facts)
+    shards = NpzShards(folder / manifest["digest"][:16], list(range(0, len(batches.source), size)))
+    prepare(shards, manifest)
+
+    def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, float]]]:
+        for number, part in parts(remaining):
+            yield number, part._asdict(), {"bits/dim": part.values.mean()}
+
+    compute_parts(shards, compute, part_size=size, name="likelihood", quiet=quiet)
+    return summarize([ExampleBits(**shards.read(first)) for first in shards.firsts])
+
+
+def _describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:
+    """What tells one set of held-out examples from another: its config, size and units, and its first examples."""
+    first = batches.source.gather(np.arange(min(8, len(batches.source))))
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(first[name]).tobytes() for name in sorted(first)))
+    data, shape = plain(experiment.config)["data"], list(batches.spec.shape)
+    config = {"source": data["eval"], "crop": data["augment"].get("crop"), "shape": shape}
+    return {
+        "data": config,
+        "examples": len(batches.source),
+        "bin_width": experiment.spec.bin_width,
+        "first_examples": digest.hexdigest(),
+    }
+
+
+def _bits_of_batches(
+    experiment: Experiment, params: Params, batches: EvalBatches
+) -> Callable[[list[int]], Iterator[tuple[int, ExampleBits]]]:
+    """From the numbers of batches, yields (number, its examples' bits/dim); data are read ahead."""
     params = parallel.replicate(params, experiment.mesh)
-    size, parts = parallel.round_up(section.batch_size, experiment.mesh), []
-    number = len(experiment.eval_batches(size, max_examples))
-    with Progress(number, batch_size=size, quiet=quiet, name="likelihood") as progress:
-        for batch in _sharded_batches(experiment, size, max_examples):
-            part = example_bits(
+    key, num_repeats = experiment.run_key("likelihood"), experiment.config.likelihood.num_repeats
+
+    def parts(numbers: list[int]) -> Iterator[tuple[int, ExampleBits]]:
+        ahead = prefetch(lambda i: (numbers[i], batches[numbers[i]]), 0, len(numbers))
+        for number, host_batch in ahead:
+            batch = parallel.shard_batch(host_batch, experiment.mesh)
+            bits = example_bits(
                 key,
                 experiment.log_prob,
                 experiment.sde,
                 experiment.denoiser.bind(params, condition_of(batch)),
                 batch["x"],
                 bin_width=experiment.spec.bin_width,
-                num_repeats=section.num_repeats,
+                num_repeats=num_repeats,
                 index=batch["index"],
                 mask=batch["mask"],
             )
-            parts.append(part)
-            progress.update(len(parts), {"bits/dim": part.values.mean()})
-    return summarize(parts)
+            yield number, bits
 
+    return parts
 
 
 def run_likelihood(
@@ -66,24 +121,27 @@ def run_likelihood(
     checkpoint: int | None = None,
     ema: str | None = None,
 ) -> BitsPerDim:
-    """Computes bits/dim of held-out data with a checkpoint's average; prints it and writes workdir/likelihood.json."""
-    state = restore(experiment, workdir, checkpoint)
-    bits = held_out_bits_per_dim(experiment, pick_params(state, ema), max_examples)
-    low, high = bits.interval
-    print(
-        f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to {high:.4f}, "
-        f"{bits.nfe:.0f} evaluations each"
-    )
-    result = bits_as_json(bits) | {"step": int(state.step), "ema": ema}
-    (workdir / "likelihood.json").write_text(json.dumps(result, indent=2) + "\n")
-    return bits
+    """Computes bits/dim of held-out data with a checkpoint's average; prints it and writes workdir/likelihood.json.
 
+    The values of each batch are kept in workdir/likelihood/, so that the same call goes on where it was killed.
+    """
+    state = restore(experiment, workdir, checkpoint)
+    bits = held_out_bits_per_dim(experiment, pick_params(state, ema), max_examples, folder=workdir / "likelihood")
+    low, high = bits.interval
+    result = bits_as_json(bits) | {"step": int(state.step), "ema": ema}
+    if jax.process_index() == 0:
+        print(
+            f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to "
+            f"{high:.4f}, {bits.nfe:.0f} evaluations each"
+        )
+        text = json.dumps(result, indent=2) + "\n"
+        write_atomically(workdir / "likelihood.json", lambda file: file.write(text.encode()))
+    return bits
 
 
 def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
     """The fields as plain numbers, without the list per example."""
     return {name: value for name, value in bits._asdict().items() if name != "per_example"}
-
 
 
 def run_noise_levels(
@@ -99,11 +157,12 @@ def run_noise_levels(
     print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")
     for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
         print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
+    if jax.process_index() != 0:
+        return curve
     result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
     (workdir / "noise_levels.json").write_text(json.dumps(result, indent=2) + "\n")
     draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
     return curve
-
 
 
 def draw_noise_levels(curves: dict[str, LossByNoiseLevel], path: pathlib.Path) -> None:

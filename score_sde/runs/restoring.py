@@ -1,5 +1,6 @@
 """Checkpoints of a run as states and parameters."""
 
+import contextlib
 import pathlib
 
 from score_sde.experiment import Experiment
@@ -20,21 +21,16 @@ def pick_params(state: TrainState, ema: str | None) -> Params:
     return state.ema[name]
 
 
-
 def open_checkpoints(experiment: Experiment, workdir: pathlib.Path) -> Checkpoints:
     """The checkpoints of a run in `workdir`."""
     training = experiment.config.training
     return Checkpoints(workdir, keep=training.get("keep_checkpoints", 2), keep_every=training.get("keep_every"))
 
 
-
 def restore(experiment: Experiment, workdir: pathlib.Path, step: int | None = None) -> TrainState:
-    """The state at `step` (None: the newest).
+    """The state at `step` (None: the newest); nothing is written, so a run may be training there.
 
     Raises: FileNotFoundError when there is none; ValueError when it does not fit the config.
     """
-    checkpoints = open_checkpoints(experiment, workdir)
-    try:
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         return checkpoints.restore(experiment.state_shapes(), step)
-    finally:
-        checkpoints.close()

@@ -1,14 +1,23 @@
-"""Images from a checkpoint, into a file."""
+"""Images from a checkpoint, into a file or, many of them, into a folder part by part."""
 
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
+import jax
 import numpy as np
 
 from score_sde import parallel, plots
 from score_sde.experiment import Experiment
 from score_sde.generation import Generated, join
 from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.streams import compute_parts, describe, prepare
+from score_sde.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.training.progress import Progress
+from score_sde.training.state import TrainState
+
+FORMATS = ("png", "npz", "npy")
+DTYPES = ("uint8", "float32")
 
 
 def run_sampling(
@@ -24,18 +33,112 @@ def run_sampling(
 ) -> Generated:
     """Draws images first_index … first_index + num_samples − 1; writes samples.npz and, of the first 100, samples.png."""
     state = restore(experiment, workdir, checkpoint)
-    output = output or workdir / "samples" / f"step_{int(state.step):08d}"
+    output = output or _default_folder(workdir, state)
     output.mkdir(parents=True, exist_ok=True)
     size, parts = parallel.round_up(batch_size, experiment.mesh), []
-    key, params = experiment.run_key("sample"), pick_params(state, ema)
-    with Progress(-(-num_samples // size), batch_size=size, name="sample") as progress:
+    key, params, is_writer = experiment.run_key("sample"), pick_params(state, ema), jax.process_index() == 0
+    with Progress(-(-num_samples // size), batch_size=size, name="sample", quiet=not is_writer) as progress:
         for part in experiment.generator.batches(key, params, num_samples, size, first_index):
             parts.append(part)
             progress.update(len(parts), {"evaluations": part.nfe.mean()})
     images = join(parts)
     arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
-    np.savez(output / "samples.npz", **(arrays | images.condition))  # type: ignore[arg-type]
-    if len(experiment.spec.shape) > 1:
-        plots.save_image(output / "samples.png", plots.image_grid(images.x[:100]))
-    print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")
+    if is_writer:
+        NpzShards.save(output / "samples.npz", arrays | images.condition)
+        if len(experiment.spec.shape) > 1:
+            plots.save_image(output / "samples.png", plots.image_grid(images.x[:100]))
+        print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")
     return images
+
+
+def stream_samples(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    num_samples: int,
+    batch_size: int,
+    *,
+    kind: str = "npz",
+    dtype: str | None = None,
+    first_index: int = 0,
+    checkpoint: int | None = None,
+    ema: str | None = None,
+    output: pathlib.Path | None = None,
+    quiet: bool = False,
+) -> pathlib.Path:
+    """Draws images first_index … first_index + num_samples − 1 into a folder, a batch at a time; returns the folder.
+
+    Called again after it was killed, on any number of devices or processes, it draws what is not there. Images, labels,
+    evaluations and indices are kept.
+
+    Args:
+      kind: "png", one file per image; "npz", one file per batch; "npy", one array.
+      dtype: "uint8", rounded to the nearest level; "float32", x as the model has it. None: "uint8" for images.
+      output: None: a folder in the workdir, named after the step and the kind.
+    Raises: ValueError for a folder with samples of something else, or for data that are no images where images are
+      needed; FloatingPointError for an image that is not finite where it has to be rounded.
+    """
+    dtype = _checked_dtype(kind, dtype, experiment.spec.shape)
+    if min(num_samples, batch_size) < 1:
+        raise ValueError(f"Sampling needs num_samples, batch_size >= 1, got {num_samples} and {batch_size}.")
+    state = restore(experiment, workdir, checkpoint)
+    params = pick_params(state, ema)
+    output = output or _default_folder(workdir, state, f"_{kind}")
+    facts = {"format": kind, "dtype": dtype, "shape": list(experiment.spec.shape), "first_index": first_index}
+    facts |= {"num_samples": num_samples, "batch_size": batch_size, "step": int(state.step)}
+    facts["ema"] = ema or next(iter(state.ema), "none")
+    facts["num_classes"] = experiment.spec.num_classes
+    shards = _shards(kind, output, list(range(first_index, first_index + num_samples, batch_size)), facts)
+    prepare(shards, describe(experiment, params, "sampling", **facts))
+    end, size = first_index + num_samples, parallel.round_up(batch_size, experiment.mesh)
+    key, params = experiment.run_key("sample"), parallel.replicate(params, experiment.mesh)
+
+    def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
+        for number in remaining:
+            first = shards.firsts[number]
+            part = experiment.generator.batch(key, params, size, first, min(batch_size, end - first))
+            yield number, _arrays(part, dtype, kind), {"evaluations": part.nfe.mean()}
+
+    compute_parts(shards, draw, part_size=batch_size, name="sample", quiet=quiet)
+    if jax.process_index() == 0:
+        print(f"{num_samples} samples in {output}")
+    return output
+
+
+def _default_folder(workdir: pathlib.Path, state: TrainState, suffix: str = "") -> pathlib.Path:
+    return workdir / "samples" / f"step_{int(state.step):08d}{suffix}"
+
+
+def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:
+    """The type that is written. Raises ValueError where the data, the format and the type do not fit each other."""
+    if kind not in FORMATS:
+        raise ValueError(f"--format needs one of {FORMATS}, got {kind!r}.")
+    is_image = len(shape) == 3 and shape[-1] in (1, 3)
+    dtype = dtype or ("uint8" if is_image else "float32")
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype needs one of {DTYPES}, got {dtype!r}.")
+    if kind == "png" and (not is_image or dtype != "uint8"):
+        raise ValueError(
+            f"--format=png needs images [h, w, 1 or 3] as uint8, got shape {shape} as {dtype}; use --format=npz or npy."
+        )
+    return dtype
+
+
+def _shards(kind: str, folder: pathlib.Path, firsts: list[int], facts: dict[str, Any]) -> Shards:
+    if kind == "npy":
+        return NpyShards(folder, firsts, (facts["num_samples"], *facts["shape"]), facts["dtype"])
+    return (PngShards if kind == "png" else NpzShards)(folder, firsts)
+
+
+def _arrays(part: Generated, dtype: str, kind: str) -> Arrays:
+    """What is written of a batch."""
+    x = part.x
+    if dtype == "uint8":
+        bad = [part.first_index + i for i, image in enumerate(x) if not np.isfinite(image).all()]
+        if bad:
+            raise FloatingPointError(
+                f"Image {bad[0]} is not finite ({len(bad)} in this batch), and no grey level can show that; use another "
+                "solver or grid, or look at the numbers with --format=npz --dtype=float32."
+            )
+        x = plots.to_uint8(x)
+    index = {"index": part.first_index + np.arange(len(x))} if kind == "npz" else {}
+    return {"x": x, "nfe": part.nfe, **index, **part.condition}

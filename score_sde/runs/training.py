@@ -1,87 +1,127 @@
 """Training in a folder, from its newest checkpoint if there is one."""
 
+import contextlib
+import errno
+import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from score_sde import plots
+from score_sde import parallel, plots
 from score_sde.experiment import Experiment, plain
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.training.checkpoints import Checkpoints, config_differences
-from score_sde.training.logging import MetricLogger
-from score_sde.training.loop import Action, train
+from score_sde.training.incidents import FiniteGuard
+from score_sde.training.lock import RunLock
+from score_sde.training.logging import METRICS_FILE, MetricLogger
+from score_sde.training.loop import Action, Instruments, train
+from score_sde.training.preemption import StopRequest
+from score_sde.training.profiling import Compiled, Stopwatch, Trace, compile_step
 from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
 from score_sde.training.step import make_train_step
+from score_sde.training.tally import Tally
 
-FREE_SECTIONS = ("sampling", "likelihood", "training")  # may change between a checkpoint and a resume
+FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # may change between a checkpoint and a resume
+CANNOT_WRITE = {
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+}
 
 
-def run_training(experiment: Experiment, workdir: pathlib.Path, quiet: bool = False) -> TrainState:
+def run_training(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    quiet: bool = False,
+    profile_steps: tuple[int, int] | None = None,
+) -> TrainState:
     """Trains in `workdir`, going on from its newest checkpoint if there is one, to `config.training.num_steps`.
 
-    Writes config.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/.
+    Writes config.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with the trace of
+    steps profile_steps[0] … profile_steps[1] − 1; incidents/ where a loss is not finite. SIGTERM, Ctrl-C and a pre-emption
+    notice save a checkpoint and return the state, whose step then is before the last.
 
-    Raises: ValueError where the config differs from the checkpoint's in more than how to train on, sample or measure.
+    Raises: ValueError where the config differs from the checkpoint's in more than how to train on, sample or measure, or
+    the newest checkpoint is damaged; OSError where another run trains in `workdir` or it cannot be written;
+    FloatingPointError where the loss is not finite.
     """
-    training, workdir = experiment.config.training, pathlib.Path(workdir)
-    _check_intervals(training)
-    checkpoints = open_checkpoints(experiment, workdir)
-    state = _state_to_start_from(experiment, checkpoints)
+    workdir = pathlib.Path(workdir)
+    with (
+        StopRequest() as stop,
+        _clear_errors(workdir),
+        RunLock(workdir),
+        contextlib.closing(Trace(workdir, profile_steps)) as trace,
+        contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
+    ):
+        state = _train(experiment, workdir, checkpoints, stop, trace, quiet)
+    if stop.reason and int(state.step) < experiment.config.training.num_steps and jax.process_index() == 0:
+        print(
+            f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.config.training.num_steps}; all of it is "
+            f"saved in {workdir}. The same command goes on from there."
+        )
+    return state
+
+
+def _train(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    trace: Trace,
+    quiet: bool,
+) -> TrainState:
+    training, is_writer = experiment.config.training, jax.process_index() == 0
+    state, position = _start(experiment, checkpoints)
     start = int(state.step)
-    is_writer = jax.process_index() == 0
     if is_writer:
         experiment.write_config(workdir)
-    step = make_train_step(
-        experiment.run_key("train"),
-        experiment.denoiser,
-        experiment.objective,
-        experiment.optimizer,
-        experiment.mesh,
-        batch_size=training.batch_size,
-        rampup_ratio=experiment.config.ema.rampup_ratio,
-        accumulation_steps=experiment.config.optimizer.get("accumulation_steps", 1),
+    tally = Tally(position.get("tally"))
+    guard = FiniteGuard(
+        training.get("nonfinite", "stop"),
+        training.get("max_skips", 100),
+        workdir,
+        experiment.sde.log_snr,
+        checkpoints.latest,
+        position.get("skips_in_a_row", 0),
     )
-    resume_step = start if start else None
-    try:
-        with (
-            MetricLogger(workdir, resume_step, is_writer) as logger,
-            Progress(training.num_steps, start, training.batch_size, quiet or not is_writer) as progress,
-        ):
-            return train(
-                state,
-                step,
-                experiment.train_batches,
-                experiment.mesh,
-                training.num_steps,
-                log_every=training.log_every,
-                logger=logger,
-                progress=progress,
-                actions=_actions(experiment, workdir, logger, checkpoints),
-            )
-    finally:
-        checkpoints.close()
-
-
-
-def _check_intervals(training: Any) -> None:
-    if training.checkpoint_every % training.log_every:
-        raise ValueError(
-            "training.checkpoint_every needs to be a multiple of training.log_every, so that a resumed run writes the same "
-            f"metrics, got {training.checkpoint_every} and {training.log_every}."
+    with (
+        MetricLogger(workdir, start or None, is_writer) as logger,
+        Progress(max(training.num_steps, start), start, training.batch_size, quiet or not is_writer) as progress,
+    ):
+        _compare_log(logger, position, workdir)
+        if start >= training.num_steps or stop.reason:
+            return state
+        step, seconds, flops = _compile(experiment, state)
+        watch = Stopwatch(training.batch_size, seconds, flops)
+        return train(
+            state,
+            step,
+            experiment.train_batches,
+            experiment.mesh,
+            training.num_steps,
+            log_every=training.log_every,
+            instruments=Instruments(logger, progress, tally, guard, watch, trace, stop),
+            actions=_actions(experiment, workdir, logger, checkpoints, tally, guard),
         )
 
 
-
-def _state_to_start_from(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state, or the initial one."""
+def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
+    """The newest checkpoint's state and what else it says to go on with, or the initial one and nothing."""
     if checkpoints.latest() is None:
-        return experiment.init_state()
-    there, here = checkpoints.config(), plain(experiment.config)
-    saved, wanted = ({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (there, here))
-    differences = config_differences(saved, wanted)
+        return experiment.init_state(), {}
+    run = checkpoints.run()
+    there, here = run["config"], plain(experiment.config)
+    differences = config_differences(_lasting(there), _lasting(here))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
         differences.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
@@ -90,12 +130,48 @@ def _state_to_start_from(experiment: Experiment, checkpoints: Checkpoints) -> Tr
             f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(differences)}. Use the "
             "config of the run (its config.json), or another --workdir."
         )
-    return checkpoints.restore(experiment.state_shapes())
+    return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
 
+
+def _lasting(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that cannot change between a checkpoint and a resume. What `remat` computes is the same."""
+    kept = {name: section for name, section in config.items() if name not in FREE_SECTIONS}
+    return kept | {"network": {name: value for name, value in config["network"].items() if name != "remat"}}
+
+
+def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathlib.Path) -> None:
+    """Says so where metrics.jsonl is not what it was when the checkpoint was saved; training does not depend on it."""
+    expected, found = position.get("metrics_sha256"), logger.digest()
+    if expected and found and expected != found:
+        logging.warning(
+            "%s was edited, or lines of it are missing, since the checkpoint was saved; the run goes on and leaves the "
+            "lines up to there as they are now.",
+            workdir / METRICS_FILE,
+        )
+
+
+def _compile(experiment: Experiment, state: TrainState) -> Compiled:
+    step = make_train_step(
+        experiment.run_key("train"),
+        experiment.denoiser,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.mesh,
+        batch_size=experiment.config.training.batch_size,
+        rampup_ratio=experiment.config.ema.rampup_ratio,
+        accumulation_steps=experiment.config.optimizer.get("accumulation_steps", 1),
+    )
+    batch = parallel.shard_batch(experiment.train_batches[int(state.step)], experiment.mesh)
+    return compile_step(step, state, batch)
 
 
 def _actions(
-    experiment: Experiment, workdir: pathlib.Path, logger: MetricLogger, checkpoints: Checkpoints
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    logger: MetricLogger,
+    checkpoints: Checkpoints,
+    tally: Tally,
+    guard: FiniteGuard,
 ) -> list[Action]:
     training = experiment.config.training
 
@@ -113,11 +189,33 @@ def _actions(
             logger.log_image(step, "samples", picture)
 
     def save(step: int, state: TrainState) -> None:
+        guard.check_parameters(state)
         logger.flush()
-        checkpoints.save(state, plain(experiment.config))
+        position = {
+            "tally": tally.saved(),
+            "skips_in_a_row": guard.in_a_row,
+            "metrics_sha256": logger.digest(),
+        }
+        checkpoints.save(state, plain(experiment.config), position)
 
     return [
+        Action(training.log_every, lambda step, state: checkpoints.check()),
         Action(training.get("eval_every", 0), evaluate),
         Action(training.get("sample_every", 0), draw),
-        Action(training.checkpoint_every, save),
+        Action(training.checkpoint_every, save, part="save", before_stop=True),
     ]
+
+
+@contextlib.contextmanager
+def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
+    """Turns the system's refusal to write into a sentence with a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        have = sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
+        raise OSError(
+            f"The run cannot write in {workdir}: {error.strerror}{f' ({error.filename})' if error.filename else ''}. Its "
+            f"checkpoints ({have or 'none'}) are untouched; make room or let it write there, and run the same command again."
+        ) from error

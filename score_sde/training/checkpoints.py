@@ -1,64 +1,121 @@
 """Checkpoints: the whole training state, its configuration and the data position, saved asynchronously and atomically."""
 
 import json
+import logging
 import pathlib
+import shlex
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from score_sde.training.agreement import on_first_process
+from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
 from score_sde.training.state import TrainState
+
+# Orbax writes these two last, after the manifest; they hold nothing that a restored state depends on.
+WRITTEN_LAST = frozenset({"_CHECKPOINT_METADATA", "commit_success.txt"})
 
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints/<step>`; the last `keep` and every `keep_every`-th stay.
 
-    A checkpoint is complete or absent: it is written beside and renamed. Batch n of the data is a function of (seed, n), so
-    the step is also the data position.
+    A checkpoint is complete or absent: it is written beside, with a digest of each of its files, and renamed. An older one
+    is deleted only after that. Batch n of the data is a function of (seed, n), so the step is also the data position.
+
+    Args: read_only: for a process that reads beside one that trains: nothing is made, cleaned up or deleted.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int = 2, keep_every: int | None = None):
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            keep_period=keep_every,
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
-        )
+    def __init__(self, workdir: pathlib.Path, keep: int = 2, keep_every: int | None = None, read_only: bool = False):
         self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self._saving: int | None = None
+        self._sound: set[int] = set()
+        writing = {
+            "max_to_keep": keep,
+            "keep_period": keep_every,
+            "cleanup_tmp_directories": True,
+            "async_options": ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+        }
+        reading = {"read_only": True, "save_interval_steps": 0, "create": False}
+        options = ocp.CheckpointManagerOptions(enable_async_checkpointing=True, **(reading if read_only else writing))
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
-    def save(self, state: TrainState, config: dict[str, Any]) -> None:
-        """Saves in the background; the state may be donated right after."""
+    def save(self, state: TrainState, config: dict[str, Any], position: dict[str, Any] | None = None) -> None:
+        """Saves in the background; the state may be donated right after.
+
+        Args: position: what else a resumed run needs to go on as if never stopped, as JSON.
+        Raises: OSError where this or the save before could not be written.
+        """
+        self.wait()
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        run = {"config": config, "data_position": step}
+        run = {"config": config, "data_position": step, "position": position or {}}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), run=ocp.args.JsonSave(run))
-        self._manager.save(step, args=args)
+        self._saving = step
+        try:
+            self._manager.save(step, args=args, force=True)
+        except Exception as error:
+            self._fail(error)
+
+    def check(self) -> None:
+        """Raises OSError if a save that has ended in the background failed; does not wait for one under way."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when what `save` began is on disk. Raises: OSError where it could not be written."""
+        if self._saving is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._fail(error)
+        self._saving = None
+
+    def close(self) -> None:
+        """Waits, and lets go of the background threads."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
-    def config(self, step: int | None = None) -> dict[str, Any]:
-        """The config that was saved at `step` (None: the newest).
+    def run(self, step: int | None = None) -> dict[str, Any]:
+        """The "config", "data_position" and "position" that were saved at `step` (None: the newest).
 
-        Raises: FileNotFoundError when there is none.
+        Raises: FileNotFoundError when there is none; ValueError when it is damaged.
         """
-        args = ocp.args.Composite(run=ocp.args.JsonRestore())
-        return self._manager.restore(self._existing(step), args=args)["run"]["config"]
+        step = self._existing(step)
+        self._verify(step)
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
+        except Exception as error:
+            raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at `step` (None: the newest), with shapes and shardings like `like`.
 
-        Raises: FileNotFoundError when there is none; ValueError when its arrays do not fit `like`.
+        Raises: FileNotFoundError when there is none; ValueError when its arrays do not fit `like`, or it is damaged.
         """
         step = self._existing(step)
+        self._verify(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        _check_shapes(self._manager.item_metadata(step)["state"], abstract)
+        try:
+            saved = self._manager.item_metadata(step)["state"]
+            shapes = _shapes(getattr(saved, "tree", saved))
+        except Exception as error:
+            raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
+        _check_shapes(shapes, _shapes(abstract))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return TrainState(**self._manager.restore(step, args=args)["state"])
+        try:
+            return TrainState(**self._manager.restore(step, args=args)["state"])
+        except Exception as error:
+            raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
 
     def _existing(self, step: int | None) -> int:
         have = sorted(self._manager.all_steps())
@@ -67,23 +124,69 @@ class Checkpoints:
             raise FileNotFoundError(f"No checkpoint{which} in {self.directory}; it has {have or 'none'}.")
         return have[-1] if step is None else step
 
-    def wait(self) -> None:
-        """Returns when what `save` began is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
+    def _write_manifest(self) -> None:
+        """Called by orbax when all files of the checkpoint are written, before it is renamed to its final name."""
+        folders = [*self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"), self.directory / str(self._saving)]
+        write_manifest(next(folder for folder in folders if folder.is_dir()), WRITTEN_LAST)
 
-    def close(self) -> None:
-        """Waits, and lets go of the background threads."""
-        self._manager.close()
+    def _verify(self, step: int) -> None:
+        """Raises ValueError unless every file of the checkpoint is as it was written."""
+        if step not in self._sound:
+            on_first_process(lambda: self._check_files(step))
+            self._sound.add(step)
+
+    def _check_files(self, step: int) -> None:
+        folder = self.directory / str(step)
+        if not ((folder / "state").is_dir() and (folder / "run").is_dir()):
+            raise ValueError(self._advice(step, "is no whole checkpoint of this library: it lacks state/ or run/"))
+        if not (folder / MANIFEST).is_file():
+            logging.warning("%s has no %s: it is read unverified.", folder, MANIFEST)
+            return
+        damage = find_damage(folder)
+        if damage:
+            raise ValueError(self._advice(step, f"is damaged: {'; '.join(damage[:3])}"))
+
+    def _advice(self, step: int, trouble: str) -> str:
+        """'<folder> <trouble>.', and how to go on from the newest sound checkpoint before it."""
+        older = [n for n in reversed(self._on_disk()) if n < step and self._is_sound(n)]
+        folder = self.directory / str(step)
+        start = (
+            f"from step {older[0]}, the newest sound one before it"
+            if older
+            else "from step 0, as no other is known to be sound"
+        )
+        return (
+            f"The checkpoint {folder} {trouble}. Nothing was changed. To go on {start}, move it away or delete it "
+            f"(rm -r {shlex.quote(str(folder))}) and run the same command again."
+        )
+
+    def _is_sound(self, step: int) -> bool:
+        folder = self.directory / str(step)
+        return (folder / MANIFEST).is_file() and not find_damage(folder)
+
+    def _on_disk(self) -> list[int]:
+        """The steps with a folder; orbax forgets an old one as soon as it begins to write the one that replaces it."""
+        return sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit())
+
+    def _fail(self, error: Exception) -> None:
+        step, self._saving = self._saving, None
+        raise OSError(
+            f"The checkpoint of step {step} could not be written in {self.directory}: {_first_line(error)} The checkpoints "
+            f"before it ({self._on_disk() or 'none'}) are untouched; make room there or let it be written, and run it again."
+        ) from error
 
 
-def _check_shapes(saved: Any, wanted: Any) -> None:
+def _first_line(error: BaseException) -> str:
+    return f"{(str(error) or type(error).__name__).splitlines()[0][:300].rstrip('.')}."
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _check_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
     """Raises ValueError naming the first array that differs in presence or shape."""
-
-    def shapes(tree):
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
-
-    saved, wanted = shapes(getattr(saved, "tree", saved)), shapes(wanted)
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
             raise ValueError(

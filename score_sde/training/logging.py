@@ -9,6 +9,7 @@ with NaN and infinities as the strings "NaN", "Infinity" and "-Infinity", becaus
 turns them back.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -56,20 +57,17 @@ class MetricLogger:
         self._files: dict[str, TextIO] = {}
         self._events: Any = None
         self._last: dict[str, tuple[int, set[str]]] = {}
+        workdir = self._workdir = Path(workdir)
         if not is_writer:
             return
-        workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         for name in (METRICS_FILE, TIMING_FILE):
             self._last[name] = drop_lines_after(workdir / name, resume_step)
             self._files[name] = (workdir / name).open("a", encoding="utf-8", buffering=1)
         if tensorboard:
-            from tensorboardX import SummaryWriter
+            from score_sde.training.events import Events
 
-            purge_step = 0 if resume_step is None else resume_step + 1
-            # The suffix keeps apart two files of the same second.
-            options = {"purge_step": purge_step, "filename_suffix": f".{purge_step}"}
-            self._events = SummaryWriter(str(workdir / TENSORBOARD_FOLDER), **options)
+            self._events = Events(workdir / TENSORBOARD_FOLDER, 0 if resume_step is None else resume_step + 1)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes one line of metrics: real scalars by name, as Python, NumPy or JAX numbers.
@@ -91,7 +89,7 @@ class MetricLogger:
                 "make it with image_grid."
             )
         if self._events is not None:
-            self._events.add_image(name, image_u8, step, dataformats="HWC")
+            self._events.image(step, name, image_u8)
 
     def flush(self) -> None:
         """Makes all that was logged survive a crash of the machine."""
@@ -100,6 +98,12 @@ class MetricLogger:
             os.fsync(file.fileno())
         if self._events is not None:
             self._events.flush()
+
+    def digest(self) -> str | None:
+        """SHA-256 of metrics.jsonl as flushed, by which a resumed run sees whether it was edited; None off the writer."""
+        if METRICS_FILE not in self._files:
+            return None
+        return hashlib.sha256((self._workdir / METRICS_FILE).read_bytes()).hexdigest()
 
     def close(self) -> None:
         """Flushes and closes all files; a second call does nothing."""
@@ -128,7 +132,7 @@ class MetricLogger:
         self._files[file].write(json.dumps(line, allow_nan=False) + "\n")
         if self._events is not None:
             for name in sorted(values.keys() - {"time"}):  # events carry their own time
-                self._events.add_scalar(prefix + name, values[name], step)
+                self._events.scalar(step, prefix + name, values[name])
 
     def _check_order(self, file: str, step: int, names: set[str]) -> None:
         last_step, last_names = self._last[file]

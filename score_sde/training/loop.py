@@ -1,30 +1,47 @@
 """The training loop: batches in, metrics out, and actions (checkpoints, evaluations, pictures) every so many steps."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
 
 from score_sde import parallel
 from score_sde.data import TrainBatches
+from score_sde.training.incidents import FiniteGuard
 from score_sde.training.logging import MetricLogger
+from score_sde.training.preemption import StopRequest
+from score_sde.training.profiling import Stopwatch, Trace
 from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
 from score_sde.training.step import Step
+from score_sde.training.tally import Tally
 
 
 class Action(NamedTuple):
-    """Something done with the state after every `every`-th step, and after the last; 0 means never."""
+    """Something done with the state after every `every`-th step, and after the last; 0 means never.
+
+    Fields: `part` is what its time counts as; with `before_stop` it is also done where the run is asked to stop.
+    """
 
     every: int
     run: Callable[[int, TrainState], None]
+    part: str = "other"
+    before_stop: bool = False
 
-    def is_due(self, step: int, last: int) -> bool:
-        return self.every > 0 and (step % self.every == 0 or step == last)
+    def is_due(self, step: int, last: int, stopping: bool = False) -> bool:
+        return (self.every > 0 and (step % self.every == 0 or step == last)) or (stopping and self.before_stop)
+
+
+class Instruments(NamedTuple):
+    """What watches a run: each is told of every step."""
+
+    logger: MetricLogger
+    progress: Progress
+    tally: Tally
+    guard: FiniteGuard
+    watch: Stopwatch
+    trace: Trace
+    stop: StopRequest
 
 
 def train(
@@ -35,56 +52,41 @@ def train(
     num_steps: int,
     *,
     log_every: int,
-    logger: MetricLogger,
-    progress: Progress,
+    instruments: Instruments,
     actions: Sequence[Action] = (),
 ) -> TrainState:
-    """Trains from `state.step` to `num_steps`. Batch n is a function of n, so a resumed run goes on as if never stopped.
+    """Trains from `state.step` to `num_steps`, or to where it is asked to stop.
 
-    Each log line holds the mean of each metric over the steps since the line before; checkpoints at multiples of
-    `log_every` therefore leave the same lines behind as a run that was not stopped.
+    Batch n is a function of n, so a resumed run goes on as if never stopped. Each log line holds the mean of each metric
+    over the steps since the line before. At most two steps are in flight: progress is real, and memory bounded.
 
-    Raises: FloatingPointError where a logged loss is not finite. The state of the last checkpoint is untouched.
+    Raises: FloatingPointError where the guard does. The last checkpoint is untouched.
     """
-    pending: list[Mapping[str, Float[Array, ""]]] = []
-    waited, since = 0.0, time.perf_counter()
-    iterator = batches.iterate(int(state.step), num_steps)
-    for step in range(int(state.step) + 1, num_steps + 1):
-        before = time.perf_counter()
-        batch = next(iterator)
-        waited += time.perf_counter() - before
-        state, metrics = train_step(state, parallel.shard_batch(batch, mesh))
-        if pending:
-            jax.block_until_ready(pending[-1])  # at most two steps in flight: progress is real, memory bounded
-        pending.append(metrics)
+    logger, progress, tally, guard, watch, trace, stop = instruments
+    start = int(state.step)
+    iterator = batches.iterate(start, num_steps)
+    for step in range(start + 1, num_steps + 1):
+        with watch.part("data"):
+            rows = next(iterator)
+        batch = parallel.shard_batch(rows, mesh)
+        with trace.step(step, state):
+            state, metrics, examples = train_step(state, batch)
+        guard.add(step, metrics, examples, batch["index"])
+        tally.add(metrics)
+        watch.count_step()
         progress.update(step, {"loss": metrics["loss"]})
-        if step % log_every == 0 or step == num_steps:
-            means = _means(pending)
-            logger.log(step, means)
-            _check_finite(step, means)
-            seconds = time.perf_counter() - since
-            rate = len(pending) * batches.batch_size / seconds
-            timing = {"step_seconds": seconds / len(pending), "images_per_second": rate, "data_wait": waited / seconds}
-            logger.log_timing(step, timing)
-            pending, waited = [], 0.0
-        for action in actions:
-            if action.is_due(step, num_steps):
+        stopping = stop.reached(step)
+        trace.finish(step, state, last=stopping or step == num_steps)
+        due = [action for action in actions if action.is_due(step, num_steps, stopping)]
+        log_is_due = step % log_every == 0 or step == num_steps
+        if log_is_due or due:
+            guard.settle()  # nothing is logged or saved of a step that was not looked at
+        if log_is_due:
+            logger.log(step, tally.take())
+            logger.log_timing(step, watch.take())
+        for action in due:
+            with watch.part(action.part):
                 action.run(step, state)
-        if not pending:
-            since = time.perf_counter()
+        if stopping:
+            break
     return state
-
-
-def _means(pending: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    """The mean of each metric, in float64 on the host; waits for the steps to be computed."""
-    values = jax.device_get(list(pending))
-    return {name: float(np.mean([float(v[name]) for v in values], dtype=np.float64)) for name in values[0]}
-
-
-def _check_finite(step: int, means: Mapping[str, float]) -> None:
-    if not np.isfinite(means["loss"]):
-        raise FloatingPointError(
-            f"The mean loss up to step {step} is {means['loss']} (gradient norm {means.get('grad_norm')}). The last checkpoint "
-            "is as it was: resume from it with a lower optimizer.learning_rate, a smaller optimizer.clip_norm, or a larger "
-            "t_min of the time sampler."
-        )

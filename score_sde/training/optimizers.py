@@ -45,20 +45,16 @@ def build_optimizer(
     learning_rate: float = 2e-4,
     schedule: Mapping[str, Any] | None = None,
     clip_norm: float | None = 1.0,
-    accumulation_steps: int = 1,
     **fields: Any,
 ) -> optax.GradientTransformation:
-    """clip by global norm -> the optimizer `name` with its own `fields`, on the mean of `accumulation_steps` gradients.
+    """clip by global norm -> the optimizer `name` with its own `fields`.
 
     `schedule` holds the fields of `learning_rate_schedule` besides the learning rate. The schedule counts updates.
 
-    Raises: ValueError for an unknown optimizer or number of accumulation steps.
+    Raises: ValueError for an unknown optimizer.
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer.name needs one of {sorted(OPTIMIZERS)}, got {name!r}.")
-    if accumulation_steps < 1:
-        raise ValueError(f"optimizer.accumulation_steps needs to be >= 1, got {accumulation_steps}.")
     rate = learning_rate_schedule(learning_rate, **(schedule or {}))
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    chain = optax.chain(clip, OPTIMIZERS[name](rate, **fields))
-    return optax.MultiSteps(chain, accumulation_steps).gradient_transformation() if accumulation_steps > 1 else chain
+    return optax.chain(clip, OPTIMIZERS[name](rate, **fields))

@@ -5,7 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Int
+
+from score_sde import parallel
+from score_sde.denoiser import Denoiser
 
 Params = Any
 
@@ -31,3 +35,18 @@ def create_state(
 def ema_name(half_life_kimg: float) -> str:
     """The key of an average in `TrainState.ema`: "500" for 500 thousand images."""
     return f"{half_life_kimg:g}"
+
+
+def state_sharding(state: Any, denoiser: Denoiser, mesh: Mesh, *, over_fsdp: bool = True) -> Any:
+    """Where each array of a state, or of a part of it, lies: large ones divided over fsdp, and over tensor where declared.
+
+    A network declares it with a method `tensor_axis(path)`, from the names of a parameter to the axis that is divided, or
+    None. Averages and moments carry the names of their parameters, and lie as these do.
+    """
+    declared = getattr(denoiser.network, "tensor_axis", None)
+
+    def tensor_axis(path: tuple[str, ...]) -> int | None:
+        inside = path[path.index("network") + 1 :] if "network" in path else ()
+        return declared(inside) if declared is not None and inside else None
+
+    return parallel.tree_sharding(state, mesh, tensor_axis, over_fsdp=over_fsdp)

@@ -179,6 +179,23 @@ def test_conditions_and_order_do_not_matter_to_the_loss():
     assert loss.shape == (16,)
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [DenoisingScoreMatching(VP()), SlicedScoreMatching(VP(), num_projections=3)],
+    ids=lambda o: type(o).__name__,
+)
+def test_a_part_of_a_batch_has_the_losses_it_has_in_the_whole(objective):
+    """With its rows of what was drawn for the whole: rows 5 to 10 of 16."""
+    batch = {"x": GAUSSIAN.sample(jax.random.key(9), 16)}
+    denoise, draws = GAUSSIAN.denoise(VP()), objective.draw(KEY, batch)
+    whole, _ = objective(KEY, denoise, batch)
+    rows, drawn = jax.tree.map(lambda array: array[5:10], (batch, draws))
+    part, scalars = objective.losses(denoise, rows, drawn)
+    np.testing.assert_allclose(part, whole[5:10], rtol=1e-6)
+    np.testing.assert_array_equal(scalars["t"], draws["t"][5:10])
+    assert all(array.shape[0] == 16 for array in jax.tree.leaves(draws))
+
+
 @pytest.mark.parametrize("name", TIME_SAMPLERS)
 def test_every_sampler_runs_on_every_sde(name):
     for sde in SDES.values():

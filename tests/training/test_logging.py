@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import struct
@@ -5,6 +6,7 @@ import struct
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tensorboardX import record_writer
 from tensorboardX.proto import event_pb2
 
 from score_sde.training.logging import MetricLogger, read_metrics
@@ -130,6 +132,13 @@ def test_tensorboard_gets_scalars_images_and_the_place_to_go_on_from(tmp_path):
     assert scalars == [(1, "loss", 0.5), (1, "timing/images_per_second", 64.0), (2, "loss", 0.4), (2, "loss", 0.4)]
     (image,) = [value.image for _, tag, value in found if tag == "samples"]
     assert (image.height, image.width, image.encoded_image_string[1:4]) == (8, 10, b"PNG")
+
+
+def test_a_full_disk_is_an_error_and_does_not_hang(tmp_path, monkeypatch):
+    """As /dev/full answers; tensorboardX's own thread would die, and the tenth call after that wait for ever."""
+    monkeypatch.setattr(record_writer, "open_file", lambda path: io.FileIO("/dev/full", "w"))
+    with pytest.raises(OSError, match="No space left on device"):
+        MetricLogger(tmp_path)
 
 
 def test_other_processes_write_nothing(tmp_path):

@@ -1,0 +1,1 @@
+"""Sweeps: what `python -m experiments.sweep --sweep=…` runs."""

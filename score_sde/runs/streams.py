@@ -1,0 +1,126 @@
+"""Results that are too large or too dear to lose: computed part by part, written as they come, resumed after a kill.
+
+Process k of n writes every nth part; all of them compute together. What determines the result stands in manifest.json.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from score_sde import parallel
+from score_sde.experiment import Experiment, plain
+from score_sde.shards import Arrays, Shards, remove_temporaries, write_atomically
+from score_sde.training.agreement import on_first_process
+from score_sde.training.checkpoints import config_differences
+from score_sde.training.progress import Progress
+from score_sde.training.state import Params
+
+MANIFEST = "manifest.json"
+# The sections that say what a model is; how it was trained does not matter once its parameters are given.
+MODEL_SECTIONS = ("seed", "sde", "parameterization", "network")
+
+
+def describe(experiment: Experiment, params: Params, section: str, **facts: Any) -> dict[str, Any]:
+    """What determines a result as plain JSON: the model, one section of the config, the parameters, and `facts`.
+
+    Its "digest" is the SHA-256 of all the rest.
+    """
+    config = plain(experiment.config)
+    content = {**facts, "parameters": digest_of(params), "config": {n: config[n] for n in (*MODEL_SECTIONS, section)}}
+    content["config"].get("sampling", {}).pop("num_preview", None)
+    content["config"]["network"].pop("remat", None)
+    return {**content, "digest": hashlib.sha256(_as_json(content).encode()).hexdigest()}
+
+
+def digest_of(params: Params) -> str:
+    """SHA-256 over the names, shapes, types and bytes of all arrays; one array at a time is brought to the host."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        value = np.ascontiguousarray(parallel.to_host(leaf))
+        digest.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
+    """Writes folder/manifest.json, or checks that it says the same.
+
+    Raises: ValueError naming the fields that differ; FileExistsError for a folder with other files and no manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise FileExistsError(f"{folder} holds files but no {MANIFEST}; name an empty or a new folder.")
+        write_atomically(path, lambda file: file.write(_as_json(manifest).encode()))
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    differences = [text for text in config_differences(there, manifest) if not text.startswith("digest:")]
+    if differences:
+        raise ValueError(
+            f"{folder} was begun with something else: {'; '.join(differences)}. Name another folder, or delete that one."
+        )
+
+
+def prepare(shards: Shards, manifest: dict[str, Any]) -> None:
+    """Claims the folder for `manifest` and cleans up after a killed run; every process calls it before `compute_parts`."""
+
+    def first() -> None:
+        claim(shards.folder, manifest)
+        remove_temporaries(shards.folder)
+        shards.prepare()
+
+    on_first_process(first)
+    shards.prepare()  # where processes do not see the same disk, each needs its folder
+
+
+def compute_parts(
+    shards: Shards,
+    compute: Callable[[list[int]], Iterator[tuple[int, Arrays, dict[str, Any]]]],
+    *,
+    part_size: int,
+    name: str,
+    quiet: bool = False,
+) -> None:
+    """Writes every part that is not there yet, with progress, and finishes.
+
+    Args:
+      compute: from the numbers of the parts still to do, yields (number, its arrays, scalars to show) for each, in order;
+        in every process.
+    """
+    done = _done(shards)
+    remaining = [number for number, is_done in enumerate(done) if not is_done]
+    quiet = quiet or jax.process_index() != 0
+    with Progress(len(done), len(done) - len(remaining), part_size, quiet, name=name) as progress:
+        for count, (number, arrays, scalars) in enumerate(compute(remaining), start=1):
+            if number % jax.process_count() == jax.process_index():
+                shards.write(shards.firsts[number], arrays)
+            progress.update(len(done) - len(remaining) + count, scalars)
+    _meet()
+    on_first_process(shards.finish)
+
+
+def _done(shards: Shards) -> list[bool]:
+    """Which parts some process has; the same list in all of them."""
+    own = np.array([shards.is_done(first) for first in shards.firsts])
+    if jax.process_count() == 1:
+        return own.tolist()
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(own)).any(axis=0).tolist()
+
+
+def _meet() -> None:
+    """Returns when every process is here: then every part is written."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices("all parts are written")
+
+
+def _as_json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"

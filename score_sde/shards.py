@@ -1,0 +1,205 @@
+"""A large result on disk, written part by part: a run that was killed goes on where it stopped and leaves the same bytes.
+
+A part is a range of indices, named by its first. It is there whole or not at all: everything is written under a temporary
+name, brought to the disk, and renamed. This module knows neither JAX nor what the arrays mean.
+"""
+
+import abc
+import functools
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+IMAGES_PER_FOLDER = 1000
+ROWS = "rows"  # the folder of what belongs to an image besides its pixels, until the end
+
+
+class Shards(abc.ABC):
+    """Parts in a folder. `write` may be called in any order, by several processes for different parts.
+
+    Args:
+      folder: made by `prepare` if missing.
+      firsts: the first index of every part, increasing.
+    """
+
+    def __init__(self, folder: pathlib.Path, firsts: Sequence[int]):
+        self.folder, self.firsts = pathlib.Path(folder), list(firsts)
+
+    def prepare(self) -> None:
+        """Makes the folder and what must be there before the first part; again, it changes nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def is_done(self, first: int) -> bool:
+        """Whether the part that begins at index `first` is on disk."""
+        return self._part(first).is_file()
+
+    @abc.abstractmethod
+    def write(self, first: int, arrays: Arrays) -> None:
+        """Writes a part: arrays with one row per index, "x" among them."""
+
+    def finish(self) -> None:
+        """Brings the whole into its final form, once all parts are written; again, it changes nothing.
+
+        Raises: FileNotFoundError where a part is missing.
+        """
+        missing = [first for first in self.firsts if not self.is_done(first)]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} parts are missing in {self.folder}, the first at index {missing[0]}; all processes need to "
+                "see the same folder: write to a shared disk, and run the command again."
+            )
+
+    @abc.abstractmethod
+    def _part(self, first: int) -> pathlib.Path:
+        """The file whose presence says that the part is complete."""
+
+
+class NpzShards(Shards):
+    """part_00000000.npz, part_00000064.npz, …: each part one file with all its arrays."""
+
+    @staticmethod
+    def save(path: pathlib.Path, arrays: Arrays) -> None:
+        """Writes one file with these arrays, whole or not at all."""
+        write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+
+    def write(self, first: int, arrays: Arrays) -> None:
+        self.save(self._part(first), arrays)
+
+    def read(self, first: int) -> dict[str, np.ndarray]:
+        """The arrays of a part."""
+        with np.load(self._part(first)) as file:
+            return dict(file)
+
+    def _part(self, first: int) -> pathlib.Path:
+        return self.folder / f"part_{first:08d}.npz"
+
+
+class _WithRows(Shards):
+    """Formats that keep x apart: the other arrays of a part wait in rows/ and become one .npy file each at the end.
+
+    The rows of a part are written after its x, so that they say that the part is there; index.npy is written last of all.
+    """
+
+    def is_done(self, first: int) -> bool:
+        return (self.folder / "index.npy").is_file() or super().is_done(first)
+
+    def write(self, first: int, arrays: Arrays) -> None:
+        rows = dict(arrays)
+        self._write_x(first, rows.pop("x"))
+        rows["index"] = first + np.arange(len(arrays["x"]))
+        NpzShards.save(self._part(first), rows)
+
+    def finish(self) -> None:
+        super().finish()
+        if not (self.folder / "index.npy").is_file():
+            parts = [dict(np.load(self._part(first))) for first in self.firsts]
+            self._finish_x()
+            for name in sorted(parts[0], key=lambda name: (name == "index", name)):
+                column = np.concatenate([part[name] for part in parts])
+                write_atomically(self.folder / f"{name}.npy", functools.partial(np.save, arr=column))
+        shutil.rmtree(self.folder / ROWS, ignore_errors=True)
+
+    def _part(self, first: int) -> pathlib.Path:
+        return self.folder / ROWS / f"{first:08d}.npz"
+
+    @abc.abstractmethod
+    def _write_x(self, first: int, x: np.ndarray) -> None:
+        """Brings x of a part to the disk."""
+
+    def _finish_x(self) -> None:
+        """Gives x its final name."""
+
+
+class PngShards(_WithRows):
+    """00000/00000000.png, …: one file per image, a thousand in a folder, named by index; label.npy and so on beside."""
+
+    def _write_x(self, first: int, x: np.ndarray) -> None:
+        from PIL import Image
+
+        for index, image_u8 in enumerate(x, start=first):
+            pixels = image_u8[..., 0] if image_u8.shape[-1] == 1 else image_u8
+            path = self.folder / f"{index // IMAGES_PER_FOLDER:05d}" / f"{index:08d}.png"
+            write_atomically(path, functools.partial(Image.fromarray(pixels).save, format="PNG"))
+        for number in range(first // IMAGES_PER_FOLDER, (first + len(x) - 1) // IMAGES_PER_FOLDER + 1):
+            _sync_folder(self.folder / f"{number:05d}")  # the names too, before the rows say that they are there
+
+
+class NpyShards(_WithRows):
+    """x.npy, one array of all rows, written in place; until it is whole it is called x.npy.partial.
+
+    Args:
+      shape: of the whole array.
+      dtype: of the whole array.
+    """
+
+    def __init__(self, folder: pathlib.Path, firsts: Sequence[int], shape: tuple[int, ...], dtype: str):
+        super().__init__(folder, firsts)
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._whole, self._partial = self.folder / "x.npy", self.folder / "x.npy.partial"
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self._whole.is_file() or self._partial.is_file():
+            return
+        header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self._shape}
+
+        def write(file: IO[bytes]) -> None:
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64)))
+
+        write_atomically(self._partial, write)
+
+    def _write_x(self, first: int, x: np.ndarray) -> None:
+        if x.shape[1:] != self._shape[1:] or x.dtype != self._dtype:
+            raise ValueError(f"x.npy needs rows {self._dtype} {self._shape[1:]}, got {x.dtype} {x.shape[1:]}.")
+        data = np.ascontiguousarray(x)
+        with self._partial.open("r+b") as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            file.seek((first - self.firsts[0]) * data[0].nbytes, os.SEEK_CUR)
+            file.write(data.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _finish_x(self) -> None:
+        if not self._whole.is_file():  # a run killed after this has renamed it already
+            self._partial.replace(self._whole)
+
+
+def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Makes `path` hold what `write` puts into a file: all of it, or what was there before, whenever the run is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    """Brings the names in a folder to the disk, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: pathlib.Path) -> None:
+    """Deletes what a killed run left half written below `folder`; nobody may be writing there."""
+    for path in pathlib.Path(folder).rglob(".*.tmp"):
+        path.unlink(missing_ok=True)

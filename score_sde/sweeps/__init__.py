@@ -1,0 +1,23 @@
+"""Sweeps: many trainings that differ in some fields of their config, run locally, on Slurm or on TPU pods, and compared."""
+
+from score_sde.sweeps.axes import AXES
+from score_sde.sweeps.metric import Metric
+from score_sde.sweeps.pending import Queue
+from score_sde.sweeps.spec import SEARCHES, Sweep, build_sweep, load_sweep
+from score_sde.sweeps.trial import Record, Trial, make_trial
+
+LAUNCHERS = ("local", "slurm", "xpk", "jobset")
+
+__all__ = [
+    "AXES",
+    "LAUNCHERS",
+    "SEARCHES",
+    "Metric",
+    "Queue",
+    "Record",
+    "Sweep",
+    "Trial",
+    "build_sweep",
+    "load_sweep",
+    "make_trial",
+]

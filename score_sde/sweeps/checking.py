@@ -1,0 +1,21 @@
+"""Whether a trial's config can be built, before anything starts."""
+
+from ml_collections import ConfigDict
+
+from score_sde.experiment import Experiment
+from score_sde.sweeps.trial import Trial
+
+BUILT = ("sde", "parameterization", "denoiser", "objective", "optimizer", "solver", "grid", "log_prob")
+
+
+def check_trial(trial: Trial) -> None:
+    """Builds what needs neither data nor devices.
+
+    Raises: ValueError for an unknown name or field, naming the closest, or a value that a component refuses.
+    """
+    experiment = Experiment(ConfigDict(trial.config))
+    try:
+        for name in BUILT:
+            getattr(experiment, name)
+    except ValueError as error:
+        raise ValueError(f"The trial {trial.name} cannot run: {error}") from error

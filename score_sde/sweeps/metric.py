@@ -1,0 +1,128 @@
+"""The number by which the trials of a sweep are compared."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from score_sde.building import closest
+from score_sde.training.logging import METRICS_FILE, Series, read_metrics
+
+REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
+    "last": lambda values: values[-1],
+    "min": np.min,
+    "max": np.max,
+    "mean": np.mean,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric of metrics.jsonl by its name ("loss"), or a number in a JSON file of the workdir ("likelihood.json:mean").
+
+    Attributes:
+      name: of the metric, or FILE.json:PATH with dots into objects and lists.
+      reduce: "last", "min", "max" or "mean" of a logged metric, or of a list in a JSON file.
+      last: only the last so many values; None means all.
+      goal: "minimize" or "maximize".
+      error: FILE.json:PATH of its standard error, or None.
+      label: how tables and plots call it; None means its name.
+    """
+
+    name: str
+    reduce: str = "last"
+    last: int | None = None
+    goal: str = "minimize"
+    error: str | None = None
+    label: str | None = None
+
+    def __post_init__(self):
+        if self.reduce not in REDUCTIONS or self.goal not in ("minimize", "maximize"):
+            raise ValueError(
+                f"A metric needs reduce in {sorted(REDUCTIONS)} and goal 'minimize' or 'maximize', "
+                f"got {self.reduce!r}, {self.goal!r}."
+            )
+        if self.last is not None and self.last < 1:
+            raise ValueError(f"A metric needs last >= 1, or None for all values, got {self.last}.")
+
+    @property
+    def is_logged(self) -> bool:
+        """Whether it comes from metrics.jsonl, step by step."""
+        return ".json:" not in self.name
+
+    @property
+    def title(self) -> str:
+        """What a table or an axis is headed with."""
+        if self.label is not None:
+            return self.label
+        number = f" of last {self.last}" if self.last else ""
+        return self.name if self.reduce == "last" else f"{self.name} ({self.reduce}{number})"
+
+    def read(self, workdir: pathlib.Path) -> float:
+        """Its value for the run in `workdir`.
+
+        Raises: ValueError when it is not there, naming the closest that is.
+        """
+        if not self.is_logged:
+            return self._reduced(read_json(workdir, self.name))
+        return self._reduced(self.series(workdir).values.tolist())
+
+    def read_error(self, workdir: pathlib.Path) -> float | None:
+        """Its standard error, if it has one."""
+        return None if self.error is None else float(read_json(workdir, self.error))
+
+    def series(self, workdir: pathlib.Path) -> Series:
+        """Its (steps, values) as logged.
+
+        Raises: ValueError when it was not logged.
+        """
+        path = workdir / METRICS_FILE
+        logged = read_metrics(path) if path.is_file() else {}
+        if self.name not in logged:
+            raise ValueError(
+                f"The metric {self.name!r} is not in {path}, which has {sorted(logged)}.{closest(self.name, list(logged))}"
+            )
+        return logged[self.name]
+
+    def _reduced(self, value: Any) -> float:
+        if isinstance(value, list):
+            chosen = np.asarray(value[-self.last :] if self.last else value, np.float64)
+            return float(REDUCTIONS[self.reduce](chosen))
+        return float(value)
+
+
+def read_json(workdir: pathlib.Path, name: str) -> Any:
+    """The number, or list of numbers, at FILE.json:PATH.
+
+    Raises: ValueError when there is none.
+    """
+    file, _, dotted = name.partition(":")
+    path = workdir / file
+    if not path.is_file():
+        raise ValueError(
+            f"The metric {name!r} needs the file {path}, which is not there; which command of `then` writes it?"
+        )
+    value = json.loads(path.read_text())
+    for part in dotted.split("."):
+        known = list(value) if isinstance(value, dict) else [str(i) for i in range(len(value))]
+        if part not in known:
+            raise ValueError(f"The metric {name!r} needs {part!r} in {path}, which has {known}.{closest(part, known)}")
+        value = value[part] if isinstance(value, dict) else value[int(part)]
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"The metric {name!r} needs a number, got {value!r} in {path}.")
+    return value
+
+
+def last_step(workdir: pathlib.Path) -> int:
+    """The last step in metrics.jsonl; 0 when there is none."""
+    path = workdir / METRICS_FILE
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 65536))
+        lines = file.read().split(b"\n")[:-1]
+    return int(json.loads(lines[-1])["step"]) if lines else 0

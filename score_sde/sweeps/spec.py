@@ -1,0 +1,108 @@
+"""A sweep as a file describes it: get_sweep() returns a dict, as configs/sweeps/digits_sdes.py shows.
+
+config       FILE.py[:variant] of the base config
+axes         {FIELD: [values] or {"name": "uniform" | "log_uniform" | "int" | "choice", …}}; the field "config" stands
+             for the file itself
+search       {"name": "product" | "zip" | "random" | "optuna", …}; product if not given
+overrides    {FIELD: value} of every trial
+metric       a name, or the fields of Metric
+then         commands after training, with {workdir}; their first word "python" is this interpreter
+train        the command that trains; --config=…, --config.FIELD=… and --workdir=… are appended
+max_retries  how often a pre-empted trial is started again by itself
+environment  {NAME: text} of the trials' processes
+slurm, tpu   where and on what the other launchers run a trial
+"""
+
+import dataclasses
+import inspect
+import pathlib
+import runpy
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from score_sde.building import build, closest
+from score_sde.sweeps.axes import Axis, build_axis
+from score_sde.sweeps.metric import Metric
+from score_sde.sweeps.optuna_search import Optuna
+from score_sde.sweeps.search import Product, Random, Search, Zip
+
+SEARCHES = {"product": Product, "zip": Zip, "random": Random, "optuna": Optuna}
+TRAIN = ("python", "-m", "experiments.train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """What get_sweep() said, checked."""
+
+    config: str
+    axes: Mapping[str, Axis]
+    search: Search
+    metric: Metric
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    then: Sequence[Sequence[str]] = ()
+    train: Sequence[str] = TRAIN
+    max_retries: int = 3
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    slurm: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tpu: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_sweep(path: str) -> Sweep:
+    """The sweep of FILE.py[:variant], whose get_sweep() or get_sweep(variant) returns a dict.
+
+    Raises: ValueError or FileNotFoundError when there is none, or it says something unknown.
+    """
+    name, _, variant = path.partition(":")
+    file = pathlib.Path(name)
+    if not file.is_file():
+        raise FileNotFoundError(f"--sweep needs FILE.py[:variant], got {path!r}; configs/sweeps/ has some.")
+    get_sweep = runpy.run_path(str(file)).get("get_sweep")
+    if get_sweep is None:
+        raise ValueError(f"{file} needs a function get_sweep() that returns a dict; it has none.")
+    if variant and not inspect.signature(get_sweep).parameters:
+        raise ValueError(f"{file} has no variants, got {variant!r}.")
+    return build_sweep(get_sweep(variant) if variant else get_sweep())
+
+
+def build_sweep(given: Mapping[str, Any]) -> Sweep:
+    """A Sweep of the dict that get_sweep() returns.
+
+    Raises: ValueError for what is missing, unknown or refused, naming the closest.
+    """
+    known = [field.name for field in dataclasses.fields(Sweep)]
+    unknown = [name for name in given if name not in known]
+    missing = [name for name in ("config", "axes", "metric") if not given.get(name)]
+    if unknown or missing:
+        hint = closest(unknown[0], known) if unknown else ""
+        raise ValueError(f"A sweep has the fields {known}; missing {missing}, unknown {unknown}.{hint}")
+    fields = {
+        **given,
+        "axes": {field: build_axis(field, axis) for field, axis in given["axes"].items()},
+        "search": build("search", SEARCHES, given.get("search", {"name": "product"})),
+        "metric": _metric(given["metric"]),
+        "then": tuple(_words(command) for command in given.get("then", ())),
+        "train": _words(given.get("train", TRAIN)),
+    }
+    both = sorted(fields["axes"].keys() & given.get("overrides", {}).keys())
+    if both:
+        raise ValueError(f"A sweep needs each field once, got {both} among both its axes and its overrides.")
+    lacking = [shlex.join(command) for command in fields["then"] if not any("{workdir}" in word for word in command)]
+    if lacking:
+        raise ValueError(f"A command of `then` needs the word {{workdir}}, as --workdir={{workdir}}; got {lacking}.")
+    return Sweep(**fields)
+
+
+def _metric(given: str | Mapping[str, Any]) -> Metric:
+    if isinstance(given, str):
+        return Metric(given)
+    known = [field.name for field in dataclasses.fields(Metric)]
+    unknown = [name for name in given if name not in known]
+    if unknown or "name" not in given:
+        hint = closest(unknown[0], known) if unknown else ""
+        raise ValueError(f"A metric needs a name, and has the fields {known}; got {dict(given)}.{hint}")
+    return Metric(**given)
+
+
+def _words(command: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(shlex.split(command)) if isinstance(command, str) else tuple(command)

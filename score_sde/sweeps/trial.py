@@ -1,0 +1,193 @@
+"""One trial of a sweep: its commands, its folder, and what is known of how it went.
+
+The folder is trials/<id>, and is the --workdir of the trial's commands. Beside what they write, it holds trial.json (what the
+trial is), record.json (how it went) and log.txt (what its commands printed). The id ends in a digest of the trial's point, so
+the same point is the same trial whatever other values an axis has.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from score_sde.sweeps.axes import canonical
+from score_sde.sweeps.metric import last_step
+from score_sde.sweeps.overrides import command_line, differences, plain
+from score_sde.sweeps.search import Point
+from score_sde.sweeps.spec import Sweep
+
+TRIALS, LOG, SPEC, RECORD, JOB = "trials", "log.txt", "trial.json", "record.json", "job.txt"
+FREE_SECTIONS = (
+    "sampling",
+    "likelihood",
+    "training",
+    "mesh",
+)  # may change for a trial that has begun; training goes on
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """How a trial went so far.
+
+    Attributes:
+      state: "pending", "queued", "requeued", "running", "stopped", "pruned", "failed" or "finished".
+      retries: how often a command was started again.
+      done: the commands that ended well, in order.
+      seconds: of all commands together.
+      message: why it failed: the exit and the last line of the log.
+    """
+
+    state: str = "pending"
+    retries: int = 0
+    done: tuple[str, ...] = ()
+    seconds: float = 0.0
+    message: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A point of the axes, resolved to commands in a folder.
+
+    Attributes:
+      name: a readable part and the digest.
+      folder: its workdir.
+      point: the value on each axis.
+      config: the whole config, plain.
+      commands: training, then the others; each a list of words.
+    """
+
+    name: str
+    folder: pathlib.Path
+    point: Point
+    config: Mapping[str, Any]
+    commands: Sequence[Sequence[str]]
+
+    @property
+    def num_steps(self) -> int:
+        """Where training ends."""
+        return int(self.config["training"]["num_steps"])
+
+    @property
+    def step(self) -> int:
+        """How far training has come."""
+        return last_step(self.folder)
+
+    @property
+    def marker(self) -> pathlib.Path:
+        """A file that a pod, which writes no record, makes after the last of today's commands."""
+        digest = hashlib.sha256(canonical(self.commands).encode()).hexdigest()[:8]
+        return self.folder / f"done-{digest}"
+
+    def record(self) -> Record:
+        """What record.json says, held against the commands that there are now.
+
+        A trial is finished only if all of today's commands are done; more steps or another command make it go on.
+        """
+        path = self.folder / RECORD
+        record = Record()
+        if path.is_file():
+            fields = json.loads(path.read_text())
+            record = Record(**{**fields, "done": tuple(fields["done"])})
+        if record.state == "queued" and self.marker.exists():
+            return dataclasses.replace(record, state="finished", done=tuple(map(shlex.join, self.commands)))
+        done = 0
+        for command, before in zip(self.commands, record.done, strict=False):
+            if shlex.join(command) != before:
+                break
+            done += 1
+        state, complete = record.state, done == len(self.commands)
+        if state == "finished" and not complete:
+            state = "pending"
+        return dataclasses.replace(record, state=state, done=record.done[:done])
+
+    @property
+    def job(self) -> str:
+        """The job of a cluster that it was given to last; "" for none."""
+        path = self.folder / JOB
+        return path.read_text().strip() if path.is_file() else ""
+
+    def write_record(self, record: Record) -> None:
+        """Writes record.json, all or nothing."""
+        _write(self.folder / RECORD, dataclasses.asdict(record))
+
+    def write(self) -> None:
+        """Makes the folder with trial.json.
+
+        Raises: ValueError when another config was trained there.
+        """
+        path = self.folder / SPEC
+        if path.is_file():
+            self._check_same(json.loads(path.read_text())["config"])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        commands = [shlex.join(command) for command in self.commands]
+        _write(path, {"point": self.point, "commands": commands, "config": self.config})
+
+    def last_line(self) -> str:
+        """The last line of the log that says something."""
+        path = self.folder / LOG
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        telling = [line.strip() for line in lines if line.strip() and not line.startswith(("(--verbosity", "$ "))]
+        return telling[-1] if telling else ""
+
+    def _check_same(self, before: Mapping[str, Any]) -> None:
+        saved, wanted = ({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (before, self.config))
+        found = differences(saved, wanted)
+        if found:
+            raise ValueError(
+                f"The trial in {self.folder} was made with another base config: {'; '.join(found)}. Put it back, or use "
+                "another --workdir."
+            )
+
+
+def make_trial(sweep: Sweep, folder: pathlib.Path, point: Point) -> Trial:
+    """The trial at a point, in `folder`/trials/<id>; writes nothing.
+
+    Raises: ValueError for a field or value that the config does not take.
+    """
+    path, overrides = sweep.config, {**sweep.overrides, **point}
+    path = overrides.pop("config", path)
+    arguments, config = command_line(path, overrides)
+    typed = {
+        field: plain(config[field] if field in config else _at(config, field)) for field in point if field != "config"
+    }
+    point = {field: typed.get(field, value) for field, value in point.items()}
+    name = trial_name(point)
+    workdir = folder / TRIALS / name
+    train = [*sweep.train, *arguments, f"--workdir={workdir}"]
+    then = [[word.replace("{workdir}", str(workdir)) for word in command] for command in sweep.then]
+    return Trial(name, workdir, point, plain(config), [train, *then])
+
+
+def trial_name(point: Point) -> str:
+    """A readable name with a digest of the point: "ve-0.002-1a2b3c4d"."""
+    digest = hashlib.sha256(canonical(point).encode()).hexdigest()[:8]
+    words = [re.sub(r"[^a-z0-9.]+", "-", label(value).lower()).strip("-.") for value in point.values()]
+    readable = "-".join(word for word in words if word)[:40].strip("-.")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def label(value: Any) -> str:
+    """A value in a few letters: the name of a section, a file without its folder, a number as it is."""
+    if isinstance(value, Mapping):
+        others = {name: part for name, part in value.items() if name != "name"}
+        return str(value["name"]) if "name" in value else canonical(others)
+    if isinstance(value, str) and ".py" in value:
+        return pathlib.PurePath(value).name.replace(".py", "")
+    return value if isinstance(value, str) else canonical(value)
+
+
+def _at(config: Any, path: str) -> Any:
+    for name in path.split("."):
+        config = config[name]
+    return config
+
+
+def _write(path: pathlib.Path, value: Mapping[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)

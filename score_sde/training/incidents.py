@@ -1,0 +1,141 @@
+"""What happens when a loss or a gradient is not finite."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from score_sde import parallel
+from score_sde.training.agreement import on_first_process
+from score_sde.training.logging import as_json
+from score_sde.training.state import TrainState
+from score_sde.training.tally import SKIPPED
+
+POLICIES = ("stop", "skip")
+FOLDER = "incidents"
+
+
+class _Step(NamedTuple):
+    step: int
+    metrics: Mapping[str, Array]
+    examples: dict[str, Array]
+
+
+class FiniteGuard:
+    """Stops the run at a step whose loss or gradient is not finite ("stop"), or at the `max_skips`-th in a row ("skip").
+
+    The step itself leaves such a batch out (its metrics["skipped"] is 1), so the state stays good either way. A step is
+    looked at when the next is under way, or in `settle`, so that the devices need not wait.
+
+    Args:
+      policy: "stop" or "skip".
+      max_skips: how many steps in a row may be skipped.
+      workdir: incidents/step_XXXXXXXX.json is written there.
+      log_snr: the SDE's t -> log-SNR.
+      last_checkpoint: names the newest checkpoint, for the message.
+      in_a_row: steps skipped just before a resume.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        max_skips: int,
+        workdir: pathlib.Path,
+        log_snr: Callable[[Float[Array, " b"]], Float[Array, " b"]],
+        last_checkpoint: Callable[[], int | None],
+        in_a_row: int = 0,
+    ) -> None:
+        if policy not in POLICIES or max_skips < 0:
+            raise ValueError(
+                f"training.nonfinite needs one of {POLICIES} and training.max_skips >= 0, got {policy!r} and {max_skips}."
+            )
+        self._limit = max_skips if policy == "skip" else 0
+        self._folder, self._log_snr, self._last_checkpoint = workdir / FOLDER, log_snr, last_checkpoint
+        self._waiting: _Step | None = None
+        self.in_a_row = in_a_row
+
+    def add(self, step: int, metrics: Mapping[str, Array], examples: Mapping[str, Array], index: Array) -> None:
+        """Looks at the step before, and keeps this one for later."""
+        self.settle()
+        self._waiting = _Step(step, metrics, {**examples, "index": index})
+
+    def settle(self) -> None:
+        """Waits for the last step, and looks at it. Raises: FloatingPointError where the run must stop."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        if not float(waiting.metrics[SKIPPED]):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        if self.in_a_row > self._limit:
+            self._stop(waiting)
+
+    def check_parameters(self, state: TrainState) -> None:
+        """Before a save: a finite step may still have thrown the parameters out of float32's range.
+
+        Raises: FloatingPointError where a parameter or an average is not finite.
+        """
+        if not _all_finite((state.params, state.ema)):
+            raise FloatingPointError(
+                f"A parameter or average after step {int(state.step)} is not finite, so it was not saved. The last good "
+                f"checkpoint is {self._last()}. Resume with a lower optimizer.learning_rate."
+            )
+
+    def _last(self) -> str:
+        last = self._last_checkpoint()
+        return "none" if last is None else f"step {last}"
+
+    def _stop(self, waiting: _Step) -> None:
+        step, metrics, examples = waiting
+        examples = parallel.to_host(examples)
+        numbers = {name: as_json(float(value)) for name, value in jax.device_get(dict(metrics)).items()}
+        report = {
+            "step": step,
+            **numbers,
+            "last_checkpoint": self._last_checkpoint(),
+            "examples": self._describe(examples),
+        }
+        path = self._folder / f"step_{step:08d}.json"
+        on_first_process(lambda: _write(path, report))
+        skipped = f" and {self.in_a_row} steps in a row were skipped" if self._limit else ""
+        raise FloatingPointError(
+            f"The loss or gradient of step {step} is not finite (loss {numbers['loss']}, gradient norm {numbers['grad_norm']})"
+            f"{skipped}; {path} tells the examples, noise levels and losses of its batch. The last good checkpoint is "
+            f"{self._last()}. Resume with training.nonfinite=skip to leave such batches out, or "
+            "with a lower optimizer.learning_rate, a smaller optimizer.clip_norm or a larger t_min of the time sampler."
+        )
+
+    def _describe(self, examples: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+        """One dict for each example: index, t, log_snr, loss; those whose loss is not finite first."""
+        t = np.asarray(examples["t"], np.float32)
+        columns = {
+            "index": examples["index"].tolist(),
+            "t": t.tolist(),
+            "log_snr": np.asarray(self._log_snr(jnp.asarray(t))).tolist(),
+            "loss": np.asarray(examples["loss"], np.float32).tolist(),
+        }
+        rows = [
+            {name: as_json(value) for name, value in zip(columns, row, strict=True)}
+            for row in zip(*columns.values(), strict=True)
+        ]
+        return sorted(rows, key=lambda row: isinstance(row["loss"], float))
+
+
+@jax.jit
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def _write(path: pathlib.Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

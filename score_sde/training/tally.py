@@ -1,0 +1,54 @@
+"""Sums of the metrics between two log lines, which a checkpoint carries along."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+SKIPPED = "skipped"
+
+
+class Tally:
+    """The mean of each metric over the steps since the last log line, in float64, summed in the order of the steps.
+
+    A step whose "skipped" is 1 counts in "skipped" and in nothing else. `saved()` in a checkpoint and
+    `Tally(saved)` after it give the same line, bit for bit, as if the run had not been stopped between.
+
+    Args: saved: what `saved()` returned; None starts empty.
+    """
+
+    def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
+        saved = saved or {}
+        self._sums: dict[str, float] = dict(saved.get("sums", {}))
+        self._steps, self._skipped = saved.get("steps", 0), saved.get(SKIPPED, 0)
+        self._waiting: list[Mapping[str, Array]] = []
+
+    def add(self, metrics: Mapping[str, Array]) -> None:
+        """Adds a step, without waiting for it to be computed."""
+        self._waiting.append(metrics)
+
+    def saved(self) -> dict[str, Any]:
+        """The sums as JSON; floats keep every bit in it. Waits for the steps to be computed."""
+        self._sum_up()
+        return {"sums": dict(self._sums), "steps": self._steps, SKIPPED: self._skipped}
+
+    def take(self) -> dict[str, float | int]:
+        """The means, and the number of skipped steps if there are any; begins anew."""
+        self._sum_up()
+        means: dict[str, float | int] = {name: value / self._steps for name, value in self._sums.items()}
+        if self._skipped:
+            means[SKIPPED] = self._skipped
+        self._sums, self._steps, self._skipped = {}, 0, 0
+        return means
+
+    def _sum_up(self) -> None:
+        for metrics in jax.device_get(self._waiting):
+            values = {name: float(value) for name, value in metrics.items()}
+            if values.pop(SKIPPED, 0.0):
+                self._skipped += 1
+                continue
+            self._steps += 1
+            for name, value in values.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        self._waiting = []

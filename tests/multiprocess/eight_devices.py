@@ -1,0 +1,106 @@
+"""The same 20 steps, evaluation and samples on meshes of eight virtual devices, into a file of JSON.
+
+python -m tests.multiprocess.eight_devices FILE, in a process of its own: the number of devices is fixed when JAX starts.
+"""
+
+import json
+import math
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from configs import density2d
+from score_sde import parallel
+from score_sde.experiment import Experiment
+from score_sde.runs import loss_by_noise_level
+from score_sde.training.step import make_train_step
+
+MESHES = {
+    "one": {"num_devices": 1},
+    "data8": {"data": 8},
+    "data4_fsdp2": {"data": 4, "fsdp": 2},
+    "fsdp8": {"fsdp": 8},
+    "data2_fsdp2_tensor2": {"data": 2, "fsdp": 2, "tensor": 2},
+    "data4_parts4": {"data": 4, "accumulation_steps": 4},
+}
+MEASURED = ("one", "data2_fsdp2_tensor2")
+
+
+def experiment_on(accumulation_steps: int = 1, **mesh: int) -> Experiment:
+    """Points by an MLP that is wide enough for its kernels to be divided."""
+    config = density2d.get_config("moons")
+    config.network.update({"width": 64, "depth": 1})
+    config.data.train.num_examples = config.data.eval.num_examples = 300
+    config.training.update({"batch_size": 32, "eval_batch_size": 50})
+    config.sampling.grid.num_steps = 10
+    config.mesh.update(mesh)
+    config.optimizer.accumulation_steps = accumulation_steps
+    return Experiment(config)
+
+
+def train(experiment: Experiment, num_steps: int = 20):
+    """The state after `num_steps`, and the loss and the losses of the examples at each."""
+    step = make_train_step(
+        experiment.run_key("train"),
+        experiment.denoiser,
+        experiment.objective,
+        experiment.optimizer,
+        experiment.mesh,
+        batch_size=32,
+        rampup_ratio=0.05,
+        accumulation_steps=experiment.config.optimizer.accumulation_steps,
+    )
+    state, history = experiment.init_state(), []
+    for number in range(num_steps):
+        batch = parallel.shard_batch(experiment.train_batches[number], experiment.mesh)
+        state, metrics, examples = step(state, batch)
+        history.append(jax.device_get((metrics["loss"], examples["loss"])))
+    losses, examples = zip(*history, strict=True)
+    return state, np.stack(losses), np.stack(examples)
+
+
+def share_of_a_device(tree) -> float:
+    """Bytes of the first device's shards over the bytes of the arrays."""
+    shards = [leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)]
+    return sum(shards) / sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def measure(experiment: Experiment, state) -> dict:
+    """What evaluation and sampling give."""
+    curve = loss_by_noise_level(experiment, state.params)
+    return {
+        "curve": curve.mean.tolist(),
+        "held_out": curve.num_examples,
+        "images": experiment.generator(experiment.run_key("sample"), state.params, 20).x.tolist(),
+    }
+
+
+def run(name: str) -> dict:
+    """The numbers of one mesh."""
+    experiment = experiment_on(**MESHES[name])
+    state, losses, examples = train(experiment)
+    block = state.params["network"]
+    result = {
+        "losses": losses.tolist(),
+        "examples": examples.tolist(),
+        "devices": len(jax.tree.leaves(state.params)[0].devices()),
+        "share": {part: share_of_a_device(getattr(state, part)) for part in ("params", "ema", "opt_state")},
+        "bytes": parallel.bytes_per_device(state),
+        "shards": {
+            layer: list(block[layer]["kernel"].addressable_shards[0].data.shape)
+            for layer in ("input", "block_0_in", "block_0_embedding", "block_0_out")
+        },
+        "like_the_shapes": all(
+            leaf.sharding == like.sharding
+            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(experiment.state_shapes()), strict=True)
+        ),
+    }
+    return result | (measure(experiment, state) if name in MEASURED else {})
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 8)
+    sizes = {n: parallel.mesh_for_batch(n).size for n in (1, 7, 12, 16, 30, 32, 64, 128)}
+    pathlib.Path(sys.argv[1]).write_text(json.dumps({"sizes": sizes} | {name: run(name) for name in MESHES}))

@@ -1,0 +1,206 @@
+"""Checkpoints that are damaged, foreign, half written, or cannot be written at all."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.training import checkpoints as module
+from score_sde.training.checkpoints import WRITTEN_LAST, Checkpoints
+from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
+from score_sde.training.state import TrainState
+
+
+def state_at(step: int, size: int = 8) -> TrainState:
+    arrays = {"w": jnp.arange(size, dtype=jnp.float32) + step, "b": jnp.full((3,), 0.1 * step, jnp.bfloat16)}
+    return TrainState(jnp.asarray(step, jnp.int32), arrays, {"50": {"w": arrays["w"] / 3}}, (jnp.zeros(2),))
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def save(workdir, *steps, **options):
+    with contextlib.closing(Checkpoints(workdir, **options)) as checkpoints:
+        for step in steps:
+            checkpoints.save(state_at(step), {"seed": 0}, {"tally": {"loss": 0.1}})
+
+
+def restore(workdir, step=None):
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        return checkpoints.run(step), checkpoints.restore(state_at(0), step)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("saved")
+    save(workdir, 10, 20)
+    return workdir
+
+
+@pytest.fixture
+def workdir(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_what_was_saved_comes_back(saved):
+    run, state = restore(saved)
+    assert bits(state) == bits(state_at(20)) and run["data_position"] == 20
+    assert run["config"] == {"seed": 0} and run["position"] == {"tally": {"loss": 0.1}}
+    assert bits(restore(saved, 10)[1]) == bits(state_at(10))
+
+
+def test_the_manifest_is_what_sha256sum_reads(saved):
+    folder = saved / "checkpoints" / "20"
+    listed = {line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()}
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == (
+        listed | {MANIFEST} | WRITTEN_LAST
+    )
+    subprocess.run(["sha256sum", "--quiet", "-c", MANIFEST], cwd=folder, check=True)
+
+
+def test_a_flipped_bit_in_any_file_is_found_or_harmless(workdir):
+    """Named with its file, and with the step that is left; the two files that orbax writes last hold nothing of the state."""
+    folder, rng = workdir / "checkpoints" / "20", np.random.default_rng(0)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        data = bytearray(path.read_bytes())
+        data[rng.integers(len(data))] ^= 1 << rng.integers(7)
+        original = path.read_bytes()
+        path.write_bytes(data)
+        if path.relative_to(folder).as_posix() in WRITTEN_LAST:
+            assert bits(restore(workdir)[1]) == bits(state_at(20))
+        else:
+            with pytest.raises(ValueError, match=r"is damaged: .*To go on from step 10.*rm -r .*checkpoints/20"):
+                restore(workdir)
+        path.write_bytes(original)
+    assert bits(restore(workdir)[1]) == bits(state_at(20))
+
+
+def test_damage_is_named_and_the_advice_works(workdir):
+    path = next((workdir / "checkpoints" / "20" / "state" / "d").iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"is damaged: state/d/{path.name} was changed. Nothing was changed. To go on"):
+        restore(workdir)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"is damaged: state/d/{path.name} is missing"):
+        restore(workdir)
+    shutil.rmtree(workdir / "checkpoints" / "20")
+    assert bits(restore(workdir)[1]) == bits(state_at(10))
+
+
+def test_the_advice_skips_what_is_damaged_too(workdir):
+    for step in (10, 20):
+        next((workdir / "checkpoints" / str(step) / "state" / "d").iterdir()).unlink()
+    with pytest.raises(ValueError, match=r"20 is damaged: .*To go on from step 0, as no other is known"):
+        restore(workdir)
+
+
+def test_a_folder_that_is_no_checkpoint(workdir):
+    """One with a number for a name is refused with its name; others, and a half-written one, are left out."""
+    (workdir / "checkpoints" / "notes").mkdir()
+    (workdir / "checkpoints" / "notes" / "a.txt").write_text("mine")
+    (workdir / "checkpoints" / "30.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    assert int(restore(workdir)[1].step) == 20
+    assert (workdir / "checkpoints" / "30.orbax-checkpoint-tmp").is_dir()  # a reader cleans nothing up
+    save(workdir, 25)
+    assert (workdir / "checkpoints" / "notes" / "a.txt").is_file()
+    (workdir / "checkpoints" / "30").mkdir()
+    (workdir / "checkpoints" / "30" / "b.txt").write_text("mine")
+    with pytest.raises(
+        ValueError, match=r"30 is no whole checkpoint of this library: it lacks state/ or run/.*step 25"
+    ):
+        restore(workdir)
+
+
+def test_a_checkpoint_without_manifest_is_read_with_a_warning(workdir, caplog):
+    (workdir / "checkpoints" / "20" / MANIFEST).unlink()
+    assert int(restore(workdir)[1].step) == 20 and "read unverified" in caplog.text
+    shutil.rmtree(workdir / "checkpoints" / "20" / "state" / "ocdbt.process_0")
+    shutil.rmtree(workdir / "checkpoints" / "20" / "state" / "d")
+    with pytest.raises(ValueError, match=r"20 cannot be read \(.*To go on from step 10"):
+        restore(workdir)
+
+
+def test_another_shape_is_named(saved):
+    with (
+        contextlib.closing(Checkpoints(saved, read_only=True)) as checkpoints,
+        pytest.raises(
+            ValueError, match=r"does not fit the config: params/w has shape \(8,\) .*and \(9,\) in the model"
+        ),
+    ):
+        checkpoints.restore(state_at(0)._replace(params={"w": jnp.zeros(9), "b": jnp.zeros(3, jnp.bfloat16)}))
+
+
+def test_a_failed_save_surfaces_without_waiting_and_harms_nothing(tmp_path, monkeypatch):
+    """Also with keep=1, where the older checkpoint is to be deleted once the newer one is there."""
+    save(tmp_path, 10, keep=1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_manifest", full)
+        checkpoints.save(state_at(20), {})
+        while checkpoints._manager.is_saving_in_progress():
+            pass
+        with pytest.raises(OSError, match=r"step 20 could not be written in .*No space left.*before it \(\[10\]\) are"):
+            checkpoints.check()
+    with contextlib.suppress(OSError):
+        checkpoints.close()
+    assert bits(restore(tmp_path)[1]) == bits(state_at(10))
+    save(tmp_path, 20, keep=1)
+    assert int(restore(tmp_path)[1].step) == 20 and not (tmp_path / "checkpoints" / "10").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB, which only root can mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk(small_disk: pathlib.Path):
+    save(small_disk, 10)
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 20_000))
+    with pytest.raises(OSError, match=r"step 20 could not be written in .*untouched; make room there"):
+        save(small_disk, 20)
+    assert bits(restore(small_disk)[1]) == bits(state_at(10))
+    (small_disk / "filler").unlink()
+    save(small_disk, 20)
+    assert bits(restore(small_disk)[1]) == bits(state_at(20))
+
+
+def test_a_read_only_folder(small_disk: pathlib.Path):
+    save(small_disk, 10)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert bits(restore(small_disk)[1]) == bits(state_at(10))
+    with pytest.raises(OSError, match=r"step 20 could not be written|Read-only file system"):
+        save(small_disk, 20)
+
+
+def test_manifests(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"12")
+    (tmp_path / "late").write_bytes(b"")
+    write_manifest(tmp_path, frozenset({"late"}))
+    (tmp_path / "late").write_bytes(b"3")
+    assert find_damage(tmp_path) == []
+    (tmp_path / "a" / "x").write_bytes(b"21")
+    assert find_damage(tmp_path) == ["a/x was changed"]
+    (tmp_path / MANIFEST).write_text("rubbish\n")
+    assert find_damage(tmp_path) == [f"{MANIFEST} was changed"]
