@@ -1,5 +1,8 @@
 """The fast convolution against jax.lax's: values, derivatives of both modes and orders, batching, and when it applies."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,3 +113,27 @@ def test_where_it_does_not_apply(arrays):
     assert not uses_fast(x, kernel, precision="highest")
     with jax.default_matmul_precision("highest"):
         assert not uses_fast(x, kernel)
+
+
+ON_FOUR_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_num_cpu_devices", 4)
+from score_sde import parallel
+from tests.networks.test_convolution import fast
+
+x, kernel = jax.random.normal(jax.random.key(0), (8, 5, 8, 32)), jax.random.normal(jax.random.key(1), (3, 3, 32, 32)) / 17
+gradient = jax.jit(jax.grad(lambda k, x: jnp.mean(jnp.sin(fast(x, k)))))
+found = []
+for number in (1, 4):
+    mesh = parallel.make_mesh(number)
+    args = parallel.replicate(kernel, mesh), jax.device_put(x, parallel.batch_sharding(mesh))
+    program = gradient.lower(*args).compile()
+    assert not any(name in program.as_text() for name in ("all-gather", "all-to-all", "collective-permute"))
+    found.append(np.asarray(program(*args)))
+np.testing.assert_allclose(*found, rtol=0, atol=1e-5 * found[0].std())
+"""
+
+
+def test_a_sharded_batch_stays_where_it_is():
+    run = subprocess.run([sys.executable, "-c", ON_FOUR_DEVICES], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
