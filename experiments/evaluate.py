@@ -1,7 +1,9 @@
-"""Measures a trained model: python -m experiments.evaluate --workdir=runs/vp --metrics=noise_levels,bits_per_dim
+"""Measures a trained model: python -m experiments.evaluate --workdir=runs/vp --metrics=fid,kid --num_samples=50000
 
-noise_levels: the loss on held-out data by noise level, as a table, a picture and JSON. bits_per_dim: as
-experiments.likelihood. density: a generated 2-D density against the learned one and the samples, with a picture.
+Of samples: fid, kid, prdc, is, sfid, fd_infinity, memorization. Of the model: noise_levels (loss on held-out data by noise
+level), bits_per_dim (as experiments.likelihood), density (a generated 2-D density against the learned one). Samples are
+drawn, rounded to 8 bits, turned into features and thrown away; the same command goes on where it was killed. Each call adds
+a line to WORKDIR/ledger.jsonl: see experiments.ledger. docs/evaluation.md says how to read the numbers.
 """
 
 from absl import flags
@@ -9,29 +11,54 @@ from absl import flags
 from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
-MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many; not for density.", lower_bound=1)
+MAX_EXAMPLES = flags.DEFINE_integer(
+    "max_examples", None, "Only the first so many held-out examples, for noise_levels and bits_per_dim.", lower_bound=1
+)
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config; repeatable.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50_000, "How many samples of each seed.", lower_bound=2)
+SEEDS = flags.DEFINE_list("seeds", ["0"], "Seed s is images s · num_samples … (s + 1) · num_samples − 1.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
+REFERENCE = flags.DEFINE_string("reference", "train", "train, eval, or a .npz of ours, EDM, ADM or pytorch-fid.")
+FEATURES = flags.DEFINE_string(
+    "features", "inception", "inception, oriented_gradients, pixels, or a callable as module:attribute."
+)
+KEEP_SAMPLES = flags.DEFINE_enum("keep_samples", None, ["png", "npz"], "Keep the images too.")
+KEEP_FEATURES = flags.DEFINE_bool("keep_features", True, "Keep the samples' features, to add a metric later.")
+ALL_CHECKPOINTS = flags.DEFINE_bool("all_checkpoints", False, "Evaluate every checkpoint, and draw the curves.")
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)
 
 
 def main() -> None:
     from score_sde.experiment import from_workdir
-    from score_sde.runs import run_density, run_likelihood, run_noise_levels
+    from score_sde.runs.checkpoint_curve import run_all_checkpoints
+    from score_sde.runs.evaluating import Evaluation, run_evaluation
 
     workdir = workdir_path()
+    if not all(seed.isdigit() for seed in SEEDS.value):
+        raise ValueError(f"--seeds needs whole numbers >= 0 separated by commas, got {SEEDS.value}.")
+    evaluation = Evaluation(
+        metrics=tuple(METRICS.value),
+        num_samples=NUM_SAMPLES.value,
+        seeds=tuple(map(int, SEEDS.value)),
+        batch_size=BATCH_SIZE.value,
+        reference=REFERENCE.value,
+        features=FEATURES.value,
+        ema=EMA.value,
+        max_examples=MAX_EXAMPLES.value,
+        keep_samples=KEEP_SAMPLES.value,
+        keep_features=KEEP_FEATURES.value,
+        overrides=tuple(SET.value),
+    ).checked()
     experiment = from_workdir(workdir, SET.value)
-    which = (MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
-    known = {
-        "noise_levels": lambda: run_noise_levels(experiment, workdir, *which),
-        "density": lambda: run_density(experiment, workdir, CHECKPOINT.value, EMA.value),
-        "bits_per_dim": lambda: run_likelihood(experiment, workdir, *which),
-    }
-    unknown = [name for name in METRICS.value if name not in known]
-    if unknown:
-        raise ValueError(f"--metrics needs names among {sorted(known)}, got {unknown}.")
-    for name in METRICS.value:
-        known[name]()
+    if not ALL_CHECKPOINTS.value:
+        run_evaluation(experiment, workdir, evaluation, CHECKPOINT.value)
+    elif CHECKPOINT.value is not None:
+        raise ValueError(
+            f"--all_checkpoints evaluates every checkpoint, got --checkpoint={CHECKPOINT.value}; drop one."
+        )
+    else:
+        run_all_checkpoints(experiment, workdir, evaluation)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,48 @@ SOLVERS = {
     "probability_flow": solvers.ProbabilityFlow(),
 }
 
+# More of the probability flow, most with a memory: the exact map of Gaussian data in test_deterministic.
+DETERMINISTIC = {
+    "runge_kutta": solvers.RungeKutta(),
+    "dpm2": solvers.DPM2(),
+    "dpm_solver": solvers.DPMSolver(),
+    "dpm_solver_multistep": solvers.DPMSolverMultistep(),
+    "dpm_solver_pp_2s": solvers.DPMSolverPP2S(),
+    "dpm_solver_pp_3s": solvers.DPMSolverPP3S(),
+    "dpm_solver_pp_2m": solvers.DPMSolverPP2M(),
+    "dpm_solver_pp_3m": solvers.DPMSolverPP3M(),
+    "unipc": solvers.UniPC(),
+    "deis": solvers.DEIS(),
+    "adams_bashforth": solvers.AdamsBashforth(predicts="flow"),
+    "exponential_adams_bashforth": solvers.ExponentialAdamsBashforth(order=3, predicts="v", sigma_data=0.7),
+    "lms": solvers.LMS(),
+    "ipndm": solvers.IPNDM(),
+    "pndm": solvers.PNDM(),
+    "dpm_solver_12": solvers.DPMSolver12(),
+    "dpm_solver_23": solvers.DPMSolver23(predicts="x0"),
+}
+
+# More that draw noise: right moments on Gaussian data in test_stochastic, whose batches also serve solvers with a memory.
+STOCHASTIC = {
+    "sde": solvers.DPMSolverPPSDE(),
+    "sde_half": solvers.DPMSolverPPSDE(eta=0.5, r=0.4),
+    "2m": solvers.DPMSolverPP2MSDE(),
+    "2m_heun_half": solvers.DPMSolverPP2MSDE(eta=0.5, solver_type="heun"),
+    "2m_more": solvers.DPMSolverPP2MSDE(eta=1.5),
+    "3m": solvers.DPMSolverPP3MSDE(),
+    "3m_none": solvers.DPMSolverPP3MSDE(eta=0.0),
+    "sa": solvers.SASolver(),
+    "sa_band": solvers.SASolver(1.3, 0.05, 5.0, predictor_order=2, corrector_order=2),
+    "ancestral_heun": solvers.AncestralSteps(solvers.Heun(), 0.8),
+    "ancestral_ddim": solvers.AncestralSteps(solvers.DDIM()),
+    "ancestral_2m": solvers.AncestralSteps(solvers.DPMSolverPP2M(), 0.7),
+    "churn": solvers.Churn(solvers.Heun(), 10.0, 0.05, 5.0),
+    "step_scale": solvers.StepScale(solvers.Heun(), 1.0, 1.0, 0.3, 0.5),
+    "restart": solvers.Restart(solvers.Heun()),
+    "hook": solvers.Hook(solvers.DPMSolverPP2MSDE(), jax.tree_util.Partial(lambda key, x, t: x)),
+    "corrected": solvers.PredictorCorrector(solvers.DPMSolverPPSDE(), solvers.AnnealedLangevin(snr=0.05)),
+}
+
 
 def start(sde):
     """A time to start from at which log-SNR, drift and diffusion are finite: t_max for most."""

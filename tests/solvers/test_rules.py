@@ -12,7 +12,7 @@ from score_sde.analytic import GaussianMixture
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import as_pytree
 from score_sde.solvers import noise, sample
-from tests.conformance import SDES, SOLVERS
+from tests.conformance import DETERMINISTIC, SDES, SOLVERS, STOCHASTIC
 
 KEY = jax.random.key(5)
 X = jnp.asarray([[0.3, -1.2, 0.8], [1.5, 0.1, -0.4]])
@@ -205,6 +205,7 @@ def test_bad_fields():
 
 
 def test_every_solver_of_the_catalogue_is_tested():
-    tested = {type(solver) for solver in SOLVERS.values()}
-    tested |= {type(part) for solver in SOLVERS.values() for part in vars(solver).values()}
+    members = [*SOLVERS.values(), *DETERMINISTIC.values(), *STOCHASTIC.values()]
+    tested = {type(solver) for solver in members}
+    tested |= {type(part) for solver in members for part in vars(solver).values()}
     assert set(solvers.SOLVERS.values()) <= tested
