@@ -100,7 +100,7 @@ def solve(
 
     first_steps = _first_steps(field, y, t0, t1, rtol, atol, solver.error_order(None))
     y1, num_steps, failed = jax.vmap(solve_one)(y, first_steps)
-    broken = _raise_if(failed, rtol, atol, method, max_steps)
+    broken = raise_if(failed, rtol, atol, method, max_steps)
     y1 = jax.tree.map(lambda leaf: expand_like(broken, leaf).astype(leaf.dtype) + leaf, y1)
     # Two evaluations choose the first step; where a step's last stage is the next one's first, the very first is extra.
     fsal = int(solver.tableau.fsal)
@@ -141,7 +141,7 @@ def _first_steps(field, y, t0, t1, rtol, atol, order):
     return jnp.sign(t1 - t0) * jnp.minimum(jnp.minimum(100 * short, long), length)
 
 
-def _raise_if(failed: Bool[Array, " b"], rtol, atol, method: str, max_steps: int) -> Float[Array, " b"]:
+def raise_if(failed: Bool[Array, " b"], rtol, atol, method: str, max_steps: int) -> Float[Array, " b"]:
     """Ends the program with an error unless every image reached t1; 0, or NaN for those that did not.
 
     The result has to be used: a callback without effects, which `vmap` and `cond` allow, is dropped with its result.

@@ -1,0 +1,44 @@
+"""Solvers × numbers of evaluations: python -m experiments.compare_solvers [--workdir=RUN] --solvers=ddim,heun --nfe=5,10,20
+
+Without --workdir on an exact mixture of Gaussians, with no training. Writes a CSV, the plot of error against evaluations,
+and samples at every budget. Fields of a solver stand in parentheses: --solvers="ddim(eta=1.0),ancestral_steps(solver=heun)".
+"""
+
+import pathlib
+
+from absl import flags
+
+from experiments.flags import CHECKPOINT, EMA, WORKDIR, start, workdir_path
+
+SOLVERS = flags.DEFINE_string(
+    "solvers", "ddim,heun,dpm_solver_pp_2m,dpm_solver_pp_2m_sde,ancestral", "Names of the catalogue, by commas."
+)
+NFE = flags.DEFINE_list("nfe", ["5", "10", "20", "40", "80"], "Numbers of network evaluations.")
+GRID_NAMES = flags.DEFINE_list("grids", ["log_snr_uniform"], "Grids of the catalogue that have a start and an end.")
+SDE_NAME = flags.DEFINE_string("sde", "vp", "Without --workdir: the SDE of the mixture.")
+NUMBER = flags.DEFINE_integer("number", None, "Samples: 4096 of the mixture, 64 of a model.", lower_bound=2)
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; WORKDIR/solvers or runs/solvers_SDE if not given.")
+for name in ("workdir", "checkpoint", "ema"):
+    flags.declare_key_flag(name)
+
+
+def main() -> None:
+    from score_sde.experiment import from_workdir
+    from score_sde.runs.comparison import mixture_problem, run_comparison, run_problem
+    from score_sde.runs.specs import split
+
+    budgets = sorted({int(value) for value in NFE.value})
+    if not budgets or budgets[0] < 1:
+        raise ValueError(f"--nfe needs numbers of at least 1, by commas, got {NFE.value}.")
+    if WORKDIR.value is None:
+        folder = pathlib.Path(OUTPUT.value or f"runs/solvers_{SDE_NAME.value}")
+        problem = mixture_problem(SDE_NAME.value, NUMBER.value or 4096)
+    else:
+        folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path() / "solvers"
+        experiment = from_workdir(workdir_path())
+        problem = run_problem(experiment, workdir_path(), NUMBER.value or 64, CHECKPOINT.value, EMA.value)
+    run_comparison(problem, folder, split(SOLVERS.value), budgets, GRID_NAMES.value)
+
+
+if __name__ == "__main__":
+    start(main, required=())

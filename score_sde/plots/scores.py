@@ -1,0 +1,36 @@
+"""A metric against what was spent or chosen: evaluations, training images, the width of an average."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from score_sde.plots.curves import scale_axis, step_formatter
+from score_sde.plots.style import LINE_COLORS, add_legend, label_axes, new_figure, save_figure
+
+
+def metric_curves(
+    curves: Mapping[str, tuple[Any, Any, Any]], path: str | os.PathLike[str], x_name: str, y_name: str, title: str = ""
+) -> Path:
+    """Draws {label: (x, values, errors)} with a point for each value, and a bar where its error is known (not 0).
+
+    Raises: ValueError for no curve.
+    """
+    if not curves:
+        raise ValueError("metric_curves needs at least one curve, got none; pass {label: (x, values, errors)}.")
+    figure, [[axes]] = new_figure(7.2, 3.8)
+    style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 4.5, "capsize": 3, "elinewidth": 1.2}
+    for i, (label, (x, values, errors)) in enumerate(curves.items()):
+        style["color"] = LINE_COLORS[i % len(LINE_COLORS)]
+        bars = np.asarray(errors) if np.any(errors) else None
+        axes.errorbar(np.asarray(x), np.asarray(values), yerr=bars, label=label, **style)
+    x = np.concatenate([np.asarray(curve[0], float) for curve in curves.values()])
+    scale_axis(axes.xaxis, x)
+    if x.max() >= 1e4:
+        axes.xaxis.set_major_formatter(step_formatter())
+    scale_axis(axes.yaxis, np.concatenate([np.asarray(curve[1], float) for curve in curves.values()]))
+    label_axes(axes, title or None, x_name, y_name)
+    add_legend(axes)
+    return save_figure(figure, path)

@@ -1,0 +1,271 @@
+"""One evaluation: samples become features, features become numbers, and the numbers a line of the ledger."""
+
+import dataclasses
+import datetime
+import functools
+import pathlib
+import shlex
+import shutil
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from score_sde.experiment import Experiment, plain
+from score_sde.report import environment, format_value
+from score_sde.runs.density import run_density
+from score_sde.runs.extractors import Extractor, get_extractor
+from score_sde.runs.features import FeatureSet, sample_features
+from score_sde.runs.ledger import append_row, digest_of_json, error_of
+from score_sde.runs.measures import bits_as_json, run_likelihood, run_noise_levels
+from score_sde.runs.memorization import draw_closest, memorization
+from score_sde.runs.references import Reference, check_reference, data_reference, load_reference
+from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, count_warnings, over_seeds
+from score_sde.runs.streams import digest_of
+from score_sde.training.state import Params
+
+MODEL_METRICS = ("noise_levels", "bits_per_dim", "density")
+METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
+ALIASES = {"bpd": "bits_per_dim", "fd": "fid", "kd": "kid"}
+
+
+class Evaluation(NamedTuple):
+    """What is evaluated and how; the flags of experiments.evaluate.
+
+    Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
+    `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
+    """
+
+    metrics: tuple[str, ...]
+    num_samples: int = 50_000
+    seeds: tuple[int, ...] = (0,)
+    batch_size: int = 64
+    reference: str = "train"
+    features: str = "inception"
+    ema: str | None = None
+    max_examples: int | None = None
+    keep_samples: str | None = None
+    keep_features: bool = True
+    overrides: tuple[str, ...] = ()
+
+    def checked(self) -> "Evaluation":
+        """With metrics under their own names. Raises: ValueError for what cannot be evaluated."""
+        metrics = tuple(dict.fromkeys(ALIASES.get(name, name) for name in self.metrics))
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown or not metrics:
+            raise ValueError(f"--metrics needs names among {sorted(METRICS)}, got {unknown or 'none'}.")
+        if self.num_samples < 2 or self.batch_size < 1:
+            raise ValueError(f"An evaluation needs num_samples >= 2 and batch_size >= 1, got {self}.")
+        seeds = self.seeds
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or (max(seeds) + 1) * self.num_samples > 2**31:
+            raise ValueError(
+                f"--seeds needs different numbers s >= 0 with (s + 1) · num_samples <= 2³¹, got {list(seeds)}: seed s is "
+                "images s · num_samples … (s + 1) · num_samples − 1."
+            )
+        return self._replace(metrics=metrics)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether any metric is of samples."""
+        return any(name not in MODEL_METRICS for name in self.metrics)
+
+    def command(self, workdir: pathlib.Path, step: int) -> str:
+        """What makes the same row again."""
+        flags: dict[str, Any] = {
+            "workdir": workdir,
+            "checkpoint": step,
+            "ema": self.ema,
+            "metrics": ",".join(self.metrics),
+        }
+        if self.needs_samples:
+            flags |= {"num_samples": self.num_samples, "seeds": ",".join(map(str, self.seeds))}
+            flags |= {"batch_size": self.batch_size, "reference": self.reference, "features": self.features}
+        flags["max_examples"] = self.max_examples
+        words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+        return shlex.join(["python", "-m", "experiments.evaluate", *words, *(f"--set={o}" for o in self.overrides)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One evaluation of one checkpoint; how many images it drew, and the seconds of that."""
+
+    experiment: Experiment
+    workdir: pathlib.Path
+    evaluation: Evaluation
+    params: Params
+    step: int
+    quiet: bool
+    drawn: list[int] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        return get_extractor(self.evaluation.features, self.experiment.mesh)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those of features alone."""
+        return [name for name in self.evaluation.metrics if name in FEATURE_METRICS]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The outputs of the extractor that they need."""
+        return tuple(sorted({"pool"}.union(*(FEATURE_METRICS[name].outputs for name in self.metrics))))
+
+    def data(self, split: str) -> tuple[Reference, FeatureSet]:
+        """The reference of a split, and its features."""
+        outputs = tuple(name for name in self.wanted if name != "logits")
+        folder, size = self.workdir / "references", self.evaluation.batch_size
+        return data_reference(
+            self.experiment, split, self.extractor, folder, wanted=outputs, batch_size=size, quiet=self.quiet
+        )
+
+    def reference(self) -> Reference:
+        """The file's, or that of a split, with its features."""
+        name = self.evaluation.reference
+        if name not in ("train", "eval"):
+            return load_reference(pathlib.Path(name))
+        made, features = self.data(name)
+        return made._replace(features=features.read())
+
+    def samples(self, seed: int) -> FeatureSet:
+        """The features of one seed's images."""
+        number, began = self.evaluation.num_samples, time.perf_counter()
+        features = sample_features(
+            self.experiment,
+            self.params,
+            self.extractor,
+            self.wanted,
+            self.workdir / "evaluations",
+            num_samples=number,
+            batch_size=self.evaluation.batch_size,
+            first_index=seed * number,
+            keep_samples=self.evaluation.keep_samples,
+            quiet=self.quiet,
+            drawn=self.drawn,
+        )
+        self.seconds.append(time.perf_counter() - began)
+        return features
+
+    def memorized(self, pool: np.ndarray, seed: int) -> Result:
+        """The metric of this name, with its picture."""
+        train, held_out = (self.data(split)[1].read() for split in ("train", "eval"))
+        first = seed * self.evaluation.num_samples
+        result = memorization(pool, train, held_out, first)
+        if len(self.experiment.spec.shape) == 3 and jax.process_count() == 1:  # drawing needs all processes
+            path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
+            draw_closest(self.experiment, self.params, result, self.evaluation.batch_size, first, path)
+        return result
+
+    def score(self, sampled: Sampled, seed: int) -> dict[str, Result]:
+        """All metrics of one seed's features."""
+        found: dict[str, Result] = {}
+        for name in self.metrics:
+            found |= FEATURE_METRICS[name].compute(sampled)
+        if "memorization" in self.evaluation.metrics:
+            found["memorization"] = self.memorized(sampled.pool, seed)
+        return found
+
+
+def run_evaluation(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    evaluation: Evaluation,
+    checkpoint: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint, prints the numbers, and appends a row to the ledger; returns the row.
+
+    The features of the samples are kept in workdir/evaluations and those of the data in workdir/references, so that the
+    same call goes on where it was killed and gives the same numbers.
+    """
+    evaluation, began = evaluation.checked(), time.perf_counter()
+    state = restore(experiment, workdir, checkpoint)
+    job = _Job(experiment, workdir, evaluation, pick_params(state, evaluation.ema), int(state.step), quiet)
+    row = _identity(job) | {"ema": evaluation.ema or next(iter(state.ema), "none")}
+    results: dict[str, Result] = {}
+    if evaluation.needs_samples:
+        results, more = _feature_results(job)
+        row |= more
+    if job.drawn:
+        number = sum(job.drawn)
+        row |= {"images_drawn": number, "images_per_second": round(number / sum(job.seconds), 3)}
+    results |= _model_results(job)
+    row |= {"results": results, "seconds": round(time.perf_counter() - began, 2)}
+    if jax.process_index() == 0:
+        append_row(workdir, row)
+        _print(row)
+    return row
+
+
+def _identity(job: _Job) -> dict[str, Any]:
+    """What was evaluated, by what."""
+    config, about = plain(job.experiment.config), environment()
+    sampling = {name: value for name, value in config["sampling"].items() if name != "num_preview"}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "workdir": str(job.workdir),
+        "config_digest": digest_of_json(config),
+        "step": job.step,
+        "checkpoint_digest": digest_of(job.params),
+        "training_images": job.step * config["training"]["batch_size"],
+        "sampling": sampling,
+        "hardware": f"{about['devices']}; {about['processor']}",
+        "versions": f"Python {about['Python']}, {about['packages']}",
+        "command": job.evaluation.command(job.workdir, job.step),
+        "warnings": [],
+    }
+
+
+def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
+    """The metrics of samples over all seeds, and the fields of the row that belong to them."""
+    job.extractor.check(job.wanted)
+    reference, evaluation = job.reference(), job.evaluation
+    warnings = check_reference(reference, job.extractor, job.experiment.spec.shape)
+    per_seed, nfe = [], []
+    for seed in evaluation.seeds:
+        features = job.samples(seed)
+        sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name)
+        per_seed.append(job.score(sampled, seed))
+        nfe.append(features.read("nfe").mean())
+        if seed == evaluation.seeds[0] and {"fid", "fd_infinity"} & set(job.metrics):
+            warnings += count_warnings(sampled)
+        if not evaluation.keep_features and jax.process_index() == 0:
+            shutil.rmtree(features.folder)
+    about = {"name": reference.name, "digest": reference.digest, "count": reference.num_examples}
+    row: dict[str, Any] = {"features": job.extractor.name, "extractor_digest": job.extractor.digest, "reference": about}
+    row |= {"num_samples": evaluation.num_samples, "seeds": list(evaluation.seeds), "nfe": float(np.mean(nfe))}
+    return over_seeds(per_seed, evaluation.seeds), row | {"warnings": warnings}
+
+
+def _model_results(job: _Job) -> dict[str, Result]:
+    """The metrics that need no samples of a common size."""
+    ema = job.evaluation.ema
+    which = (job.experiment, job.workdir, job.evaluation.max_examples, job.step, ema)
+    results: dict[str, Result] = {}
+    for name in job.evaluation.metrics:
+        if name == "noise_levels":
+            curve = run_noise_levels(*which)
+            levels = {"log_snr": curve.log_snr.tolist(), "mean": curve.mean.tolist()}
+            note = f"mean over {len(curve.mean)} noise levels of ‖ε̂ − ε‖²/d, {curve.num_examples} examples"
+            results[name] = {"value": float(curve.mean.mean()), "note": note, **levels}
+        elif name == "bits_per_dim":
+            bits = bits_as_json(run_likelihood(*which))
+            results[name] = {"value": bits.pop("mean"), **bits}
+        elif name == "density":
+            density = run_density(job.experiment, job.workdir, job.step, ema)
+            results["density_kl"] = {"value": density["kl"], "standard_error": density["kl_standard_error"], **density}
+    return results
+
+
+def _print(row: dict[str, Any]) -> None:
+    for name, result in row["results"].items():
+        text = f"{name:16s} {format_value(float(result['value']), error_of(result))}"
+        text += "".join(f", {key.replace('_', ' ')} {result[key]:.4g}" for key in result if key.startswith("min_of_"))
+        if "interval" in result:
+            text += ", 95 % interval {:.4g} to {:.4g}".format(*result["interval"])
+        print(f"{text}  {result.get('note', '')}".rstrip())
+    for warning in row["warnings"]:
+        print(f"Warning: {warning}")

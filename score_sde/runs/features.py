@@ -1,0 +1,220 @@
+"""Features of samples and of data sets, computed part by part into a folder: a run that was killed goes on where it stopped."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Shaped
+
+import score_sde
+from score_sde import parallel, plots
+from score_sde.data import EvalBatches
+from score_sde.data.prefetch import prefetch
+from score_sde.experiment import Experiment, plain
+from score_sde.runs.extractors import Extractor
+from score_sde.runs.ledger import digest_of_json
+from score_sde.runs.streams import compute_parts, describe, prepare
+from score_sde.shards import Arrays, NpzShards, PngShards, Shards
+from score_sde.training.state import Params
+
+DIGITS = 16  # of a digest, in the name of a folder
+LEAST_PART = 1024  # images of a data set in one file, up to a batch: every file is brought to the disk
+
+
+class FeatureSet(NamedTuple):
+    """The features of a set, in parts on the disk; nothing is read before it is asked for."""
+
+    shards: NpzShards
+    manifest: dict[str, Any]
+
+    @property
+    def folder(self) -> pathlib.Path:
+        return self.shards.folder
+
+    @property
+    def digest(self) -> str:
+        """Of everything that determines the features."""
+        return self.manifest["digest"]
+
+    def read(self, name: str = "pool") -> Shaped[np.ndarray, "n ..."]:
+        """One array of all parts, in order."""
+        return np.concatenate([self.shards.read(first)[name] for first in self.shards.firsts])
+
+    def parts(self, name: str = "pool") -> Iterator[Shaped[np.ndarray, "b ..."]]:
+        """One array, part by part."""
+        return (self.shards.read(first)[name] for first in self.shards.firsts)
+
+
+class WithSamples(Shards):
+    """Parts of features in one folder, and the images that they are of in another; a part is there when both are."""
+
+    def __init__(self, features: NpzShards, samples: Shards):
+        super().__init__(features.folder, features.firsts)
+        self.features, self.samples = features, samples
+
+    def prepare(self) -> None:
+        self.features.prepare()
+        self.samples.prepare()
+
+    def is_done(self, first: int) -> bool:
+        return self.features.is_done(first) and self.samples.is_done(first)
+
+    def write(self, first: int, arrays: Arrays) -> None:
+        rows = dict(arrays)
+        self.samples.write(first, {"x": rows.pop("x")})
+        self.features.write(first, rows)
+
+    def finish(self) -> None:
+        self.features.finish()
+        self.samples.finish()
+
+    def _part(self, first: int) -> pathlib.Path:
+        return self.features._part(first)
+
+
+def sample_features(
+    experiment: Experiment,
+    params: Params,
+    extractor: Extractor,
+    wanted: Sequence[str],
+    folder: pathlib.Path,
+    *,
+    num_samples: int,
+    batch_size: int,
+    first_index: int = 0,
+    keep_samples: str | None = None,
+    quiet: bool = False,
+    drawn: list[int] | None = None,
+) -> FeatureSet:
+    """Draws images first_index … first_index + num_samples − 1, rounds them to 8 bits, and keeps features and "nfe".
+
+    Args:
+      wanted: outputs of the extractor.
+      folder: a folder inside it is named after what determines the features.
+      keep_samples: "png" or "npz": the images stay too, in its folder samples_png or samples_npz.
+      drawn: gets the number of images of each part that was not there yet.
+    Raises: FloatingPointError for a sample that is not finite.
+    """
+    facts = {"num_samples": num_samples, "first_index": first_index, "batch_size": batch_size}
+    facts |= _facts_of(extractor, wanted) | {"num_classes": experiment.spec.num_classes}
+    manifest = describe(experiment, params, "sampling", shape=list(experiment.spec.shape), **facts)
+    firsts, end = list(range(first_index, first_index + num_samples, batch_size)), first_index + num_samples
+    features = NpzShards(folder / manifest["digest"][:DIGITS], firsts)
+    shards = _with_samples(features, keep_samples, experiment.spec.shape)
+    prepare(shards, manifest)
+    size, key = parallel.round_up(batch_size, experiment.mesh), experiment.run_key("sample")
+    params = parallel.replicate(params, experiment.mesh)
+
+    def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
+        for number in remaining:
+            first = firsts[number]
+            part = experiment.generator.batch(key, params, size, first, min(batch_size, end - first))
+            levels = to_levels(part.x, first)
+            x = {} if keep_samples is None else {"x": levels}
+            arrays = {**extractor(levels, wanted), "nfe": part.nfe, **x}
+            if drawn is not None:
+                drawn.append(len(part.nfe))
+            yield number, arrays, {"evaluations": part.nfe.mean()}
+
+    compute_parts(shards, compute, part_size=batch_size, name="evaluate", quiet=quiet)
+    return FeatureSet(features, manifest)
+
+
+def _with_samples(features: NpzShards, kind: str | None, shape: tuple[int, ...]) -> Shards:
+    if kind is None:
+        return features
+    if kind not in ("png", "npz"):
+        raise ValueError(f"--keep_samples needs png or npz, got {kind!r}.")
+    if kind == "png" and not is_image(shape):
+        raise ValueError(f"--keep_samples=png needs images [h, w, 1 or 3], got shape {shape}; use npz.")
+    made = (PngShards if kind == "png" else NpzShards)(features.folder / f"samples_{kind}", features.firsts)
+    return WithSamples(features, made)
+
+
+def source_features(
+    experiment: Experiment,
+    split: str,
+    extractor: Extractor,
+    wanted: Sequence[str],
+    folder: pathlib.Path,
+    *,
+    batch_size: int,
+    max_examples: int | None = None,
+    quiet: bool = False,
+) -> FeatureSet:
+    """The features of every image of a split once, as published: no flips, no noise; cropped as the config says.
+
+    Args: max_examples: only the first so many.
+    """
+    batches = split_batches(experiment, split, batch_size)
+    number = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
+    manifest = source_manifest(experiment, split, extractor, wanted, number, batch_size)
+    per_part, total = max(1, LEAST_PART // batch_size), -(-number // batch_size)
+    shards = NpzShards(folder / manifest["digest"][:DIGITS], list(range(0, number, per_part * batch_size)))
+    prepare(shards, manifest)
+
+    def rows(batch: int) -> Float[np.ndarray, "b ..."]:
+        read = batches[batch]
+        return read["x"][read["mask"]][: number - batch * batch_size]
+
+    def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
+        of_part = {part: range(part * per_part, min((part + 1) * per_part, total)) for part in remaining}
+        numbers = [batch for part in remaining for batch in of_part[part]]
+        ahead = prefetch(lambda k: rows(numbers[k]), 0, len(numbers))
+        for part in remaining:
+            found = [
+                extractor(to_levels(x, batch * batch_size), wanted)
+                for batch, x in zip(of_part[part], ahead, strict=False)
+            ]
+            yield part, {name: np.concatenate([features[name] for features in found]) for name in wanted}, {}
+
+    compute_parts(shards, compute, part_size=per_part * batch_size, name=f"features of {split}", quiet=quiet)
+    return FeatureSet(shards, manifest)
+
+
+def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBatches:
+    """All of a split on every process. Raises: ValueError for another split than "train" or "eval"."""
+    if split not in ("train", "eval"):
+        raise ValueError(f"--split needs train or eval, got {split!r}.")
+    source = experiment.train_source if split == "train" else experiment.eval_source
+    crop = experiment.config.data.augment.get("crop")
+    return EvalBatches(source=source, batch_size=batch_size, crop=None if crop is None else tuple(crop))
+
+
+def source_manifest(
+    experiment: Experiment, split: str, extractor: Extractor, wanted: Sequence[str], number: int, batch_size: int
+) -> dict[str, Any]:
+    """What determines the features of a split, as plain JSON with its digest."""
+    batches, data = split_batches(experiment, split, 1), plain(experiment.config)["data"]
+    first = batches.source.gather(np.arange(min(8, len(batches.source))))["x"]
+    content = {"source": data[split], "crop": data["augment"].get("crop"), "split": split, "count": number}
+    content |= {"shape": list(batches.spec.shape), "first_examples": digest_of_json(first.tolist())}
+    content |= {"batch_size": batch_size, "version": score_sde.__version__, **_facts_of(extractor, wanted)}
+    return {**content, "digest": digest_of_json(content)}
+
+
+def _facts_of(extractor: Extractor, wanted: Sequence[str]) -> dict[str, Any]:
+    facts = {"features": extractor.name, "extractor": extractor.digest, "outputs": sorted(wanted)}
+    # The same network rounds differently on another kind of device.
+    return facts | {"platform": jax.default_backend()}
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether examples are images that 8 bits can hold."""
+    return len(shape) == 3 and shape[-1] in (1, 3)
+
+
+def to_levels(x: Float[np.ndarray, "b *shape"], first_index: int = 0) -> Shaped[np.ndarray, "b *shape"]:
+    """Images as 0…255, rounded to the nearest level; other data as they are.
+
+    Raises: FloatingPointError, with the index, for an example that is not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
+    if len(bad):
+        raise FloatingPointError(
+            f"Image {first_index + bad[0]} is not finite ({len(bad)} in this batch), so no distance can be told; use another "
+            "solver or grid, or look at the samples with experiments.sample --format=npz --dtype=float32."
+        )
+    return plots.to_uint8(x) if is_image(x.shape[1:]) else x

@@ -1,0 +1,234 @@
+"""What a data set is like, and what that asks of an SDE and of the noise levels in training.
+
+Symbols: x in the model's units ([−1, 1] for images) with mean m and covariance C, whose eigenvalues are λᵢ; d numbers each.
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from score_sde.building import build
+from score_sde.data.prefetch import prefetch
+from score_sde.experiment import Experiment, plain
+from score_sde.runs.features import is_image, split_batches, to_levels
+from score_sde.sdes import SDE, SDES
+from score_sde.training.progress import Progress
+
+SAMPLED = 2000  # examples of which all pairs are taken: two million
+HISTOGRAM = np.linspace(-1.0, 1.0, 65)
+# Chosen on CIFAR-10, FFHQ and ImageNet at 32 and 64 pixels, with their σ_data. Source: arXiv 2206.00364, Table 1.
+EDM = {"sigma_data": 0.5, "P_mean": -1.2, "P_std": 1.2, "sigma_max": 80.0, "resolution": 64}
+DEFAULTS = ("vp", "sub_vp", "ve", "edm", "cosine", "flow", "ddpm", "iddpm")
+
+
+class Stream(NamedTuple):
+    """What one pass over the data leaves.
+
+    Fields: moments by channel (the last axis), `values` a histogram, `classes` class -> count, `hashes` of the 8-bit images
+    -> indices that have it, `sample` some examples as rows, drawn at random.
+    """
+
+    num_examples: int
+    mean: Float64[np.ndarray, " c"]
+    sd: Float64[np.ndarray, " c"]
+    sigma_data: float
+    root_mean_square: float
+    values: Int[np.ndarray, " bins"]
+    classes: dict[int, int]
+    duplicates: list[list[int]]
+    sample: Float[np.ndarray, "n d"]
+
+
+class _Pass:
+    """Sums over the batches of one pass, in float64."""
+
+    def __init__(self, chosen: set[int], channels: int):
+        self.chosen = chosen
+        self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
+        self.values, self.classes = np.zeros(len(HISTOGRAM) - 1, np.int64), Counter[int]()
+        self.seen: dict[bytes, list[int]] = {}
+        self.sample: list[np.ndarray] = []
+
+    def add(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Adds the rows that are no padding."""
+        x, index = batch["x"][batch["mask"]], batch["index"][batch["mask"]]
+        rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        self.count += len(rows)
+        self.first += rows.sum(axis=0)
+        self.second += (rows**2).sum(axis=0)
+        self.values += np.histogram(np.clip(rows, -1, 1), HISTOGRAM)[0]
+        if "label" in batch:
+            self.classes.update(batch["label"][batch["mask"]].tolist())
+        for i, example in zip(index.tolist(), to_levels(x, int(index[0])), strict=True):
+            self.seen.setdefault(hashlib.blake2b(example.tobytes(), digest_size=16).digest(), []).append(i)
+        self.sample += [row.ravel() for i, row in zip(index.tolist(), x, strict=True) if i in self.chosen]
+
+
+def stream(
+    experiment: Experiment,
+    split: str = "train",
+    max_examples: int | None = None,
+    batch_size: int = 256,
+    quiet: bool = False,
+) -> Stream:
+    """Reads every example of a split once (or the first `max_examples`)."""
+    batches = split_batches(experiment, split, batch_size)
+    total = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
+    chosen = set(np.random.default_rng(0).permutation(total)[:SAMPLED].tolist())
+    sums, number = _Pass(chosen, batches.spec.shape[-1]), math.ceil(total / batch_size)
+    with Progress(number, batch_size=batch_size, quiet=quiet, name="inspect") as progress:
+        for step, batch in enumerate(prefetch(batches.__getitem__, 0, number), start=1):
+            keep = batch["mask"] & (batch["index"] < total)
+            sums.add({**batch, "mask": keep})
+            progress.update(step)
+    mean = sums.first / sums.count
+    overall, square = mean.mean(), (sums.second / sums.count).mean()
+    return Stream(
+        num_examples=total,
+        mean=mean,
+        sd=np.sqrt(np.maximum(sums.second / sums.count - mean**2, 0)),
+        sigma_data=float(np.sqrt(max(square - overall**2, 0))),
+        root_mean_square=float(np.sqrt(square)),
+        values=sums.values,
+        classes=dict(sorted(sums.classes.items())),
+        duplicates=[indices for indices in sums.seen.values() if len(indices) > 1],
+        sample=np.stack(sums.sample),
+    )
+
+
+def pair_distances(sample: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " pairs"]:
+    """‖xᵢ − xⱼ‖ of all pairs i < j."""
+    x = sample.astype(np.float64) - sample.mean(axis=0, dtype=np.float64)
+    squares = (x**2).sum(axis=1)
+    squared = squares[:, None] + squares[None] - 2 * x @ x.T
+    return np.sqrt(np.maximum(squared[np.triu_indices(len(x), 1)], 0))
+
+
+def prior_mismatch(sde: SDE, sample: Float[np.ndarray, "n d"]) -> float:
+    """KL(N(α m, α² C + σ² I) ‖ N(0, σ² I)) at t_max in nats: ½ Σ (eᵢ − log(1 + eᵢ)) + α²‖m‖²/2σ², with eᵢ = α² λᵢ/σ².
+
+    Error: below the KL of the data themselves, by how far x at t_max is from a Gaussian; m and C are of the sample.
+    """
+    x = sample.astype(np.float64)
+    mean = x.mean(axis=0)
+    eigenvalues = np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1)
+    return _mismatch(sde, eigenvalues, float((mean**2).sum()))
+
+
+def _mismatch(sde: SDE, eigenvalues: Float64[np.ndarray, " k"], mean_square: float) -> float:
+    time = jnp.asarray(float(sde.t_max), jnp.float32)
+    ratio = (float(sde.alpha(time)) / float(sde.prior_std())) ** 2
+    excess = ratio * eigenvalues
+    return float(0.5 * (excess - np.log1p(excess)).sum() + 0.5 * ratio * mean_square)
+
+
+def prior_mismatches(experiment: Experiment, sample: Float[np.ndarray, "n d"]) -> dict[str, float]:
+    """`prior_mismatch` of the config's SDE, and of each SDE with its default fields."""
+    x = sample.astype(np.float64)
+    mean = x.mean(axis=0)
+    eigenvalues = np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1)
+    sdes = {f"this config ({experiment.config.sde.name})": experiment.sde}
+    sdes |= {name: build("sde", SDES, {"name": name}) for name in DEFAULTS}
+    return {name: _mismatch(sde, eigenvalues, float((mean**2).sum())) for name, sde in sdes.items()}
+
+
+def suggest(experiment: Experiment, sigma_data: float, largest_distance: float) -> dict[str, dict[str, Any]]:
+    """Field of the config -> {"value", "rule"}, for the fields that this config has.
+
+    The rules are what their sources did elsewhere, carried over; only the scaling by σ_data is exact: data that are c times
+    larger, with noise levels that are, are the same problem.
+    """
+    shift = math.log(sigma_data / EDM["sigma_data"])
+    mean_rule = "EDM's −1.2 + log(σ_data/0.5): exact rescaling of a value found on 32 and 64 pixels (2206.00364)"
+    shape, p_mean = experiment.spec.shape, EDM["P_mean"] + shift
+    if is_image(shape) and min(shape[:2]) > EDM["resolution"]:
+        p_mean += math.log(min(shape[:2]) / EDM["resolution"])
+        mean_rule += ", + log(resolution/64), since neighbouring pixels average noise away (2301.11093, Sec. 3.1)"
+    of_data = {"value": round(sigma_data, 4), "rule": "standard deviation of all values"}
+    sigma_max = EDM["sigma_max"] * sigma_data / EDM["sigma_data"]
+    rules = {
+        "parameterization.sigma_data": of_data,
+        "objective.weighting.sigma_data": of_data,
+        "objective.time_sampler.mean": {"value": round(p_mean, 3), "rule": mean_rule},
+        "objective.time_sampler.std": {"value": EDM["P_std"], "rule": "EDM's P_std, which rescaling leaves"},
+    }
+    if experiment.config.sde.name == "ve":
+        rule = "largest distance between two examples, of the sampled pairs (2006.09011, Technique 1)"
+        rules["sde.sigma_max"] = {"value": float(f"{largest_distance:.3g}"), "rule": rule}
+    elif experiment.config.sde.name == "edm":
+        rules["sde.sigma_max"] = {"value": float(f"{sigma_max:.3g}"), "rule": "EDM's 80 · σ_data/0.5 (2206.00364)"}
+    return {field: rule for field, rule in rules.items() if _is_float_field(plain(experiment.config), field)}
+
+
+def _is_float_field(config: Any, field: str) -> bool:
+    section, log_normal = config, True
+    for name in field.split("."):
+        if name == "time_sampler":
+            log_normal = section.get(name, {}).get("name") == "log_normal"
+        if not isinstance(section, dict) or name not in section:
+            return False
+        section = section[name]
+    return log_normal
+
+
+def as_overrides(suggestion: Mapping[str, Mapping[str, Any]], prefix: str = "--config.") -> list[str]:
+    """Flags that a command line takes."""
+    return [f"{prefix}{field}={rule['value']}" for field, rule in suggestion.items()]
+
+
+def inspect(
+    experiment: Experiment, split: str = "train", max_examples: int | None = None, quiet: bool = False
+) -> tuple[dict[str, Any], Stream]:
+    """All of the above as plain JSON, and the pass over the data that it comes from."""
+    seen = stream(experiment, split, max_examples, quiet=quiet)
+    distances = pair_distances(seen.sample)
+    mismatch = prior_mismatches(experiment, seen.sample)
+    dimension = experiment.spec.dimension
+    repeated = sum(len(indices) - 1 for indices in seen.duplicates)
+    result = {
+        "split": split,
+        "examples": seen.num_examples,
+        "shape": list(experiment.spec.shape),
+        "sigma_data": seen.sigma_data,
+        "root_mean_square": seen.root_mean_square,
+        "channel_mean": seen.mean.tolist(),
+        "channel_sd": seen.sd.tolist(),
+        "largest_distance": float(distances.max()),
+        "median_distance": float(np.median(distances)),
+        "pairs": len(distances),
+        "prior_mismatch_nats": mismatch,
+        "prior_mismatch_nats_per_dimension": {name: value / dimension for name, value in mismatch.items()},
+        "classes": seen.classes,
+        "duplicates": {"repeated": repeated, "groups": seen.duplicates[:100]},
+        "suggestion": suggest(experiment, seen.sigma_data, float(distances.max())),
+    }
+    return result, seen
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The result as text."""
+    lines = [f"{result['examples']} examples of {result['split']}, {tuple(result['shape'])}, in the model's units"]
+    channels = _pairs(zip(result["channel_mean"], result["channel_sd"], strict=True))
+    lines += [f"σ_data {result['sigma_data']:.4f} (root mean square {result['root_mean_square']:.4f})"]
+    lines += [f"mean ± sd of each channel: {channels}"] if len(result["channel_mean"]) <= 16 else []
+    lines += [f"largest distance {result['largest_distance']:.4g}, median {result['median_distance']:.4g}"]
+    lines[-1] += f", of {result['pairs']:,} pairs (half of it where data are in [0, 1])"
+    counts = list(result["classes"].values())
+    lines += [f"{len(counts)} classes with {min(counts)} to {max(counts)} examples"] if counts else ["no labels"]
+    lines += [f"{result['duplicates']['repeated']} examples repeat another one exactly"]
+    lines += ["KL of x at t_max, as a Gaussian, from the prior:"]
+    lines += [f"  {name:24s} {value:10.4g} nats" for name, value in result["prior_mismatch_nats"].items()]
+    lines += ["Suggested (paste behind experiments.train):"]
+    flags = as_overrides(result["suggestion"])
+    lines += [f"  {flag}   {rule['rule']}" for flag, rule in zip(flags, result["suggestion"].values(), strict=True)]
+    return "\n".join(lines)
+
+
+def _pairs(channels: Iterable[tuple[float, float]]) -> str:
+    return ", ".join(f"{mean:.4f} ± {sd:.4f}" for mean, sd in channels)

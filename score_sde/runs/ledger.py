@@ -1,0 +1,165 @@
+"""The ledger: one line of JSON for each evaluation, with all that it takes to compare two of them and to make one again."""
+
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from score_sde.report import format_value
+from score_sde.training.checkpoints import config_differences
+
+LEDGER = "ledger.jsonl"
+_SHOWN = ("workdir", "step", "ema", "solver", "steps", "nfe", "num_samples", "seeds", "reference", "features")
+# Differ between any two evaluations, and say nothing about the number.
+_INCIDENTAL = ("date", "seconds", "images_per_second", "images_drawn", "command", "results", "warnings")
+_ALIKE = ("workdir", "step", "ema", "solver", "steps", "num_samples")  # in the label of a curve
+
+
+class Row(NamedTuple):
+    """A line of the ledger of `workdir`; `number` counts from 1 over all the ledgers that were read together."""
+
+    number: int
+    workdir: pathlib.Path
+    values: dict[str, Any]
+
+
+def digest_of_json(content: Any) -> str:
+    """SHA-256 of the content as JSON with sorted names."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def append_row(workdir: pathlib.Path, values: dict[str, Any]) -> None:
+    """Adds a line to workdir/ledger.jsonl: whole, on the disk, and never into the midst of another process's."""
+    line = json.dumps(values, sort_keys=True, allow_nan=True).encode() + b"\n"
+    file = os.open(workdir / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = os.fstat(file).st_size
+        if end and os.pread(file, 1, end - 1) != b"\n":  # a line that a crash cut off stays a line of its own
+            line = b"\n" + line
+        os.write(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_rows(workdirs: Sequence[pathlib.Path]) -> tuple[list[Row], list[str]]:
+    """The rows of all ledgers in turn, and a warning for each line that cannot be read.
+
+    Raises: FileNotFoundError for a folder without a ledger.
+    """
+    rows: list[Row] = []
+    warnings: list[str] = []
+    for workdir in workdirs:
+        path = workdir / LEDGER
+        if not path.is_file():
+            raise FileNotFoundError(f"No {LEDGER} in {workdir}; experiments.evaluate writes it.")
+        for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(Row(len(rows) + 1, workdir, json.loads(line)))
+            except json.JSONDecodeError:
+                warnings.append(f"Line {place} of {path} is cut off or damaged, and left out.")
+    return rows, warnings
+
+
+def find_row(rows: Sequence[Row], number: int) -> Row:
+    """The row of this number. Raises: ValueError where there is none."""
+    if not 1 <= number <= len(rows):
+        raise ValueError(f"The ledger needs a row from 1 to {len(rows)}, got {number}; without options it is printed.")
+    return rows[number - 1]
+
+
+def row_value(row: Row, name: str) -> Any:
+    """A cell of the table; None where the row does not have it."""
+    values = row.values
+    if name == "workdir":
+        return row.workdir.name
+    if name == "solver":
+        return values.get("sampling", {}).get("solver", {}).get("name")
+    if name == "steps":
+        return values.get("sampling", {}).get("grid", {}).get("num_steps")
+    if name == "images":
+        return values.get("training_images")
+    if name == "reference":
+        return (values.get("reference") or {}).get("name")
+    return values.get(name)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text: what was evaluated, and each metric with its error."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row.values["results"]))
+    lines = [["row", *_SHOWN, *metrics]]
+    for row in rows:
+        cells = [_cell(row_value(row, name)) for name in _SHOWN]
+        lines.append([str(row.number), *cells, *(_metric_cell(row.values["results"].get(name)) for name in metrics)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def error_of(result: dict[str, Any]) -> float | None:
+    """The spread over seeds where there are several, else the standard error, or None."""
+    error = result.get("sd")
+    return result.get("standard_error") if error is None else error
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if isinstance(value, str) and "/" in value:
+        return pathlib.PurePath(value).name
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _metric_cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return ""
+    return format_value(float(result["value"]), error_of(result))
+
+
+def differences(one: Row, other: Row) -> list[str]:
+    """What differs between two rows, then their metrics side by side."""
+    settings = [{k: v for k, v in row.values.items() if k not in _INCIDENTAL} for row in (one, other)]
+    lines = [
+        text.replace(" there, ", f" in row {one.number}, ").replace(" here", f" in row {other.number}")
+        for text in config_differences(settings[0], settings[1])
+    ]
+    results = [row.values["results"] for row in (one, other)]
+    for name in dict.fromkeys([*results[0], *results[1]]):
+        lines.append(
+            f"{name}: {_metric_cell(results[0].get(name)) or '-'} | {_metric_cell(results[1].get(name)) or '-'}"
+        )
+    reasons = [
+        text.split(":")[0] for text in lines if text.startswith(("reference.digest", "extractor", "num_samples"))
+    ]
+    if reasons:
+        lines.append(f"These numbers are not comparable: {', '.join(reasons)} differ.")
+    return lines
+
+
+def curves(rows: Sequence[Row], metric: str, against: str) -> dict[str, tuple[list[float], list[float], list[float]]]:
+    """{what is alike: (x, values, errors)}, each sorted by x; errors are 0 where they are not known.
+
+    Args: against: "nfe", "images" (seen in training) or "ema" (half-life in thousands of images).
+    Raises: ValueError for another axis, or where no row has both.
+    """
+    if against not in ("nfe", "images", "ema"):
+        raise ValueError(f"--plot needs METRIC:nfe, METRIC:images or METRIC:ema, got {metric}:{against}.")
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for row in rows:
+        x, result = row_value(row, against), row.values["results"].get(metric)
+        if result is None or x in (None, "none"):
+            continue
+        hidden = {"nfe": ("steps",), "images": ("step",), "ema": ("ema",)}[against]
+        label = ", ".join(f"{n}={_cell(row_value(row, n))}" for n in _ALIKE if n not in hidden)
+        points.setdefault(label, []).append((float(x), float(result["value"]), float(error_of(result) or 0.0)))
+    if not points:
+        known = sorted({name for row in rows for name in row.values["results"]})
+        raise ValueError(f"No row has {metric!r} and {against!r}; metrics here: {known}.")
+    return {label: tuple(map(list, zip(*sorted(p), strict=True))) for label, p in points.items()}  # type: ignore[misc]

@@ -1,0 +1,49 @@
+"""Solvers written on a command line: "heun", "ddim(eta=0.5)", "ancestral_steps(solver=heun, eta=0.8)"."""
+
+import ast
+from typing import Any
+
+from score_sde.building import build
+from score_sde.solvers import SOLVERS, Solver
+
+
+def split(text: str) -> list[str]:
+    """The parts between the commas that are not inside parentheses."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def solver_of(text: str) -> Solver:
+    """The solver that `text` names, with its fields in parentheses; a field that is a solver is written the same way.
+
+    Raises: ValueError for text of another form, an unknown solver or field.
+    """
+    return build("solver", SOLVERS, section_of(text), predictor=SOLVERS, corrector=SOLVERS, solver=SOLVERS)
+
+
+def section_of(text: str) -> dict[str, Any]:
+    """The config section {"name": …, field: value} that `text` writes."""
+    try:
+        return _section(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, AttributeError) as error:
+        raise ValueError(f"A solver is written as name or name(field=value, …), got {text!r}.") from error
+
+
+def _section(node: Any) -> dict[str, Any]:
+    if isinstance(node, ast.Name):
+        return {"name": node.id}
+    if not isinstance(node, ast.Call) or node.args:
+        raise ValueError(node)
+    return {"name": node.func.id, **{str(k.arg): _value(k.value) for k in node.keywords}}  # type: ignore[attr-defined]
+
+
+def _value(node: Any) -> Any:
+    if isinstance(node, ast.Name | ast.Call):
+        return _section(node)
+    return ast.literal_eval(node)

@@ -1,0 +1,64 @@
+"""η for any solver: a step further than asked for, and the SDE's own noise back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from score_sde.dynamics import Denoise
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE
+from score_sde.solvers import noise
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+
+
+@pytree
+class AncestralSteps(Solver):
+    """x_s = α_{s|r} x_r + s_noise σ_{s|r} z, with x_r by `solver` from t to r < s, σ̃_r² = σ̃_s² (1 − η² (1 − σ̃_s²/σ̃_t²)).
+
+    σ̃ = σ/α. For an exact x_r the marginal at s is exact, whatever η: noise for any solver on any SDE. Of `DDIM` it is
+    `DDIM` with η, and k-diffusion's euler_ancestral; of a `DPM2` its dpm_2_ancestral, of `DPMSolverPP2S` its
+    dpmpp_2s_ancestral. The variance of the noise is DDIM's, and gDDIM's for these SDEs. η = 0 is `solver`.
+
+    Error: order of `solver` for η = 0, else weak order 1 (2 on Gaussian data for Heun's). A step to σ = 0 adds none.
+    Raises: ValueError unless 0 <= eta <= 1 and s_noise >= 0.
+    Source: k-diffusion's get_ancestral_step; Song et al., arXiv 2010.02502, Eq. 16; Zhang et al., arXiv 2206.05564.
+    """
+
+    solver: Solver
+    eta: float = 1.0
+    s_noise: float = 1.0
+
+    def __post_init__(self):
+        if not (0 <= self.eta <= 1 and self.s_noise >= 0):
+            raise ValueError(
+                f"AncestralSteps needs 0 <= eta <= 1 and s_noise >= 0, got eta={self.eta}, s_noise={self.s_noise}."
+            )
+
+    def check(self, sde: SDE, times: Times) -> None:
+        self.solver.check(sde, times)
+
+    def init(self, x: Batch, num_steps: Count) -> Any:
+        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
+
+    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        earlier = self._earlier(sde, t, s)
+        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, earlier, carry[0])
+
+        def up():
+            scale, std = sde.transition(earlier, s)
+            return scale * x + self.s_noise * std * noise.standard_normal(noise.fold_in(key, 0), x)
+
+        return jax.lax.cond(earlier < s, up, lambda: x), (inner, evaluations)
+
+    def _earlier(self, sde, t, s):
+        """r, with λ_r = λ_s − log(1 − η² (1 − e^{λ_t − λ_s})), λ = log SNR; not before 0, where `VE` has σ_min."""
+        log_snr = sde.log_snr(s)
+        fall = 2 * (sde.log_alpha(t) - sde.log_alpha(s) - jnp.log1p((sde.sigma(t) - sde.sigma(s)) / sde.sigma(s)))
+        lower = sde.time_of_log_snr(log_snr - jnp.log1p(self.eta**2 * jnp.expm1(fall)))
+        noisy = (sde.sigma(s) > 0) & (jnp.asarray(self.eta) > 0)
+        return jnp.where(noisy, jnp.clip(lower, 0, s), s)
+
+    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
+        return carry[1]

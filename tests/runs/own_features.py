@@ -1,0 +1,31 @@
+"""Features of a user's own, as `--features=tests.runs.own_features:brightness` names them."""
+
+import numpy as np
+
+
+def brightness(images):
+    """Mean and largest level of each image; the digest is that of this file."""
+    flat = images.reshape(len(images), -1)
+    return np.stack([flat.mean(axis=1), flat.max(axis=1)], axis=1)
+
+
+class Named:
+    """With logits and a digest of its own."""
+
+    digest = "weights 7"
+    outputs = ("pool", "logits")
+
+    def __call__(self, images):
+        pool = brightness(images)
+        return {"pool": pool, "logits": pool / 255}
+
+
+named = Named()
+
+
+def flat(images):
+    """One number for all images, which is a mistake."""
+    return images.mean()
+
+
+number = 3

@@ -1,0 +1,203 @@
+"""An evaluation is one number whatever the batches, the devices and the kills, and leaves a row that makes it again."""
+
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from score_sde import plots
+from score_sde.experiment import from_workdir
+from score_sde.metrics import FeatureStatistics
+from score_sde.runs import pick_params, restore
+from score_sde.runs.checkpoint_curve import checkpoint_steps, run_all_checkpoints
+from score_sde.runs.evaluating import Evaluation, run_evaluation
+from score_sde.runs.ledger import read_rows
+from tests.runs.evaluated import digits, points, save
+
+FD = Evaluation(("fid",), num_samples=50, batch_size=16, features="pixels")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Two checkpoints of a model of points."""
+    folder = tmp_path_factory.mktemp("points")
+    save(points(), folder, steps=(10, 20))
+    return folder
+
+
+@pytest.fixture
+def copy(workdir, tmp_path):
+    """The same without what an evaluation leaves."""
+    for name in ("config.json", "checkpoints"):
+        (tmp_path / name).symlink_to(workdir / name)
+    return tmp_path
+
+
+def evaluate(workdir, evaluation=FD, checkpoint=None, overrides=()):
+    overrides = ("mesh.num_devices=1", *overrides)
+    experiment = from_workdir(workdir, overrides)
+    return run_evaluation(experiment, workdir, evaluation._replace(overrides=overrides), checkpoint, quiet=True)
+
+
+def value(row, name="fd"):
+    return row["results"][name]["value"]
+
+
+def test_the_number_is_that_of_the_images(copy):
+    """Against images drawn at once, seed by seed; rows say what was done."""
+    row = evaluate(copy, FD._replace(seeds=(0, 2)), overrides=["sampling.grid.num_steps=7"])
+    experiment = from_workdir(copy, ["sampling.grid.num_steps=7", "mesh.num_devices=1"])
+    params, source = pick_params(restore(experiment, copy), None), experiment.train_source
+    data = FeatureStatistics.of(source.gather(np.arange(300))["x"])
+    for seed in (0, 2):
+        x = experiment.generator(experiment.run_key("sample"), params, 50, 50, 50 * seed).x
+        wanted = FeatureStatistics.of(x).frechet_distance(data)
+        np.testing.assert_allclose(row["results"]["fd"]["values"][str(seed)], wanted, rtol=1e-4)
+    assert row["nfe"] == 7 and row["step"] == 20 and row["training_images"] == 640 and row["images_drawn"] == 100
+    assert row["reference"]["count"] == 300 and row["sampling"]["grid"]["num_steps"] == 7
+    assert "fd is of 50 samples, and published numbers are of 50,000" in row["warnings"][0]
+    assert json.loads((copy / "ledger.jsonl").read_text()) == row
+    assert evaluate(copy, FD._replace(reference="eval"))["reference"]["count"] == 120
+
+
+def test_stopped_after_a_part_and_resumed(workdir, copy, monkeypatch):
+    """The parts that are there are not drawn again, and every number has the same bits."""
+    wanted, drawn, draw = evaluate(workdir), [], type(from_workdir(workdir).generator).batch
+
+    def counted(self, key, params, batch_size, first_index=0, count=None):
+        if len(drawn) == 2:
+            drawn.append(None)
+            raise KeyboardInterrupt
+        drawn.append(first_index)
+        return draw(self, key, params, batch_size, first_index, count)
+
+    monkeypatch.setattr(type(from_workdir(workdir).generator), "batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(copy)
+    assert not (copy / "ledger.jsonl").exists()
+    row = evaluate(copy)
+    assert drawn == [0, 16, None, 32, 48] and row["results"] == wanted["results"] and row["images_drawn"] == 18
+    assert evaluate(copy)["results"] == wanted["results"] and len(drawn) == 5  # nothing is left to draw
+
+
+def test_batches_change_nothing(workdir):
+    one, other = evaluate(workdir), evaluate(workdir, FD._replace(batch_size=50, keep_features=False))
+    assert one["reference"]["digest"] == other["reference"]["digest"]
+    np.testing.assert_allclose(value(one), value(other), rtol=1e-4)
+    manifests = [json.loads(path.read_text()) for path in (workdir / "evaluations").glob("*/manifest.json")]
+    assert {manifest["batch_size"] for manifest in manifests} == {16}  # keep_features=False left nothing
+
+
+def test_all_checkpoints_by_one_command(copy, capsys):
+    evaluation = FD._replace(metrics=("fd", "noise_levels"))
+    experiment = from_workdir(copy)
+    rows = run_all_checkpoints(experiment, copy, evaluation, quiet=True)
+    assert checkpoint_steps(copy) == [row["step"] for row in rows] == [10, 20] and value(rows[0]) != value(rows[1])
+    assert (copy / "checkpoints_fd.png").is_file() and (copy / "checkpoints_noise_levels.png").is_file()
+    assert "--checkpoint=10 --metrics=fid,noise_levels" in rows[0]["command"]
+    again = run_all_checkpoints(experiment, copy, evaluation, quiet=True)
+    assert again == rows and len(read_rows([copy])[0]) == 2 and "fd of 2 checkpoints in" in capsys.readouterr().out
+
+
+def test_memorization_kid_and_prdc_of_points(workdir):
+    row = evaluate(workdir, FD._replace(metrics=("kid", "prdc", "memorization")))
+    assert {"kd", "precision", "recall", "prdc_density", "coverage", "memorization"} == row["results"].keys()
+    assert len(row["results"]["memorization"]["closest"]) == 8
+
+
+def test_digits_with_pictures(tmp_path):
+    """Images that are kept are those that were featurized, as a PNG each; the closest pairs are drawn."""
+    save(digits(), tmp_path)
+    evaluation = Evaluation(("fid", "memorization"), 20, (1,), 8, features="oriented_gradients", keep_samples="png")
+    row = evaluate(tmp_path, evaluation)
+    (folder,) = (tmp_path / "evaluations").iterdir()
+    images = [np.asarray(Image.open(path)) for path in sorted((folder / "samples_png").rglob("*.png"))]
+    experiment = from_workdir(tmp_path)
+    params = pick_params(restore(experiment, tmp_path), None)
+    x = experiment.generator(experiment.run_key("sample"), params, 20, 8, 20).x
+    assert np.array_equal(np.stack(images), plots.to_uint8(x)[..., 0])
+    assert (tmp_path / "memorization_00000000_seed1.png").is_file() and value(row) > 0
+    assert all(20 <= pair["sample"] < 40 for pair in row["results"]["memorization"]["closest"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ("fid", "fud")}, r"--metrics needs names among .*got \['fud'\]"),
+        ({"metrics": ()}, r"--metrics needs names among .*got none"),
+        ({"seeds": (0, 0)}, r"--seeds needs different numbers s >= 0 .*got \[0, 0\]"),
+        ({"seeds": (60_000_000,)}, r"\(s \+ 1\) · num_samples <= 2³¹"),
+        ({"num_samples": 1}, r"needs num_samples >= 2 and batch_size >= 1"),
+        ({"metrics": ("is",)}, r"have no 'logits'"),
+        ({"metrics": ("sfid",)}, r"have no 'spatial'"),
+        ({"keep_samples": "png"}, r"--keep_samples=png needs images \[h, w, 1 or 3\], got shape \(2,\)"),
+        ({"keep_samples": "gif"}, r"--keep_samples needs png or npz, got 'gif'"),
+    ],
+)
+def test_what_is_refused(workdir, change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(workdir, FD._replace(**change))
+
+
+def test_a_sample_that_is_not_finite(workdir, monkeypatch):
+    generator = type(from_workdir(workdir).generator)
+    draw = generator.batch
+
+    def broken(self, *arguments):
+        part = draw(self, *arguments)
+        return part._replace(x=np.where(np.arange(len(part.x))[:, None] == 3, np.float32(np.nan), part.x))
+
+    monkeypatch.setattr(generator, "batch", broken)
+    with pytest.raises(FloatingPointError, match=r"Image 3 is not finite \(1 in this batch\).*--dtype=float32"):
+        evaluate(workdir, FD._replace(num_samples=10, batch_size=10))
+
+
+def run(workdir, *options, devices=1):
+    """The command, in a process of its own with so many virtual devices."""
+    words = [
+        "--metrics=fid,kid",
+        "--num_samples=48",
+        "--batch_size=16",
+        "--features=pixels",
+        f"--set=mesh.num_devices={devices}",
+    ]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, "-m", "experiments.evaluate", f"--workdir={workdir}", *words, *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_eight_devices_give_the_number_of_one(copy):
+    output, errors = run(copy, devices=8).communicate(timeout=300)
+    (row,), _ = read_rows([copy])
+    assert row.values["hardware"].startswith("8 ×"), output + errors
+    here = evaluate(copy, FD._replace(metrics=("fid", "kid"), num_samples=48))
+    for name in ("fd", "kd"):
+        np.testing.assert_allclose(value(row.values, name), value(here, name), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_killed_and_the_command_of_the_row(copy, workdir):
+    """SIGKILL when the first parts are there; then the command that the ledger gives."""
+    process, parts = run(copy), pathlib.Path(copy) / "evaluations"
+    while process.poll() is None and not list(parts.glob("*/part_*.npz")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (copy / "ledger.jsonl").exists()
+    run(copy).communicate(timeout=300)
+    (row,), _ = read_rows([copy])
+    wanted = evaluate(workdir, FD._replace(metrics=("fid", "kid"), num_samples=48))
+    assert row.values["results"] == wanted["results"]
+    command = shlex.split(row.values["command"])
+    subprocess.run([sys.executable, *command[1:]], check=True, env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"})
+    rows, _ = read_rows([copy])
+    assert len(rows) == 2 and rows[1].values["command"] == row.values["command"]
+    assert rows[1].values["results"] == rows[0].values["results"]

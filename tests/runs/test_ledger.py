@@ -1,0 +1,114 @@
+"""The ledger: lines are whole, rows are compared and drawn."""
+
+import concurrent.futures
+import json
+
+import pytest
+
+from score_sde.runs.ledger import append_row, curves, differences, digest_of_json, find_row, read_rows, table
+
+
+def row(value, step=1000, nfe=35.0, ema="5", sd=None, **more):
+    result = {"value": value, "standard_error": 0.25} | ({} if sd is None else {"sd": sd})
+    sampling = {"solver": {"name": "heun"}, "grid": {"num_steps": 18}}
+    reference = {"name": "/data/cifar10.npz", "digest": "aa", "count": 50000}
+    fields = {
+        "step": step,
+        "training_images": 128 * step,
+        "nfe": nfe,
+        "ema": ema,
+        "sampling": sampling,
+        "seeds": [0, 1],
+    }
+    fields |= {
+        "num_samples": 50000,
+        "reference": reference,
+        "features": "inception",
+        "command": "python -m x",
+        "date": "1",
+    }
+    return {**fields, "results": {"fid": result}, **more}
+
+
+def written(folder, *rows):
+    for values in rows:
+        append_row(folder, values)
+    return read_rows([folder])[0]
+
+
+def test_lines_of_many_writers_stay_whole(tmp_path):
+    rows = [{"number": i, "text": "é" * 3000} for i in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda values: append_row(tmp_path, values), rows))
+    read, warnings = read_rows([tmp_path])
+    assert sorted(r.values["number"] for r in read) == list(range(40)) and not warnings
+    assert [r.number for r in read] == list(range(1, 41))
+
+
+def test_a_line_that_a_crash_cut_off(tmp_path):
+    append_row(tmp_path, {"number": 1})
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write(json.dumps({"number": 2})[:-4])
+    append_row(tmp_path, {"number": 3})
+    rows, (warning,) = read_rows([tmp_path])
+    assert [r.values["number"] for r in rows] == [1, 3] and "Line 2 of" in warning
+    with pytest.raises(FileNotFoundError, match=r"No ledger.jsonl in .*experiments.evaluate writes it"):
+        read_rows([tmp_path / "none"])
+
+
+def test_the_table(tmp_path):
+    text = table(written(tmp_path, row(3.14159), row(2.5, sd=0.5, step=7)))
+    lines = text.splitlines()
+    assert lines[0].split() == [
+        *(
+            "row",
+            "workdir",
+            "step",
+            "ema",
+            "solver",
+            "steps",
+            "nfe",
+            "num_samples",
+            "seeds",
+            "reference",
+            "features",
+            "fid",
+        )
+    ]
+    assert lines[1].split()[2:] == [
+        *("1000", "5", "heun", "18", "35", "50000", "0,1", "cifar10.npz", "inception", "3.14", "±", "0.25")
+    ]
+    assert lines[2].endswith("2.50 ± 0.50")
+
+
+def test_what_differs(tmp_path):
+    other = row(2.5, nfe=50.0, reference={"name": "b", "digest": "bb", "count": 10}, date="2", command="other")
+    one, two = written(tmp_path, row(3.0), other)
+    lines = differences(one, two)
+    assert "nfe: 35.0 in row 1, 50.0 in row 2" in lines and "fid: 3.00 ± 0.25 | 2.50 ± 0.25" in lines
+    assert lines[-1] == "These numbers are not comparable: reference.digest differ." and not any(
+        "date" in t for t in lines
+    )
+    assert differences(one, one) == ["fid: 3.00 ± 0.25 | 3.00 ± 0.25"]
+
+
+def test_curves(tmp_path):
+    rows = written(tmp_path, row(2.0, nfe=50.0), row(3.0, nfe=20.0), row(9.0, step=5), row(1.0, ema="none"))
+    by_nfe = curves(rows, "fid", "nfe")
+    (label,) = [name for name in by_nfe if "step=1000, ema=5" in name]
+    assert by_nfe[label] == ([20.0, 50.0], [3.0, 2.0], [0.25, 0.25]) and "steps=" not in label
+    images = curves(rows[:1] + rows[2:3], "fid", "images")
+    assert list(images.values()) == [([640.0, 128000.0], [9.0, 2.0], [0.25, 0.25])]
+    assert all("none" not in label for label in curves(rows, "fid", "ema"))
+    with pytest.raises(ValueError, match=r"--plot needs METRIC:nfe, .*got fid:hue"):
+        curves(rows, "fid", "hue")
+    with pytest.raises(ValueError, match=r"No row has 'kid' and 'nfe'; metrics here: \['fid'\]"):
+        curves(rows, "kid", "nfe")
+
+
+def test_rows_by_number(tmp_path):
+    rows = written(tmp_path, row(1.0))
+    assert find_row(rows, 1).values["command"] == "python -m x"
+    with pytest.raises(ValueError, match="needs a row from 1 to 1, got 2"):
+        find_row(rows, 2)
+    assert digest_of_json({"a": 1, "b": 2}) == digest_of_json({"b": 2, "a": 1}) != digest_of_json({"a": 1})

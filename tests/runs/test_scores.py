@@ -1,0 +1,131 @@
+"""Metrics of Gaussian features, where the answers are known; errors and warnings."""
+
+import numpy as np
+import pytest
+
+from score_sde.metrics import FeatureStatistics, frechet_distance
+from score_sde.runs.memorization import memorization
+from score_sde.runs.references import Reference
+from score_sde.runs.scores import FEATURE_METRICS, Sampled, bootstrap, count_warnings, over_seeds
+
+RNG = np.random.default_rng(0)
+REAL = RNG.normal(size=(4000, 6)).astype(np.float32)
+EXACT = FeatureStatistics(0, np.zeros(6), np.eye(6))
+
+
+def sampled(pool, statistics=None, features=None, extractor="pixels", **more):
+    reference = Reference("real", "0", {"pool": statistics or EXACT}, {"features": extractor}, features)
+    return Sampled({"pool": pool, **more}, reference, extractor)
+
+
+def score(name, *arguments, **options):
+    return FEATURE_METRICS[name].compute(sampled(*arguments, **options))
+
+
+def test_frechet_distance_with_its_interval():
+    """The interval is as wide as the spread over fresh sets of samples, and lies around the value."""
+    pools = [np.random.default_rng(i).normal(0.1, 1.2, (500, 6)).astype(np.float32) for i in range(40)]
+    values = [score("fid", pool)["fd"]["value"] for pool in pools]
+    result = score("fid", pools[0])["fd"]
+    low, high = result["interval"]
+    assert low < result["value"] < high and 0.6 < (high - low) / (3.92 * np.std(values)) < 1.6
+    statistics = FeatureStatistics.of(pools[0])
+    assert result["value"] == frechet_distance(statistics.mean, statistics.cov, EXACT.mean, EXACT.cov)
+    repeated = [
+        FeatureStatistics.of(pools[0][np.random.default_rng(0).integers(500, size=(100, 500))[i]]) for i in range(100)
+    ]
+    reach = bootstrap(pools[0], EXACT)
+    spread = np.array([s.frechet_distance(EXACT) for s in repeated])
+    np.testing.assert_allclose(reach, np.quantile(spread - spread.mean(), [0.025, 0.975]), rtol=1e-6)
+    few = bootstrap(pools[0][:5], EXACT)  # fewer samples than features
+    assert few[0] < 0 < few[1]
+    assert (low, high) == (result["value"] + reach[0], result["value"] + reach[1])
+
+
+def test_no_bootstrap_for_many_features_is_said():
+    wide = FeatureStatistics(0, np.zeros(600), np.eye(600))
+    result = score("fid", RNG.normal(size=(50, 600)).astype(np.float32), wide)["fd"]
+    assert "interval" not in result and "no bootstrap, for 600 features" in result["note"]
+
+
+def test_names_say_what_the_features_are():
+    pool = RNG.normal(size=(200, 6)).astype(np.float32)
+    for metric, inception, other in (
+        ("fid", "fid", "fd"),
+        ("kid", "kid", "kd"),
+        ("fd_infinity", "fid_infinity", "fd_infinity"),
+    ):
+        for extractor, name in (("inception", inception), ("pixels", other)):
+            assert list(score(metric, pool, features=REAL, extractor=extractor)) == [name]
+
+
+def test_extrapolation_takes_the_bias_away():
+    """Samples of the reference itself: at n = 600 the distance is bias, and at ∞ it is 0."""
+    result = score("fd_infinity", np.random.default_rng(5).normal(size=(600, 6)).astype(np.float32))["fd_infinity"]
+    at_n = result["value"] + result["bias"]
+    assert at_n > 0.02 and abs(result["value"]) < 0.4 * at_n and result["smallest"] == 300
+    with pytest.raises(ValueError, match=r"fd_infinity needs at least 20 samples, got 10; raise --num_samples"):
+        score("fd_infinity", REAL[:10])
+
+
+def test_kernel_distance_and_neighbourhoods():
+    same, far = REAL[:1000], REAL[:1000] + 5
+    kid = score("kid", same[:200], features=REAL[1000:])["kd"]
+    # The error is over overlapping subsets; which 200 samples were drawn adds about 0.02.
+    assert abs(kid["value"]) < 5 * (kid["standard_error"] + 0.02) and kid["subset_size"] == 100
+    assert score("kid", far[:40], features=REAL[1000:])["kd"]["value"] > 1
+    shares = score("prdc", same, features=REAL[1000:])
+    assert shares["precision"]["value"] > 0.9 and shares["coverage"]["value"] > 0.9
+    assert abs(shares["prdc_density"]["value"] - 1) < 0.1 and shares["recall"]["examples"] == 1000
+    assert score("prdc", far, features=REAL[1000:])["precision"]["value"] == 0
+
+
+def test_inception_score_and_spatial_distance():
+    logits = 50 * np.eye(8, dtype=np.float32)[np.arange(80) % 8]
+    found = score("is", REAL[:80], logits=logits)["inception_score"]
+    assert abs(found["value"] - 8) < 1e-6 and found["splits"] == 10
+    both = sampled(REAL[:50], spatial=REAL[:50, :3])
+    with pytest.raises(ValueError, match=r"sfid needs spatial statistics, which real does not have"):
+        FEATURE_METRICS["sfid"].compute(both)
+    both.reference.statistics["spatial"] = FeatureStatistics.of(REAL[:50, :3])
+    assert abs(FEATURE_METRICS["sfid"].compute(both)["sfid"]["value"]) < 1e-9
+
+
+@pytest.mark.parametrize("metric", ["kid", "prdc"])
+def test_a_reference_without_features(metric):
+    with pytest.raises(
+        ValueError, match=rf"{metric} needs the features of the reference, and real holds only.*--keep_features"
+    ):
+        score(metric, REAL[:100])
+
+
+def test_warnings_tell_the_bias_to_expect():
+    """500 samples of the reference itself: all of the distance is bias."""
+    pool = np.random.default_rng(2).normal(size=(2000, 6)).astype(np.float32)
+    known = FeatureStatistics(50_000, EXACT.mean, EXACT.cov)
+    (text,) = count_warnings(sampled(pool, known))
+    told = float(text.split("about ")[1].split(" less")[0])
+    value = FeatureStatistics.of(pool).frechet_distance(known)
+    assert "is of 2,000 samples, and published numbers are of 50,000" in text and 0.4 * value < told < 1.6 * value
+    few = FeatureStatistics(5, EXACT.mean, EXACT.cov)
+    texts = count_warnings(sampled(pool, few))
+    assert "only 5 images, fewer than the 10,000" in texts[1] and "5 examples cannot tell a covariance of 6" in texts[2]
+
+
+def test_several_seeds():
+    results = [{"fd": {"value": value, "interval": [0, 1]}} for value in (3.0, 1.0, 2.0)]
+    assert over_seeds(results[:1], [4])["fd"] == {"value": 3.0, "interval": [0, 1]}
+    found = over_seeds(results, [0, 1, 7])["fd"]
+    assert found["value"] == 2 and found["sd"] == 1 and found["min_of_3"] == 1
+    assert found["values"] == {"0": 3.0, "1": 1.0, "7": 2.0} and abs(found["standard_error"] - 3**-0.5) < 1e-12
+
+
+def test_memorization():
+    """Copies are found with their originals; fresh samples are no nearer than held-out images."""
+    train, held_out, fresh = REAL[:1500], REAL[1500:2500], REAL[2500:]
+    honest = memorization(fresh, train, held_out)
+    assert abs(honest["value"] - 0.01) < 0.02
+    copies = np.concatenate([fresh[:90], train[[7, 3]] + np.float32(1e-4)])
+    result = memorization(copies, train, held_out, first_index=1000)
+    assert {(p["sample"], p["training_image"]) for p in result["closest"][:2]} == {(1090, 7), (1091, 3)}
+    assert memorization(train[:50], train, held_out)["value"] == 1

@@ -1,0 +1,124 @@
+"""Every deterministic solver on every SDE: on Gaussian data the probability flow is a known affine map."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde import sdes, solvers
+from score_sde.analytic import GaussianMixture
+from score_sde.parameterizations import Estimate
+from score_sde.solvers import sample
+from tests import ground_truth
+from tests.conformance import DETERMINISTIC, GRIDS, SDES
+from tests.solvers.test_sample import compilations
+
+MEAN, STD = np.array([[0.7, -0.4]]), np.array([[0.6, 1.3]])
+ADAPTIVE = ("dpm_solver_12", "dpm_solver_23")
+LENGTH = 128
+FIRST_ORDER = ("ipndm", "pndm")
+
+
+def combinations():
+    """Each with each; without --slow each solver with one SDE, and so each SDE with one or two solvers."""
+    for i, name in enumerate(DETERMINISTIC):
+        for j, sde_name in enumerate(SDES):
+            marks = () if (i - j) % len(SDES) == 0 else pytest.mark.slow
+            yield pytest.param(name, sde_name, marks=marks, id=f"{name}-{sde_name}")
+
+
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def solve(solver, sde, x, times, num_steps):
+    mixture = GaussianMixture.__new__(GaussianMixture)
+    for field, value in zip(("weights", "means", "stds"), (np.ones(1), MEAN, STD), strict=True):
+        object.__setattr__(mixture, field, jnp.asarray(value))
+
+    def body(k, state):
+        return solver.step(jax.random.key(0), sde, mixture.denoise(sde), state[0], times[k], times[k + 1], state[1])
+
+    return jax.lax.fori_loop(0, num_steps, body, (x, solver.init(x, num_steps)))[0]
+
+
+def error(solver, sde, grid):
+    """The largest distance from the exact map, of points within two standard deviations, in standard deviations."""
+    times = grid.times(sde)
+    ends = [sde.marginal(jnp.asarray(t)) for t in (times[0], times[-1])]
+    (centre, spread), (mean, std) = ((float(a) * MEAN, np.hypot(float(a) * STD, float(s))) for a, s in ends)
+    z = np.linspace(-2, 2, 5)[:, None] * np.ones((1, 2))
+    padded = np.pad(times, (0, LENGTH + 1 - len(times)), mode="edge")
+    x = solve(solver, sde, jnp.asarray(centre + spread * z), padded, len(times) - 1)
+    return np.abs((np.asarray(x) - mean) / std - z).max()
+
+
+@pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
+def test_the_exact_map(name, sde_name):
+    sde, solver = SDES[sde_name], DETERMINISTIC[name]
+    with jax.enable_x64(True):
+        if name in ADAPTIVE:
+            assert error(solver, sde, GRIDS["uniform"](sde, 1)) < 0.5
+            return
+        # On EDM and iDDPM, whose σ/α goes up to thousands, steps uniform in t are too long for methods in σ/α.
+        kind = "edm_rho" if sde_name in ("edm", "iddpm") else list(GRIDS)[len(name) % len(GRIDS)]
+        coarse, fine = (error(solver, sde, GRIDS[kind](sde, n)) for n in (64, 128))
+        assert fine < 0.05, (kind, coarse, fine)
+        assert coarse / fine > (1.4 if name in FIRST_ORDER else 1.8) or fine < 1e-9, (kind, coarse, fine)
+
+
+EXPECTED = {  # evaluations of 12 steps, the last of them to σ = 0, and of 11 steps that end before
+    "runge_kutta": (45, 44),
+    "dpm2": (23, 22),
+    "dpm_solver": (34, 33),
+    "dpm_solver_pp_2s": (23, 22),
+    "dpm_solver_pp_3s": (34, 33),
+    "pndm": (21, 20),
+}
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_the_number_of_evaluations_is_the_true_one(name):
+    calls, vp, solver = [], sdes.VP(), DETERMINISTIC[name]
+
+    def counted(x, t):
+        jax.debug.callback(lambda: calls.append(1))
+        alpha, sigma = (jnp.reshape(c, (-1, 1)) for c in vp.marginal(t))
+        return Estimate(0.5 * x, (1 - 0.5 * alpha) / sigma * x)
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def step(x, t, s, carry):
+        return solver.step(jax.random.key(0), vp, counted, x, t, s, carry)
+
+    times = [0.999, 1e-3] if name in ADAPTIVE else solvers.Uniform(12, end=0.01, to_zero=True).times(vp)
+    for end in (None,) if name in ADAPTIVE else (None, -1):
+        calls.clear()
+        x = jnp.ones((1, 2))
+        carry, nfe = solver.init(x, 12), 0
+        for t, s in itertools.pairwise(times[:end]):
+            x, carry = step(x, jnp.asarray(t), jnp.asarray(s), carry)
+            nfe += int(np.max(solver.evaluations(1, carry)))
+        jax.effects_barrier()
+        assert nfe == len(calls)
+        if name not in ADAPTIVE:
+            assert nfe == EXPECTED.get(name, (12, 11))[0 if end is None else 1]
+        assert np.all(np.isfinite(x))
+        assert x.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["unipc", "dpm_solver"])
+def test_another_number_of_steps_or_another_field_compiles_nothing(name):
+    mixture = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
+
+    def draw(steps, value):
+        solver = (
+            solvers.UniPC(lower_order_below=steps + 1) if name == "unipc" else solvers.DPMSolver(3, value, 2 * value)
+        )
+        vp = sdes.VP(beta_max=20.0 - value)
+        return sample(jax.random.key(0), vp, mixture.denoise(vp), solver, solvers.Uniform(steps, end=0.01), (4, 2)).x
+
+    first = draw(3, 0.3)
+    with compilations() as seen:
+        others = [draw(steps, value) for steps, value in ((4, 0.2), (9, 0.4))]
+    assert not seen
+    assert all(np.abs(np.asarray(other - first)).max() > 1e-3 for other in others)

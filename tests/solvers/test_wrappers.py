@@ -1,0 +1,156 @@
+"""Wrappers: churn, AlphaFold 3's scaled steps, hooks; and thresholding, which wraps the denoiser."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde import sdes, solvers
+from score_sde.analytic import GaussianMixture
+from score_sde.broadcast import expand_like
+from score_sde.parameterizations import Estimate
+from score_sde.solvers import noise, sample
+from score_sde.thresholding import DynamicThreshold, Threshold
+from tests import ground_truth
+from tests.solvers.test_sample import compilations
+
+KEY = jax.random.key(6)
+VP, EDM = sdes.VP(), sdes.EDM()
+MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
+X = jnp.asarray([[0.3, -1.2], [1.5, 0.1]])
+
+
+def step(solver, sde, t, s, x=X, key=KEY, denoise=None):
+    denoise = MIXTURE.denoise(sde) if denoise is None else denoise
+    return _step(key, sde, denoise, solver, x, jnp.asarray(t), jnp.asarray(s))
+
+
+@functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+def _step(key, sde, denoise, solver, x, t, s):
+    return solver.step(key, sde, denoise, x, t, s, solver.init(x, 10))[0]
+
+
+@pytest.fixture(autouse=True)
+def no_stale_programs():
+    """Of steps that were traced with other noise."""
+    _step.clear_cache()
+
+
+def test_churn_of_heun_is_edms_sampler(monkeypatch):
+    monkeypatch.setattr(noise, "standard_normal", lambda key, x: 0.7 * jnp.ones_like(x))
+    fields = {"S_churn": 4.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003}
+    for sde, t, s in ((VP, 0.6, 0.5), (VP, 0.02, 0.01), (EDM, 3.0, 2.0)):
+        ours, theirs = (
+            step(solver, sde, t, s) for solver in (solvers.Churn(solvers.Heun(), **fields), solvers.EDMHeun(**fields))
+        )
+        np.testing.assert_allclose(ours, theirs, rtol=2e-6)
+
+
+def test_scaled_steps_are_algorithm_18(monkeypatch):
+    """AlphaFold 3, written out in σ: γ = γ0 where c_τ > γ_min; t̂ = c_{τ−1}(1 + γ); x ← x̂ + η (c_τ − t̂)(x̂ − D)/t̂."""
+    z = jnp.asarray([[0.4, -0.2], [1.0, 0.3]])
+    monkeypatch.setattr(noise, "standard_normal", lambda key, x: z)
+    solver = solvers.StepScale(solvers.DDIM())
+    for t, s in ((5.0, 3.0), (1.5, 0.9), (0.5, 0.0)):
+        gamma = 0.8 if s > 1.0 else 0.0
+        t_hat = t * (1 + gamma)
+        noisy = X + 1.003 * np.sqrt(t_hat**2 - t**2) * z
+        denoised = MIXTURE.denoise(EDM)(noisy, jnp.asarray(t_hat)).x0
+        expected = noisy + 1.5 * (s - t_hat) * (noisy - denoised) / t_hat
+        np.testing.assert_allclose(step(solver, EDM, t, s), expected, rtol=2e-5, atol=2e-5)
+        # The same in x/α on another SDE.
+        t_vp, s_vp = (float(VP.time_of_log_snr(-2 * np.log(level))) if level else 0.0 for level in (t, s))
+        scales = [float(VP.alpha(v)) for v in (t_vp, s_vp)]
+        ours = step(solver, VP, t_vp, s_vp, scales[0] * X) / scales[1]
+        np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-4)
+
+
+def test_a_hook_is_called_with_keys_of_its_own():
+    def kick(key, x, t):
+        return x + t * noise.standard_normal(key, x)
+
+    kicked = X + 0.5 * noise.standard_normal(noise.fold_in(KEY, 0), X)
+    expected = step(solvers.Ancestral(), VP, 0.5, 0.4, kicked, noise.fold_in(KEY, 1))
+    np.testing.assert_allclose(step(solvers.Hook(solvers.Ancestral(), kick), VP, 0.5, 0.4), expected, rtol=1e-6)
+
+
+def clouds(number, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((number, 6, 3)), jnp.float32)
+
+
+def test_a_rigid_motion_is_one_and_is_uniform():
+    points = clouds(3000)
+    move = jax.jit(solvers.RandomRigidMotion(0.5))
+    points, moved = np.asarray(points), np.asarray(move(jax.random.split(KEY, 3000), points, jnp.asarray(0.1)))
+    assert abs(np.std(moved.mean(axis=1)) - 0.5) < 0.02
+    before, after = (v - v.mean(axis=1, keepdims=True) for v in (points, moved))
+    np.testing.assert_allclose(*(np.sum(v[:, :2] ** 2, axis=2) for v in (before, after)), rtol=1e-3, atol=1e-4)
+    volume = [np.linalg.det(v[:, :3] - v[:, 3:4]) for v in (before, after)]
+    np.testing.assert_allclose(*volume, rtol=5e-2, atol=2e-3)  # no reflections
+    direction = after[:, 0] / np.linalg.norm(after[:, 0], axis=1, keepdims=True)
+    assert np.abs(direction.mean(axis=0)).max() < 5 / np.sqrt(3 * 3000)
+    assert np.abs(direction.T @ direction / 3000 - np.eye(3) / 3).max() < 0.03
+
+
+def test_the_samplers_of_clouds_of_points():
+    """Re-centred before each step, points of a centred density stay centred; one program for all fields."""
+    data = GaussianMixture(
+        jnp.ones(1), clouds(1) - jnp.mean(clouds(1), axis=1, keepdims=True), 0.1 * jnp.ones((1, 6, 3))
+    )
+    solver = solvers.Hook(solvers.StepScale(solvers.DDIM()), solvers.recentre)
+    x = sample(KEY, EDM, data.denoise(EDM), solver, solvers.EDMRho(8), (4, 6, 3)).x
+    moved = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.0), solvers.RandomRigidMotion())
+    y = sample(KEY, EDM, data.denoise(EDM), moved, solvers.EDMRho(8), (4, 6, 3)).x
+    assert np.abs(np.mean(x, axis=1)).max() < 0.2
+    assert np.all(np.isfinite(y))
+    with compilations() as seen:
+        other = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.2, 1.0, 0.5, 0.2), solvers.RandomRigidMotion(0.1))
+        sample(KEY, EDM, data.denoise(EDM), other, solvers.EDMRho(9), (4, 6, 3))
+    assert not seen
+
+
+def constant(value, x, t):
+    alpha, sigma = (expand_like(c, x) for c in VP.marginal(jnp.asarray(t)))
+    x0 = jnp.broadcast_to(value, x.shape)
+    return Estimate(x0, (x - alpha * x0) / sigma)
+
+
+def test_thresholds():
+    x0, t = jnp.asarray([[0.5, -3.0, 2.0, 0.1], [0.2, -0.4, 0.1, 0.0]]), jnp.asarray(0.4)
+    x = jnp.ones((2, 4))
+    inner = functools.partial(constant, x0)
+    static = Threshold(inner, VP)(x, t)
+    np.testing.assert_allclose(static.x0, jnp.clip(x0, -1, 1))
+    dynamic = DynamicThreshold(inner, VP, 1.0)(x, t)
+    np.testing.assert_allclose(dynamic.x0, jnp.stack([x0[0] / 3, x0[1]]), rtol=1e-6)
+    half = DynamicThreshold(inner, VP, 0.5)(
+        x, t
+    )  # the median of |x̂0| is 1.25 in the first, below the limit in the second
+    np.testing.assert_allclose(half.x0, jnp.stack([jnp.clip(x0[0] / 1.25, -1, 1), x0[1]]), rtol=1e-6)
+    for estimate in (static, dynamic, half):
+        np.testing.assert_allclose(VP.alpha(t) * estimate.x0 + VP.sigma(t) * estimate.eps, x, rtol=1e-5)
+    per_image = Threshold(inner, VP)(x, jnp.asarray([0.4, 0.4]))
+    np.testing.assert_allclose(per_image.x0, static.x0)
+    with pytest.raises(ValueError, match="Threshold needs limit > 0, got limit=0.0"):
+        Threshold(inner, VP, 0.0)
+    with pytest.raises(
+        ValueError, match="DynamicThreshold needs 0 < percentile <= 1 and limit > 0, got percentile=99.5"
+    ):
+        DynamicThreshold(inner, VP, 99.5)
+
+
+def test_thresholds_in_a_solve():
+    """Samples of a density beyond the limit end at it, with any solver, and new limits compile nothing."""
+    wide = GaussianMixture(jnp.ones(1), jnp.asarray([[3.0, 0.0]]), 0.1 * jnp.ones((1, 2)))
+
+    def draw(limit):
+        denoise = Threshold(wide.denoise(VP), VP, limit)
+        grid = solvers.Uniform(10, end=0.01, to_zero=True)
+        return sample(KEY, VP, denoise, solvers.DDIM(), grid, (3, 2)).x
+
+    assert np.abs(draw(1.0)).max() <= 1 + 1e-6
+    with compilations() as seen:
+        assert abs(np.asarray(draw(2.0)).max() - 2) < 1e-5
+    assert not seen
