@@ -163,7 +163,7 @@ class Experiment:
 
     @functools.cached_property
     def grid(self) -> Grid:
-        return build("sampling.grid", GRIDS, _fields(self.config.sampling.grid))
+        return build("sampling.grid", GRIDS, _fields(self.config.sampling.grid), grid=GRIDS, inner=GRIDS)
 
     @functools.cached_property
     def generator(self) -> Generator:
