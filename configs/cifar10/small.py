@@ -21,6 +21,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.network.dropout = 0.0
     if variant == "":
         config.network.update({"channels": 32, "blocks_per_level": 1, "attention_resolutions": (8,)})
-    short_schedule(config, num_steps=400, batch_size=32, half_life_kimg=1.0)
+    short_schedule(config, num_steps=2000, batch_size=32, half_life_kimg=4.0)
     config.likelihood.batch_size = 100
     return config

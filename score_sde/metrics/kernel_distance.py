@@ -29,7 +29,8 @@ def squared_mmd(x: Features, y: Float[np.ndarray, "m d"]) -> float:
     x, y = x.astype(np.float64), y.astype(np.float64)
 
     def kernel(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+        k = a @ b.T / a.shape[1] + 1
+        return k * k * k  # k**3 takes numpy several times as long
 
     def within(a: Float64[np.ndarray, "n d"]) -> float:
         k = kernel(a, a)

@@ -55,7 +55,6 @@ def run_density(
     return result
 
 
-
 def _draw_density(experiment, params, density, samples, resolution, path) -> None:
     """The density, a histogram of the samples, and the learned density."""
     low, high = np.percentile(samples, [0.1, 99.9], axis=0)

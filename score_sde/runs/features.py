@@ -20,7 +20,7 @@ from score_sde.shards import Arrays, NpzShards, PngShards, Shards
 from score_sde.training.state import Params
 
 DIGITS = 16  # of a digest, in the name of a folder
-LEAST_PART = 1024  # images of a data set in one file, up to a batch: every file is brought to the disk
+LEAST_PART = 256  # images of a data set in one file, up to a batch: every file is brought to the disk
 
 
 class FeatureSet(NamedTuple):

@@ -16,6 +16,7 @@ from PIL import Image
 from score_sde import plots
 from score_sde.experiment import from_workdir
 from score_sde.metrics import FeatureStatistics
+from score_sde.plots.scores import metric_curves
 from score_sde.runs import pick_params, restore
 from score_sde.runs.checkpoint_curve import checkpoint_steps, run_all_checkpoints
 from score_sde.runs.evaluating import Evaluation, run_evaluation
@@ -105,6 +106,13 @@ def test_all_checkpoints_by_one_command(copy, capsys):
     assert "--checkpoint=10 --metrics=fid,noise_levels" in rows[0]["command"]
     again = run_all_checkpoints(experiment, copy, evaluation, quiet=True)
     assert again == rows and len(read_rows([copy])[0]) == 2 and "fd of 2 checkpoints in" in capsys.readouterr().out
+
+
+def test_nothing_to_evaluate_or_to_draw(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint in .*train there first"):
+        checkpoint_steps(tmp_path)
+    with pytest.raises(ValueError, match=r"metric_curves needs at least one curve, got none"):
+        metric_curves({}, tmp_path / "a.png", "x", "y")
 
 
 def test_memorization_kid_and_prdc_of_points(workdir):
