@@ -35,5 +35,7 @@ class DDIM(Solver):
         sigma, ratio = sde.sigma(s), sde.sigma(s) / sde.sigma(t)
         # σ_{t|s}²/σ_t² = 1 − (α_{t|s} σ_s/σ_t)²: so 1 − η² times it is a sum, which does not cancel for η = 1.
         kept = jnp.sqrt((1 - self.eta**2) + (self.eta * scale * ratio) ** 2)
-        added = jnp.where(jnp.asarray(self.eta) == 0, jnp.zeros_like(ratio), self.eta * ratio * std)  # std is NaN for s > t
+        added = jnp.where(
+            jnp.asarray(self.eta) == 0, jnp.zeros_like(ratio), self.eta * ratio * std
+        )  # std is NaN for s > t
         return sde.alpha(s) * x0 + sigma * kept * eps + noise.scaled(key, x, added), carry
