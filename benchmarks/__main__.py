@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-NAMES = ("unet", "start_up", "sweep", "throughput")
+NAMES = ("unet", "start_up", "sweep", "throughput", "memory")
 
 
 def main() -> None:

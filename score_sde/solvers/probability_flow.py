@@ -54,16 +54,26 @@ def second_order(
 
     Source: arXiv 2206.00364, Algorithm 3.
     """
-    step = s - t
-    slope = velocity(sde, denoise(x, t), t)
+    step, possible = s - t, sde.sigma(s) > 0
+    last = 0.5 / jnp.asarray(fraction, x.dtype)
+    offsets = jnp.stack([jnp.zeros_like(last), jnp.asarray(fraction, x.dtype)])
+    weights = jnp.stack([jnp.where(possible, 1 - last, 1.0), last])
 
-    def with_second():
-        inner = t + fraction * step
-        second = velocity(sde, denoise(x + fraction * step * slope, inner), inner)
-        return x + step * ((1 - 0.5 / fraction) * slope + 0.5 / fraction * second)
+    def stage(carry, coefficients):
+        slope, total = carry
+        offset, weight, runs = coefficients
 
-    possible = sde.sigma(s) > 0
-    return jax.lax.cond(possible, with_second, lambda: x + step * slope), 1 + possible.astype(jnp.int32)
+        def evaluate():
+            inner = t + offset * step
+            return velocity(sde, denoise(x + offset * step * slope, inner), inner)
+
+        slope = jax.lax.cond(runs, evaluate, lambda: jnp.zeros_like(x))
+        return (slope, total + weight * slope), None
+
+    # A loop over the stages has the network, and the memory of an evaluation, once in the program.
+    nothing, runs = jnp.zeros_like(x), jnp.stack([jnp.ones((), bool), possible])
+    (_, total), _ = jax.lax.scan(stage, (nothing, nothing), (offsets, weights, runs))
+    return x + step * total, 1 + possible.astype(jnp.int32)
 
 
 @pytree
