@@ -16,10 +16,14 @@ from tests.sweeps.several import DRIVE, ENVIRONMENT, described, fake_sweep, run,
 
 
 def drive(tmp_path, slots=2, **fields):
-    """The sweep as a process of its own, to be killed."""
+    """The sweep as a process of its own, to be killed. It hears Ctrl-C though the tests may run in the background."""
     (tmp_path / "sweep.json").write_text(json.dumps(described(**fields)))
     command = [*DRIVE, str(tmp_path / "sweep.json"), str(tmp_path / "sweep"), str(slots)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits a signal that is ignored
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_finished_trials_are_skipped_and_new_values_added(tmp_path):
