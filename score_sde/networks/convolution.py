@@ -29,7 +29,10 @@ from jaxtyping import Array, Float
 
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
 TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS − 1 = 6 inputs
-LEAST_CHANNELS = 32  # below, the transforms cost more than they save
+LEAST_CHANNELS, LEAST_WIDTH = 64, 8  # below, the transforms cost more than they save
+MOST_BYTES = (
+    32 * 2**20
+)  # of what the kernel's gradient makes of its arguments; what leaves the cache is slower than direct
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "b h w c"]
@@ -51,8 +54,9 @@ def conv_general_dilated(
 ) -> Array:
     """jax.lax.conv_general_dilated, by Winograd's F(4, 3) on CPUs where that is exact arithmetic's equal and faster.
 
-    That is for float32, 3×3 kernels without stride or dilation that keep the size, a width that 4 divides, and 32 channels
-    or more on both sides. Whether it applies depends on the layer alone, never on the batch size.
+    That is for float32, 3×3 kernels without stride or dilation that keep the size, a width of 8, 12, 16 …, and 64 channels
+    or more on both sides. Whether it applies depends on the layer alone, never on the batch size, so that an image does not;
+    the kernel's gradient, a sum over images, goes back to the direct one for large batches.
     `jax.default_matmul_precision("highest")` asks for the direct sum.
     """
     plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
@@ -78,6 +82,7 @@ def _suits(x: Array, kernel: Array) -> bool:
         and kernel.shape[:2] == (TAPS, TAPS)
         and min(kernel.shape[2:]) >= LEAST_CHANNELS
         and x.shape[2] % TILE == 0
+        and x.shape[2] >= LEAST_WIDTH
         and x.dtype == kernel.dtype == jnp.float32
         and jax.config.jax_default_matmul_precision in (None, "default", "fastest")
     )
@@ -172,6 +177,8 @@ def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
     """
     output, weight, data = transforms()
     channels, features, height = x.shape[-1], dy.shape[-1], x.shape[1]
+    if x.size // channels // TILE * len(data) * (channels + TAPS * features) * x.dtype.itemsize > MOST_BYTES:
+        return _direct_kernel_gradient(x, dy)
     u = _stacked(data, _seen(x), 0).reshape(len(data), -1, channels)
     d = jnp.pad(_stacked(output.T, _columns(dy), 0), ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
     moved = jnp.concatenate([d[:, :, TAPS - 1 - i :][:, :, :height] for i in range(TAPS)], axis=-1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from score_sde.networks import convolution
 from score_sde.networks.convolution import conv_general_dilated, transforms
 
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -33,8 +34,8 @@ def uses_fast(x, kernel, stride=1, padding="SAME", **options):
 def arrays():
     """A batch that is not square, its kernel, and two tangents."""
     keys = jax.random.split(jax.random.key(0), 4)
-    x, dx = (jax.random.normal(key, (3, 5, 12, 32)) for key in keys[:2])
-    kernel, dk = (jax.random.normal(key, (3, 3, 32, 48)) / 17 for key in keys[2:])
+    x, dx = (jax.random.normal(key, (3, 5, 12, 64)) for key in keys[:2])
+    kernel, dk = (jax.random.normal(key, (3, 3, 64, 80)) / 24 for key in keys[2:])
     return x, kernel, dx, dk
 
 
@@ -104,7 +105,8 @@ def test_where_it_does_not_apply(arrays):
     x, kernel, _, _ = arrays
     assert not uses_fast(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
     assert not uses_fast(x[:, :, :10], kernel)
-    assert not uses_fast(x[..., :16], kernel[:, :, :16])
+    assert not uses_fast(x[:, :, :4], kernel)
+    assert not uses_fast(x[..., :32], kernel[:, :, :32])
     assert not uses_fast(x, kernel[:1, :1])
     assert not uses_fast(x, kernel, stride=2)
     assert not uses_fast(x, kernel, padding="VALID")
@@ -115,13 +117,25 @@ def test_where_it_does_not_apply(arrays):
         assert not uses_fast(x, kernel)
 
 
+def test_a_large_batch_takes_the_direct_gradient(arrays, monkeypatch):
+    x, kernel, _, _ = arrays
+
+    def gradient():
+        return jax.jit(jax.grad(lambda k, x: jnp.sum(fast(x, k))))
+
+    products = [gradient().lower(kernel, x).as_text().count("dot_general")]
+    monkeypatch.setattr(convolution, "MOST_BYTES", 0)
+    products.append(gradient().lower(kernel, x).as_text().count("dot_general"))
+    assert products == [1, 0]
+
+
 ON_FOUR_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
 from score_sde import parallel
 from tests.networks.test_convolution import fast
 
-x, kernel = jax.random.normal(jax.random.key(0), (8, 5, 8, 32)), jax.random.normal(jax.random.key(1), (3, 3, 32, 32)) / 17
+x, kernel = jax.random.normal(jax.random.key(0), (8, 5, 8, 64)), jax.random.normal(jax.random.key(1), (3, 3, 64, 64)) / 24
 gradient = jax.jit(jax.grad(lambda k, x: jnp.mean(jnp.sin(fast(x, k)))))
 found = []
 for number in (1, 4):
