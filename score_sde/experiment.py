@@ -26,6 +26,7 @@ from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
+from score_sde.plain_config import plain
 from score_sde.sdes import SDE, SDES
 from score_sde.shards import write_atomically
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
@@ -45,11 +46,6 @@ SECTIONS = (
     "sampling",
     "likelihood",
 )
-
-
-def plain(config: ConfigDict) -> dict[str, Any]:
-    """The config as plain JSON values (tuples become lists)."""
-    return json.loads(config.to_json_best_effort())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from score_sde.experiment import Experiment, plain
+from score_sde.experiment import Experiment
+from score_sde.plain_config import plain
 from score_sde.report import environment, format_value
 from score_sde.runs.density import run_density
 from score_sde.runs.extractors import Extractor, get_extractor

@@ -15,7 +15,8 @@ from jaxtyping import Float, Float64, Int
 
 from score_sde.building import build
 from score_sde.data.prefetch import prefetch
-from score_sde.experiment import Experiment, plain
+from score_sde.experiment import Experiment
+from score_sde.plain_config import plain
 from score_sde.runs.features import is_image, split_batches, to_levels
 from score_sde.sdes import SDE, SDES
 from score_sde.training.progress import Progress

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from score_sde.plain_config import differences as config_differences
 from score_sde.report import format_value
-from score_sde.training.checkpoints import config_differences
 
 LEDGER = "ledger.jsonl"
 _SHOWN = ("workdir", "step", "ema", "solver", "steps", "nfe", "num_samples", "seeds", "reference", "features")

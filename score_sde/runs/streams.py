@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from score_sde import parallel
-from score_sde.experiment import Experiment, plain
+from score_sde.experiment import Experiment
+from score_sde.plain_config import differences, plain
 from score_sde.shards import Arrays, Shards, remove_temporaries, write_atomically
 from score_sde.training.agreement import on_first_process
-from score_sde.training.checkpoints import config_differences
 from score_sde.training.progress import Progress
 from score_sde.training.state import Params
 
@@ -59,10 +59,10 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
         write_atomically(path, lambda file: file.write(_as_json(manifest).encode()))
         return
     there = json.loads(path.read_text(encoding="utf-8"))
-    differences = [text for text in config_differences(there, manifest) if not text.startswith("digest:")]
-    if differences:
+    found = [text for text in differences(there, manifest) if not text.startswith("digest:")]
+    if found:
         raise ValueError(
-            f"{folder} was begun with something else: {'; '.join(differences)}. Name another folder, or delete that one."
+            f"{folder} was begun with something else: {'; '.join(found)}. Name another folder, or delete that one."
         )
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 
 from score_sde import parallel, plots
-from score_sde.experiment import Experiment, plain
+from score_sde.experiment import Experiment
+from score_sde.plain_config import differences, lasting, plain
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
-from score_sde.training.checkpoints import Checkpoints, config_differences
+from score_sde.training.checkpoints import Checkpoints
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
 from score_sde.training.logging import METRICS_FILE, MetricLogger
@@ -25,7 +26,6 @@ from score_sde.training.state import TrainState
 from score_sde.training.step import make_train_step
 from score_sde.training.tally import Tally
 
-FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # may change between a checkpoint and a resume
 CANNOT_WRITE = {
     errno.ENOTDIR,
     errno.EEXIST,
@@ -121,22 +121,21 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
         return experiment.init_state(), {}
     run = checkpoints.run()
     there, here = run["config"], plain(experiment.config)
-    differences = config_differences(_lasting(there), _lasting(here))
+    found = differences(_comparable(there), _comparable(here))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
-        differences.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
-    if differences:
+        found.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
+    if found:
         raise ValueError(
-            f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(differences)}. Use the "
+            f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(found)}. Use the "
             "config of the run (its config.json), or another --workdir."
         )
     return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
 
 
-def _lasting(config: dict[str, Any]) -> dict[str, Any]:
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that cannot change between a checkpoint and a resume. What `remat` computes is the same."""
-    kept = {name: section for name, section in config.items() if name not in FREE_SECTIONS}
-    return kept | {"network": {name: value for name, value in config["network"].items() if name != "remat"}}
+    return lasting(config) | {"network": {name: value for name, value in config["network"].items() if name != "remat"}}
 
 
 def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathlib.Path) -> None:

@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from score_sde.building import closest
+from score_sde.plain_config import differences, plain
 
 
 def load_config(arguments: Sequence[str]) -> ConfigDict:
@@ -34,11 +35,6 @@ def load_config(arguments: Sequence[str]) -> ConfigDict:
     except (flags.Error, AttributeError, OSError, KeyError) as error:
         raise ValueError(f"{' '.join(arguments)} cannot be read: {error}") from error
     return config
-
-
-def plain(value: Any) -> Any:
-    """Sections as dicts of JSON values; tuples become lists."""
-    return json.loads(value.to_json_best_effort() if isinstance(value, ConfigDict) else json.dumps(value))
 
 
 def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
@@ -83,18 +79,6 @@ def command_line(path: str, overrides: Mapping[str, Any]) -> tuple[list[str], Co
             f"The command line cannot pass {dict(overrides)} to {path}; write a config file with them. ({'; '.join(lost)})"
         )
     return arguments, wanted
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted fields in which two plain configs differ, with both values."""
-    found = []
-    for name in sorted(there.keys() | here.keys()):
-        old, new = there.get(name, "absent"), here.get(name, "absent")
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{name}.")
-        elif json.dumps(old) != json.dumps(new):
-            found.append(f"{prefix}{name}: {old!r} there, {new!r} here")
-    return found
 
 
 def _typed(path: str, current: Any, value: Any) -> Any:

@@ -15,19 +15,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from score_sde.plain_config import differences, lasting, plain
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
-from score_sde.sweeps.overrides import command_line, differences, plain
+from score_sde.sweeps.overrides import command_line
 from score_sde.sweeps.search import Point
 from score_sde.sweeps.spec import Sweep
 
 TRIALS, LOG, SPEC, RECORD, JOB = "trials", "log.txt", "trial.json", "record.json", "job.txt"
-FREE_SECTIONS = (
-    "sampling",
-    "likelihood",
-    "training",
-    "mesh",
-)  # may change for a trial that has begun; training goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +130,7 @@ class Trial:
         return telling[-1] if telling else ""
 
     def _check_same(self, before: Mapping[str, Any]) -> None:
-        saved, wanted = ({n: c[n] for n in c if n not in FREE_SECTIONS} for c in (before, self.config))
-        found = differences(saved, wanted)
+        found = differences(lasting(before), lasting(self.config))
         if found:
             raise ValueError(
                 f"The trial in {self.folder} was made with another base config: {'; '.join(found)}. Put it back, or use "

@@ -1,6 +1,5 @@
 """Checkpoints: the whole training state, its configuration and the data position, saved asynchronously and atomically."""
 
-import json
 import logging
 import pathlib
 import shlex
@@ -193,15 +192,3 @@ def _check_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int
                 f"The checkpoint does not fit the config: {name} has shape {saved.get(name, 'absent')} in the checkpoint "
                 f"and {wanted.get(name, 'absent')} in the model; use the config saved beside it (config.json)."
             )
-
-
-def config_differences(saved: dict[str, Any], current: dict[str, Any], prefix: str = "") -> list[str]:
-    """The dotted fields in which two configs differ, with both values."""
-    differences = []
-    for name in sorted(saved.keys() | current.keys()):
-        old, new = saved.get(name, "absent"), current.get(name, "absent")
-        if isinstance(old, dict) and isinstance(new, dict):
-            differences += config_differences(old, new, f"{prefix}{name}.")
-        elif json.dumps(old) != json.dumps(new):
-            differences.append(f"{prefix}{name}: {old!r} there, {new!r} here")
-    return differences
