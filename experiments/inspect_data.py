@@ -25,6 +25,7 @@ for name in ("workdir", "checkpoint", "ema"):
 
 def main() -> None:
     from score_sde.experiment import Experiment, from_workdir
+    from score_sde.files import write_text
     from score_sde.plots.datasets import dataset_overview
     from score_sde.runs.inspection import HISTOGRAM, inspect, pair_distances, report
     from score_sde.runs.measures import run_noise_levels
@@ -38,8 +39,7 @@ def main() -> None:
         levels = run_noise_levels(experiment, workdir_path(), MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
         result["noise_levels"] = {"log_snr": levels.log_snr.tolist(), "loss": levels.mean.tolist()}
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "inspect_data.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / "inspect_data.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     mismatch, distances = result["prior_mismatch_nats"], pair_distances(seen.sample)
     picture = folder / "inspect_data.png"
     print(dataset_overview((HISTOGRAM, seen.values), distances, mismatch, seen.classes, picture))

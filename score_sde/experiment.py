@@ -21,6 +21,7 @@ from score_sde.building import build, closest
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
+from score_sde.files import write_text
 from score_sde.generation import Generator
 from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
@@ -28,7 +29,6 @@ from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objectiv
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
 from score_sde.plain_config import plain
 from score_sde.sdes import SDE, SDES
-from score_sde.shards import write_atomically
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
@@ -238,9 +238,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        workdir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(plain(self.config), indent=2) + "\n"
-        write_atomically(workdir / "config.json", lambda file: file.write(text.encode()))
+        write_text(workdir / "config.json", json.dumps(plain(self.config), indent=2) + "\n")
 
 
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:

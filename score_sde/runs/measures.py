@@ -18,11 +18,12 @@ from score_sde.data.prefetch import prefetch
 from score_sde.denoiser import condition_of
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
+from score_sde.files import write_text
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.plain_config import plain
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import compute_parts, describe, prepare
-from score_sde.shards import Arrays, NpzShards, write_atomically
+from score_sde.shards import Arrays, NpzShards
 from score_sde.training.progress import Progress
 from score_sde.training.state import Params
 
@@ -135,8 +136,7 @@ def run_likelihood(
             f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to "
             f"{high:.4f}, {bits.nfe:.0f} evaluations each"
         )
-        text = json.dumps(result, indent=2) + "\n"
-        write_atomically(workdir / "likelihood.json", lambda file: file.write(text.encode()))
+        write_text(workdir / "likelihood.json", json.dumps(result, indent=2) + "\n")
     return bits
 
 
@@ -161,7 +161,7 @@ def run_noise_levels(
     if jax.process_index() != 0:
         return curve
     result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
-    (workdir / "noise_levels.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_text(workdir / "noise_levels.json", json.dumps(result, indent=2) + "\n")
     draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
     return curve
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
+from score_sde.files import remove_temporaries, write_text
 from score_sde.plain_config import differences, plain
-from score_sde.shards import Arrays, Shards, remove_temporaries, write_atomically
+from score_sde.shards import Arrays, Shards
 from score_sde.training.agreement import on_first_process
 from score_sde.training.progress import Progress
 from score_sde.training.state import Params
@@ -56,7 +57,7 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
     if not path.is_file():
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise FileExistsError(f"{folder} holds files but no {MANIFEST}; name an empty or a new folder.")
-        write_atomically(path, lambda file: file.write(_as_json(manifest).encode()))
+        write_text(path, _as_json(manifest))
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     found = [text for text in differences(there, manifest) if not text.startswith("digest:")]

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
+from score_sde.files import write_text
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Solver, sample
@@ -130,8 +131,7 @@ def _errors(key, sde, denoise, solver, shape, times, refinement):
 def save_grid(grid: Fitted, path: str | pathlib.Path) -> pathlib.Path:
     """Writes a fitted grid as JSON, for {"name": "fitted", "path": …} in a config."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {name: np.asarray(getattr(grid, name)).tolist() for name in ("knots", "cumulative")}
     content |= {"num_steps": grid.num_steps, "to_zero": grid.to_zero}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2) + "\n")
     return path

@@ -8,13 +8,13 @@ the same point is the same trial whatever other values an axis has.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from score_sde.files import write_text
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
@@ -182,6 +182,4 @@ def _at(config: Any, path: str) -> Any:
 
 
 def _write(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,7 +1,6 @@
 """What happens when a loss or a gradient is not finite."""
 
 import json
-import os
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from score_sde import parallel
+from score_sde.files import write_text
 from score_sde.training.agreement import on_first_process
 from score_sde.training.logging import as_json
 from score_sde.training.state import TrainState
@@ -103,7 +103,7 @@ class FiniteGuard:
             "examples": self._describe(examples),
         }
         path = self._folder / f"step_{step:08d}.json"
-        on_first_process(lambda: _write(path, report))
+        on_first_process(lambda: write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n"))
         skipped = f" and {self.in_a_row} steps in a row were skipped" if self._limit else ""
         raise FloatingPointError(
             f"The loss or gradient of step {step} is not finite (loss {numbers['loss']}, gradient norm {numbers['grad_norm']})"
@@ -131,11 +131,3 @@ class FiniteGuard:
 @jax.jit
 def _all_finite(tree: Any) -> Array:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
-
-def _write(path: pathlib.Path, report: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(report, indent=1, allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -2,8 +2,9 @@
 
 import concurrent.futures
 import hashlib
-import os
 import pathlib
+
+from score_sde.files import write_text
 
 MANIFEST = "MANIFEST.sha256"
 
@@ -16,11 +17,7 @@ def write_manifest(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()
     names = sorted(_files(folder) - leave_out - {MANIFEST})
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         digests = pool.map(lambda name: _digest(folder / name), names)
-        lines = "".join(f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True))
-    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
-        file.write(lines)
-        file.flush()
-        os.fsync(file.fileno())
+        write_text(folder / MANIFEST, "".join(f"{d}  {name}\n" for d, name in zip(digests, names, strict=True)))
 
 
 def find_damage(folder: pathlib.Path) -> list[str]:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
+from score_sde.files import write_text
+
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -172,12 +174,7 @@ def drop_lines_after(path: Path, step: int | None) -> tuple[int, set[str]]:
     if not path.exists():
         return -1, set()
     kept = [] if step is None else [(line, row) for line, row in read_lines(path) if row["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line, _ in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_text(path, "".join(line + "\n" for line, _ in kept))
     last = kept[-1][1]["step"] if kept else -1
     return last, {name for _, row in kept if row["step"] == last for name in row if name != "step"}
 

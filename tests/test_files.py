@@ -1,0 +1,30 @@
+"""Files that are whole or not at all."""
+
+import pytest
+
+from score_sde.files import remove_temporaries, remove_temporaries_of, write_atomically, write_text
+
+
+def test_what_is_written_atomically_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, lambda file: file.write(b"before"))
+
+    def fails(file):
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, fails)
+    assert path.read_bytes() == b"before" and [p.name for p in tmp_path.iterdir()] == ["file"]
+    (tmp_path / ".file.0123.tmp").write_bytes(b"half")
+    remove_temporaries(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_only_what_was_left_of_one_file_is_removed(tmp_path):
+    write_text(tmp_path / "new" / "file", "σ\n")
+    assert (tmp_path / "new" / "file").read_bytes() == b"\xcf\x83\n"
+    for name in (".file.0123.tmp", ".file.4567.tmp", ".other.0123.tmp"):
+        (tmp_path / "new" / name).touch()
+    remove_temporaries_of(tmp_path / "new" / "file")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [".other.0123.tmp", "file"]
