@@ -33,6 +33,7 @@ from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
 
+CONFIG_FILE = "config.json"
 SECTIONS = (
     "data",
     "sde",
@@ -238,7 +239,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        write_text(workdir / "config.json", json.dumps(plain(self.config), indent=2) + "\n")
+        write_text(workdir / CONFIG_FILE, json.dumps(plain(self.config), indent=2) + "\n")
 
 
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -246,7 +247,7 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
 
     Raises: FileNotFoundError when nothing was trained there; ValueError for an override of an unknown field.
     """
-    path = pathlib.Path(workdir) / "config.json"
+    path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"No config.json in {path.parent}; train there first, or name the --workdir of a run.")
     config = ConfigDict(json.loads(path.read_text()))

@@ -182,6 +182,21 @@ def test_a_finished_run_is_left_as_it_is(whole):
     assert before == {path: path.read_bytes() for path in workdir.glob("*.jsonl")}
 
 
+def test_half_written_files_of_killed_runs_are_deleted(whole):
+    """And those of others, who may be sampling or measuring in the folder, are not."""
+    workdir, _ = whole
+    ours = [f".{name}.0123abcd.tmp" for name in ("config.json", "metrics.jsonl", "timing.jsonl")]
+    ours.append("incidents/.step_00000007.json.0123abcd.tmp")
+    theirs = [".likelihood.json.0123abcd.tmp", "samples/.x.npy.0123abcd.tmp"]
+    for name in (*ours, *theirs):
+        (workdir / name).parent.mkdir(exist_ok=True)
+        (workdir / name).touch()
+    run_training(Experiment(tiny()), workdir, quiet=True)
+    assert sorted(path.relative_to(workdir).as_posix() for path in workdir.rglob("*.tmp")) == sorted(theirs)
+    for name in theirs:
+        (workdir / name).unlink()
+
+
 def test_an_edited_log_is_told_and_does_not_stop_the_run(tmp_path, caplog):
     def run(num_steps):
         run_training(Experiment(tiny(num_steps=num_steps, eval_every=0, sample_every=0)), tmp_path, quiet=True)

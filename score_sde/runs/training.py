@@ -10,14 +10,16 @@ from typing import Any
 import jax
 
 from score_sde import parallel, plots
-from score_sde.experiment import Experiment
+from score_sde.experiment import CONFIG_FILE, Experiment
+from score_sde.files import remove_temporaries, remove_temporaries_of
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.training.checkpoints import Checkpoints
+from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
-from score_sde.training.logging import METRICS_FILE, MetricLogger
+from score_sde.training.logging import METRICS_FILE, TIMING_FILE, MetricLogger
 from score_sde.training.loop import Action, Instruments, train
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Compiled, Stopwatch, Trace, compile_step
@@ -84,6 +86,7 @@ def _train(
     state, position = _start(experiment, checkpoints)
     start = int(state.step)
     if is_writer:
+        _clean_up(workdir)
         experiment.write_config(workdir)
     tally = Tally(position.get("tally"))
     guard = FiniteGuard(
@@ -113,6 +116,13 @@ def _train(
             instruments=Instruments(logger, progress, tally, guard, watch, trace, stop),
             actions=_actions(experiment, workdir, logger, checkpoints, tally, guard),
         )
+
+
+def _clean_up(workdir: pathlib.Path) -> None:
+    """Deletes what killed runs left half written; of this run's files alone, as others may be measuring the run."""
+    for name in (CONFIG_FILE, METRICS_FILE, TIMING_FILE):
+        remove_temporaries_of(workdir / name)
+    remove_temporaries(workdir / INCIDENTS)
 
 
 def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
