@@ -3,10 +3,11 @@
 from score_sde.metrics.classifier import Judgement, KernelClassifier, judge
 from score_sde.metrics.extrapolation import Extrapolated, extrapolate
 from score_sde.metrics.features import FeatureStatistics, frechet_distance, oriented_gradients
+from score_sde.metrics.frechet_error import frechet_standard_error
 from score_sde.metrics.inception import InceptionFeatures, inception_features
 from score_sde.metrics.inception_score import InceptionScore, inception_score
 from score_sde.metrics.kernel_distance import KernelDistance, kernel_distance, squared_mmd
-from score_sde.metrics.neighbours import Neighbourhoods, nearest, neighbourhoods
+from score_sde.metrics.neighbours import Neighbourhoods, nearest, neighbourhoods, similar_pairs
 
 __all__ = [
     "Extrapolated",
@@ -19,6 +20,7 @@ __all__ = [
     "Neighbourhoods",
     "extrapolate",
     "frechet_distance",
+    "frechet_standard_error",
     "inception_features",
     "inception_score",
     "judge",
@@ -26,5 +28,6 @@ __all__ = [
     "nearest",
     "neighbourhoods",
     "oriented_gradients",
+    "similar_pairs",
     "squared_mmd",
 ]

@@ -4,6 +4,7 @@ m and C are the mean and the covariance of a set of features: network activation
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Array, Float, Float64
@@ -47,9 +48,16 @@ class FeatureStatistics:
         scatter = (self.count - 1) * self.cov + (other.count - 1) * other.cov + between
         return type(self)(count, self.mean + shift * (other.count / count), scatter / (count - 1))
 
+    @functools.cached_property
+    def root(self) -> Float64[np.ndarray, "d d"]:
+        """R with R Rᵀ = C, computed once: a reference is compared with many sets. See the function of this name."""
+        return root(self.cov)
+
     def frechet_distance(self, other: "FeatureStatistics") -> float:
         """Computes the Fréchet distance to another set; see the function of this name."""
-        return frechet_distance(self.mean, self.cov, other.mean, other.cov)
+        overlap = np.linalg.svd(self.root.T @ other.root, compute_uv=False).sum()
+        traces = np.trace(self.cov) + np.trace(other.cov)
+        return float(((self.mean - other.mean) ** 2).sum() + traces - 2 * overlap)
 
 
 def frechet_distance(
@@ -68,8 +76,7 @@ def frechet_distance(
     Raises: ValueError if a covariance is not symmetric, or has a negative eigenvalue beyond rounding.
     Source: Dowson and Landau (1982); Heusel et al., arXiv 1706.08500, Eq. 6.
     """
-    overlap = np.linalg.svd(root(cov1).T @ root(cov2), compute_uv=False).sum()
-    return float(((mean1 - mean2) ** 2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap)
+    return FeatureStatistics(0, mean1, cov1).frechet_distance(FeatureStatistics(0, mean2, cov2))
 
 
 def root(cov: Float64[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:

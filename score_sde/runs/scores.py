@@ -15,11 +15,11 @@ from score_sde.metrics import (
     Extrapolated,
     FeatureStatistics,
     extrapolate,
+    frechet_standard_error,
     inception_score,
     kernel_distance,
     neighbourhoods,
 )
-from score_sde.metrics.features import root
 from score_sde.runs.references import Reference
 
 Result = dict[str, Any]
@@ -58,13 +58,17 @@ class Sampled(NamedTuple):
 
 def _fid(sampled: Sampled) -> dict[str, Result]:
     statistics, of = FeatureStatistics.of(sampled.pool), sampled.reference.statistics["pool"]
-    result: Result = {"value": statistics.frechet_distance(of)}
+    result: Result = {
+        "value": statistics.frechet_distance(of),
+        "standard_error": frechet_standard_error(sampled.pool, of),
+    }
+    spread = "standard error over sets of samples, reference fixed, without the bias of their number"
     if sampled.pool.shape[1] <= CHEAP:
         low, high = bootstrap(sampled.pool, of)
         result["interval"] = [result["value"] + low, result["value"] + high]
-        result["note"] = f"interval of {RESAMPLES} bootstrap resamples of the samples, reference fixed"
+        result["note"] = f"{spread}; interval of {RESAMPLES} bootstrap resamples"
     else:
-        result["note"] = f"no bootstrap, for {sampled.pool.shape[1]} features; --seeds=0,1,2 shows the spread"
+        result["note"] = f"{spread}; no bootstrap, for {sampled.pool.shape[1]} features"
     return {sampled.named("fid", "fd"): result}
 
 
@@ -74,8 +78,9 @@ def _sfid(sampled: Sampled) -> dict[str, Result]:
             f"sfid needs spatial statistics, which {sampled.reference.name} does not have; make the reference with "
             "experiments.reference, or read ADM's file with mu_s and sigma_s."
         )
-    of = sampled.reference.statistics["spatial"]
-    return {"sfid": {"value": FeatureStatistics.of(sampled.features["spatial"]).frechet_distance(of)}}
+    of, spatial = sampled.reference.statistics["spatial"], sampled.features["spatial"]
+    value, error = FeatureStatistics.of(spatial).frechet_distance(of), frechet_standard_error(spatial, of)
+    return {"sfid": {"value": value, "standard_error": error}}
 
 
 def _fd_infinity(sampled: Sampled) -> dict[str, Result]:
@@ -142,7 +147,7 @@ def bootstrap(pool: Float[np.ndarray, "n d"], reference: FeatureStatistics, seed
     Centred, because a resample repeats examples, so that its distance lies above that of the set.
     """
     rows, rng, values = pool.astype(np.float64) - reference.mean, np.random.default_rng(seed), []
-    within = rows @ root(reference.cov)
+    within = rows @ reference.root
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(pool), size=len(pool))
         mean, centred = rows[drawn].mean(axis=0), within[drawn] - within[drawn].mean(axis=0)

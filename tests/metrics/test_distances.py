@@ -11,6 +11,7 @@ from score_sde.metrics import (
     nearest,
     neighbourhoods,
     neighbours,
+    similar_pairs,
     squared_mmd,
 )
 
@@ -53,6 +54,24 @@ def test_nearest():
     np.testing.assert_array_equal(index, distances.argmin(axis=1))
 
 
+@pytest.mark.parametrize("block", [7, 2048])
+@pytest.mark.parametrize("count", [1, 5, 200, 10_000])
+def test_similar_pairs_are_the_most_similar_of_all(monkeypatch, block, count):
+    """Against all 780 cosines; rows of any length, one of them zero, two the same."""
+    monkeypatch.setattr(neighbours, "BLOCK", block)
+    rows = RNG.standard_normal((40, 6)).astype(np.float32) * RNG.uniform(0.1, 10, (40, 1)).astype(np.float32)
+    rows[5], rows[31] = 0, 3 * rows[12]
+    x = rows.astype(np.float64)
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    i, j = np.triu_indices(40, 1)
+    cosines = (unit[i] * unit[j]).sum(axis=1)
+    order = np.argsort(-cosines, kind="stable")[:count]
+    found, pairs = similar_pairs(rows, count)
+    np.testing.assert_allclose(found, cosines[order], atol=1e-12)
+    assert pairs[0].tolist() == [12, 31] and len(found) == min(count, 780) == len(set(map(tuple, pairs.tolist())))
+    np.testing.assert_allclose((unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(axis=1), found, atol=1e-12)
+
+
 def test_inception_score_of_sure_answers_is_the_number_of_classes():
     logits = 100 * np.eye(10)[np.arange(1000) % 10]
     np.testing.assert_allclose(inception_score(logits, 10), (10, 0), atol=1e-9)
@@ -78,5 +97,7 @@ def test_errors():
         neighbourhoods(x, x, 10)
     with pytest.raises(ValueError, match=r"inception_score needs 1 <= num_splits <= 10 .*got 11"):
         inception_score(x, 11)
+    with pytest.raises(ValueError, match="similar_pairs needs count >= 1, got 0"):
+        similar_pairs(x, 0)
     with pytest.raises(ValueError, match=r"extrapolate needs 2 <= smallest < 10 .*got smallest=10"):
         extrapolate(x, FeatureStatistics.of(x), smallest=10)

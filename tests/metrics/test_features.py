@@ -4,7 +4,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from score_sde.metrics import FeatureStatistics, frechet_distance, oriented_gradients
+from score_sde.metrics import (
+    FeatureStatistics,
+    features,
+    frechet_distance,
+    frechet_error,
+    frechet_standard_error,
+    oriented_gradients,
+)
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
 ARRAYS = np.load(GOLDEN / "frechet.npz")
@@ -57,6 +64,47 @@ def test_merged_batches_equal_the_whole():
     assert merged.count == 50
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-14)
     np.testing.assert_allclose(merged.cov, whole.cov, rtol=1e-10, atol=1e-12)
+
+
+def test_the_root_of_a_reference_is_taken_once(monkeypatch):
+    taken, root = [], features.root
+    monkeypatch.setattr(features, "root", lambda cov: taken.append(len(cov)) or root(cov))
+    reference = FeatureStatistics.of(ARRAYS["feat_small_real"])
+    sets = [FeatureStatistics.of(ARRAYS["feat_small_gen"][:n]) for n in (40, 50)]
+    distances = [one.frechet_distance(reference) for one in (*sets, *sets)]
+    assert distances[:2] == distances[2:] and len(taken) == 3
+
+
+@pytest.mark.parametrize(("shift", "rtol"), [(0.2, 0.25), (0.0, 0.8)])
+def test_standard_error_is_the_spread_over_fresh_sets(shift, rtol):
+    """64 features of very different sizes; of the reference itself (shift 0) all of the distance is bias."""
+    scale, rng = np.geomspace(1, 0.05, 64), np.random.default_rng(0)
+    reference = FeatureStatistics(0, np.zeros(64), np.diag(scale**2))
+    sets = [scale * (shift + (1 + shift) * rng.normal(size=(800, 64))) for _ in range(100)]
+    spread = np.std([FeatureStatistics.of(x).frechet_distance(reference) for x in sets], ddof=1)
+    errors = np.array([frechet_standard_error(x, reference) for x in sets])
+    np.testing.assert_allclose(errors, spread, rtol=rtol)  # the spread itself is known to 7 %
+
+
+def test_standard_error_is_that_of_the_derivative(monkeypatch):
+    """φ(xᵢ) − mean φ = d FD/d weight of xᵢ, by finite differences; in blocks, and with fewer samples than features."""
+    rng = np.random.default_rng(1)
+    x, reference = rng.normal(size=(300, 4)) @ rng.normal(size=(4, 4)), FeatureStatistics.of(rng.normal(size=(50, 4)))
+
+    def distance(weights):
+        weights = weights / weights.sum()
+        mean = weights @ x
+        cov = (weights[:, None] * (x - mean)).T @ (x - mean) * 300 / 299
+        return frechet_distance(mean, (cov + cov.T) / 2, reference.mean, reference.cov)
+
+    step = 1e-6
+    ones = np.full(300, 1 / 300)
+    slopes = [(distance(ones + step * row) - distance(ones - step * row)) / (2 * step) for row in np.eye(300)]
+    wanted = np.std(slopes, ddof=1) / np.sqrt(300)
+    assert frechet_standard_error(x, reference) == pytest.approx(wanted, rel=0.01)  # n − 1 against n in C
+    monkeypatch.setattr(frechet_error, "BLOCK", 7)
+    assert frechet_standard_error(x, reference) == pytest.approx(wanted, rel=0.01)
+    assert np.isfinite(frechet_standard_error(x[:3], reference))
 
 
 def test_bad_features_and_covariances_are_errors():
