@@ -1,48 +1,89 @@
 """Which noise levels suit these data: python -m experiments.inspect_data --config=configs/cifar10/small.py
 
 Reads --split once; prints, draws and writes (JSON) σ_data, distances, prior mismatch at t_max for each SDE, classes, exact
-duplicates, and a suggestion as overrides of the config. With --workdir instead of --config, also the model's loss by noise
-level.
+and near duplicates, and a suggestion as overrides of the config. With --workdir instead of --config, also the model's loss
+by noise level; with --features, near duplicates by these too.
 """
 
 import json
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import config_flags
 
 from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
+if TYPE_CHECKING:
+    from score_sde.experiment import Experiment
+    from score_sde.runs.inspection import Stream
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
+FEATURES = flags.DEFINE_string(
+    "features", None, "Look for near duplicates in these too: inception, oriented_gradients, or a module:attribute."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, for --features.", lower_bound=1)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for inspect_data.json and .png; the workdir, or here, if not given."
+    "output", None, "Folder for inspect_data.json and the pictures; the workdir, or here, if not given."
 )
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)
 
 
 def main() -> None:
+    import jax
+
     from score_sde.experiment import Experiment, from_workdir
-    from score_sde.files import write_text
-    from score_sde.plots.datasets import dataset_overview
-    from score_sde.runs.inspection import HISTOGRAM, inspect, pair_distances, report
+    from score_sde.runs.inspection import inspect, report
     from score_sde.runs.measures import run_noise_levels
 
     if (CONFIG.value is None) == (flags.FLAGS.workdir is None):
         raise ValueError("inspect_data needs --config=FILE.py, or --workdir=DIR of a run; one of the two.")
     experiment = from_workdir(workdir_path()) if CONFIG.value is None else Experiment(CONFIG.value)
-    result, seen = inspect(experiment, SPLIT.value, MAX_EXAMPLES.value)
-    print(report(result))
+    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
+    folder.mkdir(parents=True, exist_ok=True)
+    result, seen = inspect(experiment, SPLIT.value, MAX_EXAMPLES.value, quiet=jax.process_index() != 0)
+    if FEATURES.value is not None:
+        result["near_duplicates_by_features"] = by_features(experiment, folder, seen.duplicates)
+    if jax.process_index() == 0:
+        print(report(result))
     if CONFIG.value is None:
         levels = run_noise_levels(experiment, workdir_path(), MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
         result["noise_levels"] = {"log_snr": levels.log_snr.tolist(), "loss": levels.mean.tolist()}
-    folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
-    write_text(folder / "inspect_data.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    mismatch, distances = result["prior_mismatch_nats"], pair_distances(seen.sample)
-    picture = folder / "inspect_data.png"
-    print(dataset_overview((HISTOGRAM, seen.values), distances, mismatch, seen.classes, picture))
+    if jax.process_index() == 0:
+        write(experiment, result, seen, folder)
+
+
+def by_features(experiment: "Experiment", folder: pathlib.Path, repeated: list[list[int]]) -> dict[str, Any]:
+    """Near duplicates by --features; these stay in the folder's references."""
+    from score_sde.runs.duplicates import near_duplicates_by_features
+    from score_sde.runs.extractors import get_extractor
+
+    return near_duplicates_by_features(
+        experiment,
+        SPLIT.value,
+        get_extractor(str(FEATURES.value), experiment.mesh),
+        folder / "references",
+        repeated,
+        batch_size=BATCH_SIZE.value,
+        max_examples=MAX_EXAMPLES.value,
+    )
+
+
+def write(experiment: "Experiment", result: dict[str, Any], seen: "Stream", folder: pathlib.Path) -> None:
+    """The numbers and the pictures."""
+    from score_sde.plots.datasets import dataset_overview
+    from score_sde.runs.duplicates import draw_pairs
+    from score_sde.runs.inspection import HISTOGRAM
+
+    (folder / "inspect_data.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    histogram, mismatch = (HISTOGRAM, seen.values), result["prior_mismatch_nats"]
+    print(dataset_overview(histogram, seen.distances, mismatch, seen.classes, folder / "inspect_data.png"))
+    for name in ("near_duplicates", "near_duplicates_by_features"):
+        if result.get(name):
+            print(draw_pairs(experiment, SPLIT.value, result[name], folder / f"{name}.png"))
 
 
 if __name__ == "__main__":

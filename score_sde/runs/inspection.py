@@ -3,20 +3,23 @@
 Symbols: x in the model's units ([−1, 1] for images) with mean m and covariance C, whose eigenvalues are λᵢ; d numbers each.
 """
 
+import dataclasses
+import functools
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from score_sde.building import build
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
+from score_sde.runs.duplicates import compared, near_duplicates, summary, thumbnails
 from score_sde.runs.features import is_image, split_batches, to_levels
 from score_sde.sdes import SDE, SDES
 from score_sde.training.progress import Progress
@@ -28,11 +31,13 @@ EDM = {"sigma_data": 0.5, "P_mean": -1.2, "P_std": 1.2, "sigma_max": 80.0, "reso
 DEFAULTS = ("vp", "sub_vp", "ve", "edm", "cosine", "flow", "ddpm", "iddpm")
 
 
-class Stream(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Stream:
     """What one pass over the data leaves.
 
-    Fields: moments by channel (the last axis), `values` a histogram, `classes` class -> count, `hashes` of the 8-bit images
-    -> indices that have it, `sample` some examples as rows, drawn at random.
+    Attributes: moments by channel (the last axis); `values` a histogram; `classes` class -> count; `duplicates` groups of
+      examples that are equal in 8 bits; `sample` some examples as rows, drawn at random; of images `thumbnails`, without
+      those that repeat another, and the `index` of each.
     """
 
     num_examples: int
@@ -44,17 +49,27 @@ class Stream(NamedTuple):
     classes: dict[int, int]
     duplicates: list[list[int]]
     sample: Float[np.ndarray, "n d"]
+    thumbnails: Float32[np.ndarray, "m t"]
+    index: Int[np.ndarray, " m"]
+
+    @functools.cached_property
+    def distances(self) -> Float64[np.ndarray, " pairs"]:
+        """‖xᵢ − xⱼ‖ of all pairs of the sample."""
+        return pair_distances(self.sample)
 
 
 class _Pass:
     """Sums over the batches of one pass, in float64."""
 
-    def __init__(self, chosen: set[int], channels: int):
-        self.chosen = chosen
+    def __init__(self, total: int, shape: tuple[int, ...]):
+        self.chosen = set(np.random.default_rng(0).permutation(total)[:SAMPLED].tolist())
+        self.compared, channels = set(compared(total).tolist()) if is_image(shape) else set(), shape[-1]
         self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
         self.values, self.classes = np.zeros(len(HISTOGRAM) - 1, np.int64), Counter[int]()
         self.seen: dict[bytes, list[int]] = {}
         self.sample: list[np.ndarray] = []
+        self.thumbnails: list[np.ndarray] = []
+        self.index: list[int] = []
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
         """Adds the rows that are no padding."""
@@ -66,8 +81,15 @@ class _Pass:
         self.values += np.histogram(np.clip(rows, -1, 1), HISTOGRAM)[0]
         if "label" in batch:
             self.classes.update(batch["label"][batch["mask"]].tolist())
-        for i, example in zip(index.tolist(), to_levels(x, int(index[0])), strict=True):
-            self.seen.setdefault(hashlib.blake2b(example.tobytes(), digest_size=16).digest(), []).append(i)
+        levels, new = to_levels(x, int(index[0])), []
+        for row, (i, example) in enumerate(zip(index.tolist(), levels, strict=True)):
+            same = self.seen.setdefault(hashlib.blake2b(example.tobytes(), digest_size=16).digest(), [])
+            if not same and i in self.compared:
+                new.append(row)
+            same.append(i)
+        if new:
+            self.thumbnails.append(thumbnails(levels[new]))
+            self.index += index[new].tolist()
         self.sample += [row.ravel() for i, row in zip(index.tolist(), x, strict=True) if i in self.chosen]
 
 
@@ -81,8 +103,7 @@ def stream(
     """Reads every example of a split once (or the first `max_examples`)."""
     batches = split_batches(experiment, split, batch_size)
     total = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
-    chosen = set(np.random.default_rng(0).permutation(total)[:SAMPLED].tolist())
-    sums, number = _Pass(chosen, batches.spec.shape[-1]), math.ceil(total / batch_size)
+    sums, number = _Pass(total, batches.spec.shape), math.ceil(total / batch_size)
     with Progress(number, batch_size=batch_size, quiet=quiet, name="inspect") as progress:
         for step, batch in enumerate(prefetch(batches.__getitem__, 0, number), start=1):
             keep = batch["mask"] & (batch["index"] < total)
@@ -100,6 +121,8 @@ def stream(
         classes=dict(sorted(sums.classes.items())),
         duplicates=[indices for indices in sums.seen.values() if len(indices) > 1],
         sample=np.stack(sums.sample),
+        thumbnails=np.concatenate(sums.thumbnails or [np.zeros((0, 0), np.float32)]),
+        index=np.array(sums.index, np.int64),
     )
 
 
@@ -116,10 +139,14 @@ def prior_mismatch(sde: SDE, sample: Float[np.ndarray, "n d"]) -> float:
 
     Error: below the KL of the data themselves, by how far x at t_max is from a Gaussian; m and C are of the sample.
     """
+    return _mismatch(sde, *_spectrum(sample))
+
+
+def _spectrum(sample: Float[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, " k"], float]:
+    """λᵢ, and ‖m‖²."""
     x = sample.astype(np.float64)
     mean = x.mean(axis=0)
-    eigenvalues = np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1)
-    return _mismatch(sde, eigenvalues, float((mean**2).sum()))
+    return np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1), float((mean**2).sum())
 
 
 def _mismatch(sde: SDE, eigenvalues: Float64[np.ndarray, " k"], mean_square: float) -> float:
@@ -131,12 +158,10 @@ def _mismatch(sde: SDE, eigenvalues: Float64[np.ndarray, " k"], mean_square: flo
 
 def prior_mismatches(experiment: Experiment, sample: Float[np.ndarray, "n d"]) -> dict[str, float]:
     """`prior_mismatch` of the config's SDE, and of each SDE with its default fields."""
-    x = sample.astype(np.float64)
-    mean = x.mean(axis=0)
-    eigenvalues = np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1)
+    spectrum = _spectrum(sample)
     sdes = {f"this config ({experiment.config.sde.name})": experiment.sde}
     sdes |= {name: build("sde", SDES, {"name": name}) for name in DEFAULTS}
-    return {name: _mismatch(sde, eigenvalues, float((mean**2).sum())) for name, sde in sdes.items()}
+    return {name: _mismatch(sde, *spectrum) for name, sde in sdes.items()}
 
 
 def suggest(experiment: Experiment, sigma_data: float, largest_distance: float) -> dict[str, dict[str, Any]]:
@@ -188,7 +213,6 @@ def inspect(
 ) -> tuple[dict[str, Any], Stream]:
     """All of the above as plain JSON, and the pass over the data that it comes from."""
     seen = stream(experiment, split, max_examples, quiet=quiet)
-    distances = pair_distances(seen.sample)
     mismatch = prior_mismatches(experiment, seen.sample)
     dimension = experiment.spec.dimension
     repeated = sum(len(indices) - 1 for indices in seen.duplicates)
@@ -200,14 +224,15 @@ def inspect(
         "root_mean_square": seen.root_mean_square,
         "channel_mean": seen.mean.tolist(),
         "channel_sd": seen.sd.tolist(),
-        "largest_distance": float(distances.max()),
-        "median_distance": float(np.median(distances)),
-        "pairs": len(distances),
+        "largest_distance": float(seen.distances.max()),
+        "median_distance": float(np.median(seen.distances)),
+        "pairs": len(seen.distances),
         "prior_mismatch_nats": mismatch,
         "prior_mismatch_nats_per_dimension": {name: value / dimension for name, value in mismatch.items()},
         "classes": seen.classes,
         "duplicates": {"repeated": repeated, "groups": seen.duplicates[:100]},
-        "suggestion": suggest(experiment, seen.sigma_data, float(distances.max())),
+        "near_duplicates": near_duplicates(seen.thumbnails, seen.index, "thumbnails") if len(seen.index) > 1 else None,
+        "suggestion": suggest(experiment, seen.sigma_data, float(seen.distances.max())),
     }
     return result, seen
 
@@ -223,6 +248,8 @@ def report(result: Mapping[str, Any]) -> str:
     counts = list(result["classes"].values())
     lines += [f"{len(counts)} classes with {min(counts)} to {max(counts)} examples"] if counts else ["no labels"]
     lines += [f"{result['duplicates']['repeated']} examples repeat another one exactly"]
+    kinds = ("near_duplicates", "near_duplicates_by_features")
+    lines += [summary(result[name]) for name in kinds if result.get(name)]
     lines += ["KL of x at t_max, as a Gaussian, from the prior:"]
     lines += [f"  {name:24s} {value:10.4g} nats" for name, value in result["prior_mismatch_nats"].items()]
     lines += ["Suggested (paste behind experiments.train):"]

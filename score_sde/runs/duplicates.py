@@ -1,0 +1,103 @@
+"""Images that a data set holds twice, though not bit by bit: recompressed, a little brighter, captioned, shifted by a pixel.
+
+Two images are compared by the correlation of their thumbnails or of their features. Thumbnails have each channel's mean
+taken away, so that two blue skies are no duplicates and a change of brightness or contrast hides none.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int, Shaped
+
+from score_sde import plots
+from score_sde.experiment import Experiment
+from score_sde.metrics import similar_pairs
+from score_sde.runs.extractors import Extractor
+from score_sde.runs.features import source_features, split_batches
+
+SIZE = 16  # pixels: what recompression changes is gone, and what one sees in a small image is there
+MOST = 100_000  # images among which all pairs are taken; the time grows with the square
+KEPT, LISTED, PICTURED = 1000, 100, 12
+# Of the pairs of CIFAR-10's training images, those above are duplicates to the eye, and few of those below are.
+LIKELY = 0.95
+
+
+def thumbnails(images: Shaped[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b d"]:
+    """Each image averaged down to at most 16×16, less the mean of each channel."""
+    rows, columns = (_averages(size) for size in images.shape[1:3])
+    small = np.einsum("ih,bhwc,jw->bijc", rows, images.astype(np.float32), columns, optimize=True)
+    return (small - small.mean(axis=(1, 2), keepdims=True)).reshape(len(images), -1)
+
+
+@functools.cache
+def _averages(size: int) -> Float32[np.ndarray, "t size"]:
+    """The matrix that averages `size` pixels over min(size, SIZE) equal parts; a pixel on a boundary counts for both."""
+    number = min(size, SIZE)
+    edges = np.arange(number + 1) * size / number
+    pixels = np.arange(size)
+    overlap = np.minimum(edges[1:, None], pixels[None] + 1) - np.maximum(edges[:-1, None], pixels[None])
+    return (np.maximum(overlap, 0) * number / size).astype(np.float32)
+
+
+def near_duplicates(rows: Float[np.ndarray, "n d"], index: Int[np.ndarray, " n"], of: str) -> dict[str, Any]:
+    """The closest pairs of examples as plain JSON, with how many are likely duplicates (at most 1,000 are counted).
+
+    Args: index: the example that each row is of. of: what the rows are.
+    """
+    similarity, pairs = similar_pairs(rows - rows.mean(axis=1, keepdims=True), KEPT)
+    return {
+        "compared": len(rows),
+        "of": of,
+        "threshold": LIKELY,
+        "likely": int((similarity >= LIKELY).sum()),
+        "closest": [
+            {"examples": index[pair].tolist(), "correlation": float(r)}
+            for r, pair in zip(similarity[:LISTED], pairs[:LISTED], strict=True)
+        ],
+    }
+
+
+def near_duplicates_by_features(
+    experiment: Experiment,
+    split: str,
+    extractor: Extractor,
+    folder: pathlib.Path,
+    repeated: Sequence[Sequence[int]],
+    *,
+    batch_size: int = 64,
+    max_examples: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """`near_duplicates` of an extractor's features, which stay in `folder`; of each group in `repeated` only the first."""
+    options: dict[str, Any] = {"batch_size": batch_size, "max_examples": max_examples, "quiet": quiet}
+    rows = source_features(experiment, split, extractor, ("pool",), folder, **options).read()
+    index = np.setdiff1d(np.arange(len(rows)), [i for group in repeated for i in group[1:]])
+    chosen = compared(len(index))
+    return near_duplicates(rows[index[chosen]], index[chosen], f"features of {extractor.name}")
+
+
+def compared(total: int) -> Int[np.ndarray, " n"]:
+    """The examples among which pairs are looked for: all, or 100,000 at random."""
+    return np.sort(np.random.default_rng(0).permutation(total)[:MOST])
+
+
+def draw_pairs(experiment: Experiment, split: str, found: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path:
+    """Writes the closest pairs, one above the other."""
+    examples = split_batches(experiment, split, 1)
+    pairs = [pair["examples"] for pair in found["closest"][:PICTURED]]
+    images = [examples[pair[side]]["x"][0] for side in (0, 1) for pair in pairs]
+    plots.save_image(path, plots.image_grid(np.stack(images), columns=len(pairs)))
+    return path
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """One line of a report."""
+    most = " or more" if found["likely"] == KEPT else ""
+    text = f"{found['likely']}{most} pairs correlate above {found['threshold']}, likely duplicates (by {found['of']}"
+    if not found["closest"]:
+        return f"{text})"
+    best = found["closest"][0]
+    return f"{text}; the closest: {best['examples'][0]} and {best['examples'][1]}, {best['correlation']:.4f})"
