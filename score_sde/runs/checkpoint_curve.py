@@ -11,6 +11,7 @@ from score_sde.runs.evaluating import Evaluation, run_evaluation
 from score_sde.runs.ledger import error_of, read_rows
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import digest_of
+from score_sde.training.checkpoints import FOLDER, steps_on_disk
 
 
 def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str) -> dict[str, Any] | None:
@@ -27,10 +28,9 @@ def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
     """The steps of all checkpoints of a run. Raises: FileNotFoundError where there is none."""
-    folder = workdir / "checkpoints"
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    steps = steps_on_disk(workdir)
     if not steps:
-        raise FileNotFoundError(f"No checkpoint in {folder}; train there first.")
+        raise FileNotFoundError(f"No checkpoint in {workdir / FOLDER}; train there first.")
     return steps
 
 

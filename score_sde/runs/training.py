@@ -15,7 +15,7 @@ from score_sde.files import remove_temporaries, remove_temporaries_of
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
-from score_sde.training.checkpoints import Checkpoints
+from score_sde.training.checkpoints import Checkpoints, steps_on_disk
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
@@ -223,8 +223,7 @@ def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        have = sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit())
         raise OSError(
             f"The run cannot write in {workdir}: {error.strerror}{f' ({error.filename})' if error.filename else ''}. Its "
-            f"checkpoints ({have or 'none'}) are untouched; make room or let it write there, and run the same command again."
+            f"checkpoints ({steps_on_disk(workdir) or 'none'}) are untouched; make room or let it write there, and run the same command again."
         ) from error

@@ -15,6 +15,16 @@ from score_sde.training.state import TrainState
 # Orbax writes these two last, after the manifest; they hold nothing that a restored state depends on.
 WRITTEN_LAST = frozenset({"_CHECKPOINT_METADATA", "commit_success.txt"})
 
+FOLDER = "checkpoints"
+
+
+def steps_on_disk(workdir: pathlib.Path) -> list[int]:
+    """The steps of the checkpoints in `workdir`, increasing.
+
+    Orbax, which `Checkpoints.latest` asks, forgets an old one as soon as it begins to write the one that replaces it.
+    """
+    return sorted(int(path.name) for path in (pathlib.Path(workdir) / FOLDER).glob("*") if path.name.isdigit())
+
 
 class Checkpoints:
     """The checkpoints of one run, in `workdir/checkpoints/<step>`; the last `keep` and every `keep_every`-th stay.
@@ -26,7 +36,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int = 2, keep_every: int | None = None, read_only: bool = False):
-        self.directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        self.directory = pathlib.Path(workdir).absolute() / FOLDER
         self._saving: int | None = None
         self._sound: set[int] = set()
         writing = {
@@ -164,8 +174,7 @@ class Checkpoints:
         return (folder / MANIFEST).is_file() and not find_damage(folder)
 
     def _on_disk(self) -> list[int]:
-        """The steps with a folder; orbax forgets an old one as soon as it begins to write the one that replaces it."""
-        return sorted(int(path.name) for path in self.directory.glob("*") if path.name.isdigit())
+        return steps_on_disk(self.directory.parent)
 
     def _fail(self, error: Exception) -> None:
         step, self._saving = self._saving, None
