@@ -101,7 +101,7 @@ def compute_parts(
             if number % jax.process_count() == jax.process_index():
                 shards.write(shards.firsts[number], arrays)
             progress.update(len(done) - len(remaining) + count, scalars)
-    _meet()
+    parallel.meet("all parts are written")
     on_first_process(shards.finish)
 
 
@@ -113,14 +113,6 @@ def _done(shards: Shards) -> list[bool]:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(own)).any(axis=0).tolist()
-
-
-def _meet() -> None:
-    """Returns when every process is here: then every part is written."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("all parts are written")
 
 
 def _as_json(content: dict[str, Any]) -> str:
