@@ -225,5 +225,6 @@ def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
             raise
         raise OSError(
             f"The run cannot write in {workdir}: {error.strerror}{f' ({error.filename})' if error.filename else ''}. Its "
-            f"checkpoints ({steps_on_disk(workdir) or 'none'}) are untouched; make room or let it write there, and run the same command again."
+            f"checkpoints ({steps_on_disk(workdir) or 'none'}) are untouched; make room or let it write there, and run the "
+            "same command again."
         ) from error

@@ -12,10 +12,9 @@ from score_sde.training.agreement import on_first_process
 from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
 from score_sde.training.state import TrainState
 
+FOLDER = "checkpoints"
 # Orbax writes these two last, after the manifest; they hold nothing that a restored state depends on.
 WRITTEN_LAST = frozenset({"_CHECKPOINT_METADATA", "commit_success.txt"})
-
-FOLDER = "checkpoints"
 
 
 def steps_on_disk(workdir: pathlib.Path) -> list[int]:
