@@ -11,6 +11,7 @@ from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.integrators import rise
 
 
 @pytree
@@ -55,8 +56,7 @@ class AncestralSteps(Solver):
     def _earlier(self, sde, t, s):
         """r, with λ_r = λ_s − log(1 − η² (1 − e^{λ_t − λ_s})), λ = log SNR; not before 0, where `VE` has σ_min."""
         log_snr = sde.log_snr(s)
-        fall = 2 * (sde.log_alpha(t) - sde.log_alpha(s) - jnp.log1p((sde.sigma(t) - sde.sigma(s)) / sde.sigma(s)))
-        lower = sde.time_of_log_snr(log_snr - jnp.log1p(self.eta**2 * jnp.expm1(fall)))
+        lower = sde.time_of_log_snr(log_snr - jnp.log1p(self.eta**2 * jnp.expm1(-2 * rise(sde, t, s))))
         noisy = (sde.sigma(s) > 0) & (jnp.asarray(self.eta) > 0)
         return jnp.where(noisy, jnp.clip(lower, 0, s), s)
 

@@ -17,8 +17,9 @@ from jaxtyping import Array, Int
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers import brownian, exponential
+from score_sde.solvers import brownian, exponential, history
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.integrators import rise
 
 
 @pytree
@@ -50,7 +51,7 @@ class DPMSolverPPSDE(Solver):
         return brownian.init(x, self.consistent), jnp.zeros((), jnp.int32)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        h, start = exponential.gap(sde, t, s), exponential.half_log_snr(sde, t)
+        h, start = rise(sde, t, s), exponential.half_log_snr(sde, t)
         x0 = denoise(x, t).x0
         two = jnp.isfinite(h)
         inner = jnp.where(two, self.r * h, 0.0)
@@ -99,7 +100,7 @@ class DPMSolverPP2MSDE(Solver):
         _check(self, ("midpoint", "heun"))
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return _init(x, 1, self.consistent)
+        return brownian.init(x, self.consistent), history.start(x, 1, num_steps)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def integrals(k):
@@ -130,7 +131,7 @@ class DPMSolverPP3MSDE(Solver):
         _check(self, ("taylor", "dpmsolver"))
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return _init(x, 2, self.consistent)
+        return brownian.init(x, self.consistent), history.start(x, 2, num_steps)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def integrals(k):
@@ -147,23 +148,12 @@ def _check(solver, types):
         )
 
 
-def _init(x, remembered, consistent):
-    """(noise, past x̂0, their λ): −∞ where there is none yet."""
-    past = tuple(jnp.zeros_like(x) for _ in range(remembered))
-    return brownian.init(x, consistent), past, tuple(jnp.full((), -jnp.inf, x.dtype) for _ in range(remembered))
-
-
 def _multistep(solver, key, sde, denoise, x, t, s, carry, integrals):
-    path, past, levels = carry
-    h, level = exponential.gap(sde, t, s), exponential.half_log_snr(sde, t)
-    x0 = denoise(x, t).x0
-    noisy = exponential.times(solver.eta, h)
-    ends = tuple(exponential.times(solver.eta, end) for end in (level, exponential.half_log_snr(sde, s)))
-    (drawn,), path = brownian.increments(key, x, path, ends, (noisy,))
-    past, levels = (x0, *past), (level, *levels)
-    # A step to σ = 0 is x̂0: there is no slope over an infinite h. At α = 0, λ = −∞ is a point that is not there.
-    nodes = [jnp.zeros_like(h), *(jnp.where(jnp.isfinite(h), (at - level) / h, -jnp.inf) for at in levels[1:])]
-    each = exponential.weights(nodes, integrals(h + noisy))
-    mean = sde.sigma(s) / sde.sigma(t) * jnp.exp(-noisy) * x
-    mean = mean + sde.alpha(s) * sum(w * value for w, value in zip(each, past, strict=True))
-    return mean + sde.sigma(s) * solver.s_noise * drawn, (path, past[:-1], levels[:-1])
+    """`integrals` are those over the powers of u, for k: as many as the order."""
+    path, past = carry
+    x0, h = denoise(x, t).x0, rise(sde, t, s)
+    gains = sde.alpha(s) * jnp.stack(integrals(h + exponential.times(solver.eta, h)))
+    x, path = exponential.without_data(key, sde, x, t, s, solver.eta, solver.s_noise, path)
+    nodes = -rise(sde, past.times, t) / h
+    x, past = history.extrapolate(past, past.order(len(gains)), x0, t, x + gains[0] * x0, nodes, gains)
+    return x, (path, past)

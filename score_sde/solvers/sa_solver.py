@@ -3,12 +3,14 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers import brownian, exponential
+from score_sde.solvers import brownian, exponential, history
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.integrators import rise
 
 
 @pytree
@@ -45,43 +47,42 @@ class SASolver(Solver):
             )
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        """(noise, past x̂0, their λ, what the predictor added for x̂0, its gap and η h, α_s)."""
-        number = self.predictor_order
-        past, levels = jnp.zeros((number, *x.shape), x.dtype), jnp.full(number, -jnp.inf, x.dtype)
-        zero = jnp.zeros((), x.dtype)
-        return brownian.init(x, self.consistent), past, levels, jnp.zeros_like(x), (zero, zero, zero)
+        """(noise, past x̂0)."""
+        return brownian.init(x, self.consistent), history.start(x, self.predictor_order, num_steps)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        path, past, levels, predicted, last = carry
-        x0, level = denoise(x, t).x0, exponential.half_log_snr(sde, t)
-        x = self._correct(x, x0, level, past, levels, predicted, *last)
-        past, levels = jnp.concatenate([x0[None], past[:-1]]), jnp.concatenate([level[None], levels[:-1]])
-        ratio, h = jnp.exp(-level), exponential.gap(sde, t, s)
-        eta = jnp.where((self.S_min <= ratio) & (ratio <= self.S_max), jnp.asarray(self.tau, h.dtype) ** 2, 0.0)
-        noisy = exponential.times(eta, h)
-        ends = tuple(exponential.times(eta, end) for end in (level, exponential.half_log_snr(sde, s)))
-        (drawn,), path = brownian.increments(key, x, path, ends, (noisy,))
-        nodes = [jnp.zeros_like(h), *(jnp.where(jnp.isfinite(h), (at - level) / h, -jnp.inf) for at in levels[1:])]
-        predicted = sde.alpha(s) * _combine(nodes, h + noisy, past)
-        x = sde.sigma(s) / sde.sigma(t) * jnp.exp(-noisy) * x + predicted + sde.sigma(s) * drawn
-        return x, (path, past, levels, predicted, (h, noisy, sde.alpha(s)))
+        path, past = carry
+        x0 = denoise(x, t).x0
+        if self.corrector_order:
+            x = x + self._correction(sde, past, x0, t)
+        past = past.push(x0, t)
+        x, path = exponential.without_data(key, sde, x, t, s, self._eta(sde, t), 1.0, path)
+        return x + self._integral(sde, past, s, self.predictor_order, past.answers[:0]), (path, past)
 
-    def _correct(self, x, x0, level, past, levels, predicted, h, noisy, alpha):
-        """x with the polynomial through x̂0 here and at past steps in place of the predictor's."""
-        order = self.corrector_order
-        possible = jnp.isfinite(h) & jnp.isfinite(levels[0]) & (h > 0)
-        if order == 0:
-            return x
-        h = jnp.where(possible, h, 1.0)
-        # The first node must be there: u = 0 is the step before, 1 is here.
-        nodes = [jnp.zeros_like(h), jnp.ones_like(h)]
-        nodes += [jnp.where(possible, (at - levels[0]) / h, -jnp.inf) for at in levels[1:order]]
-        values = jnp.concatenate([past[:1], x0[None], past[1:order]])
-        corrected = alpha * _combine(nodes, h + noisy, values)
-        return jnp.where(possible, x + corrected - predicted, x)
+    def _eta(self, sde: SDE, t: Scalar) -> Scalar:
+        """τ², and 0 outside of S_min to S_max."""
+        ratio = jnp.exp(-exponential.half_log_snr(sde, t))
+        within = (self.S_min <= ratio) & (ratio <= self.S_max)
+        return jnp.where(within, jnp.asarray(self.tau, ratio.dtype) ** 2, 0.0)
 
+    def _correction(self, sde: SDE, past: history.History, x0: Batch, t: Scalar) -> Batch:
+        """By how much x at t changes with the polynomial through x̂0 here and before in place of the predictor's."""
+        predicted = self._integral(sde, past, t, self.predictor_order, past.answers[:0])
+        corrected = self._integral(sde, past, t, self.corrector_order, x0[None])
+        # On the way to noise, h < 0, the corrector does not run.
+        h = rise(sde, past.times[0], t)
+        possible = (past.made > 0) & jnp.isfinite(h) & (h > 0)
+        return jnp.where(possible, corrected - predicted, 0.0)
 
-def _combine(nodes, k, values):
-    """Σ_j w_j values[j], [b, *shape], with the weights of the polynomial through the nodes."""
-    each = exponential.weights(nodes, exponential.moments(k, len(nodes)))
-    return jnp.tensordot(each, values, axes=1)
+    def _integral(
+        self, sde: SDE, past: history.History, s: Scalar, order: int, at_end: Float[Array, "m b *shape"]
+    ) -> Batch:
+        """The part of x̂0 in the step from the newest of `past` to s: through `order` of them, and those at s, none or one."""
+        t = past.times[0]
+        h = rise(sde, t, s)
+        there = jnp.isfinite(h) & (jnp.arange(1, order, dtype=jnp.int32) < past.made)
+        earlier = jnp.where(there, -rise(sde, past.times[1:order], t) / h, -jnp.inf)
+        nodes = jnp.concatenate([jnp.zeros(1, h.dtype), jnp.ones(len(at_end), h.dtype), earlier])
+        values = jnp.concatenate([past.answers[:1], at_end, past.answers[1:order]])
+        integrals = exponential.moments(h + exponential.times(self._eta(sde, t), h), len(nodes))
+        return sde.alpha(s) * jnp.tensordot(exponential.weights(nodes, integrals), values, axes=1)
