@@ -1,7 +1,7 @@
 """Reference statistics of a data set: python -m experiments.reference --config=configs/cifar10/small.py --output=cifar10.npz
 
 Every image of --split once, as published (no flips; cropped as the config says), by --features. The same command goes on
-where it was killed. --config or, for the config of a run, --workdir.
+where it was killed. --config or, for the config of a run, --workdir. --compare=A.npz,B.npz: how far two of them lie apart.
 """
 
 import pathlib
@@ -20,10 +20,41 @@ FEATURES = flags.DEFINE_string(
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, over all devices.", lower_bound=1)
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
 KEEP_FEATURES = flags.DEFINE_bool("keep_features", False, "Features go into the file too, for kid and prdc.")
+COMPARE = flags.DEFINE_list("compare", None, "Two .npz, of ours, EDM, ADM or pytorch-fid: their distances are printed.")
 flags.declare_key_flag("workdir")
 
 
 def main() -> None:
+    if COMPARE.value is None:
+        make()
+    else:
+        compare([pathlib.Path(name) for name in COMPARE.value])
+
+
+def compare(paths: list[pathlib.Path]) -> None:
+    """Prints the distances between two references."""
+    from score_sde.report import format_value
+    from score_sde.runs.ledger import error_of
+    from score_sde.runs.reference_distances import reference_distances
+    from score_sde.runs.references import load_reference
+
+    if len(paths) != 2 or CONFIG.value is not None or flags.FLAGS.workdir is not None:
+        raise ValueError(f"--compare needs two files and neither --config nor --workdir, got {COMPARE.value}.")
+    references = [load_reference(path) for path in paths]
+    for reference in references:
+        count = "an unknown number of" if reference.num_examples is None else f"{reference.num_examples:,}"
+        print(f"{reference.name}: {count} images, digest {reference.digest[:16]}")
+    results, warnings = reference_distances(*references)
+    for name, result in results.items():
+        print(f"{name:16s} {format_value(float(result['value']), error_of(result))}")
+    for warning in warnings:
+        print(f"Warning: {warning}")
+
+
+def make() -> None:
+    """Computes a reference."""
+    import jax
+
     from score_sde.experiment import Experiment, from_workdir
     from score_sde.runs.extractors import get_extractor
     from score_sde.runs.references import make_reference
@@ -42,7 +73,8 @@ def main() -> None:
         max_examples=MAX_EXAMPLES.value,
         keep_features=KEEP_FEATURES.value,
     )
-    print(f"{reference.num_examples} images of {SPLIT.value}, digest {reference.digest[:16]}, in {reference.name}")
+    if jax.process_index() == 0:
+        print(f"{reference.num_examples} images of {SPLIT.value}, digest {reference.digest[:16]}, in {reference.name}")
 
 
 if __name__ == "__main__":

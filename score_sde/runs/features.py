@@ -1,12 +1,13 @@
 """Features of samples and of data sets, computed part by part into a folder: a run that was killed goes on where it stopped."""
 
+import hashlib
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 import score_sde
 from score_sde import parallel, plots
@@ -22,6 +23,7 @@ from score_sde.training.state import Params
 
 DIGITS = 16  # of a digest, in the name of a folder
 LEAST_PART = 256  # images of a data set in one file, up to a batch: every file is brought to the disk
+HASHES = "image_hashes"  # 16 bytes of each image of a data set, beside its features
 
 
 class FeatureSet(NamedTuple):
@@ -145,7 +147,7 @@ def source_features(
     max_examples: int | None = None,
     quiet: bool = False,
 ) -> FeatureSet:
-    """The features of every image of a split once, as published: no flips, no noise; cropped as the config says.
+    """The features of every image of a split once, as published: no flips, no noise; cropped as the config says; with hashes.
 
     Args: max_examples: only the first so many.
     """
@@ -165,11 +167,11 @@ def source_features(
         numbers = [batch for part in remaining for batch in of_part[part]]
         ahead = prefetch(lambda k: rows(numbers[k]), 0, len(numbers))
         for part in remaining:
-            found = [
-                extractor(to_levels(x, batch * batch_size), wanted)
-                for batch, x in zip(of_part[part], ahead, strict=False)
-            ]
-            yield part, {name: np.concatenate([features[name] for features in found]) for name in wanted}, {}
+            found = []
+            for batch, x in zip(of_part[part], ahead, strict=False):
+                levels = to_levels(x, batch * batch_size)
+                found.append({**extractor(levels, wanted), HASHES: image_hashes(levels)})
+            yield part, {name: np.concatenate([one[name] for one in found]) for name in found[0]}, {}
 
     compute_parts(shards, compute, part_size=per_part * batch_size, name=f"features of {split}", quiet=quiet)
     return FeatureSet(shards, manifest)
@@ -193,7 +195,14 @@ def source_manifest(
     content = {"source": data[split], "crop": data["augment"].get("crop"), "split": split, "count": number}
     content |= {"shape": list(batches.spec.shape), "first_examples": digest_of_json(first.tolist())}
     content |= {"batch_size": batch_size, "version": score_sde.__version__, **_facts_of(extractor, wanted)}
+    content["format"] = 2  # with hashes
     return {**content, "digest": digest_of_json(content)}
+
+
+def image_hashes(levels: Shaped[np.ndarray, "b *shape"]) -> UInt8[np.ndarray, "b 16"]:
+    """BLAKE2b of the bytes of each image."""
+    hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in levels]
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(levels), 16)
 
 
 def _facts_of(extractor: Extractor, wanted: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Symbols: x in the model's units ([−1, 1] for images) with mean m and covarianc
 
 import dataclasses
 import functools
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,7 +19,7 @@ from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
 from score_sde.runs.duplicates import compared, near_duplicates, summary, thumbnails
-from score_sde.runs.features import is_image, split_batches, to_levels
+from score_sde.runs.features import image_hashes, is_image, split_batches, to_levels
 from score_sde.sdes import SDE, SDES
 from score_sde.training.progress import Progress
 
@@ -82,8 +81,8 @@ class _Pass:
         if "label" in batch:
             self.classes.update(batch["label"][batch["mask"]].tolist())
         levels, new = to_levels(x, int(index[0])), []
-        for row, (i, example) in enumerate(zip(index.tolist(), levels, strict=True)):
-            same = self.seen.setdefault(hashlib.blake2b(example.tobytes(), digest_size=16).digest(), [])
+        for row, (i, content) in enumerate(zip(index.tolist(), image_hashes(levels), strict=True)):
+            same = self.seen.setdefault(content.tobytes(), [])
             if not same and i in self.compared:
                 new.append(row)
             same.append(i)

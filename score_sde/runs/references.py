@@ -4,19 +4,22 @@ Another code's file holds a mean and a covariance of Inception features and says
 pytorch-fid's (mu, sigma), ADM's (mu, sigma, mu_s, sigma_s).
 """
 
+import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, UInt8
 
+from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.metrics.features import FeatureStatistics
 from score_sde.runs.extractors import Extractor
-from score_sde.runs.features import DIGITS, FeatureSet, source_features
+from score_sde.runs.features import DIGITS, HASHES, FeatureSet, source_features
 from score_sde.runs.ledger import digest_of_json
 from score_sde.shards import NpzShards
 
@@ -74,17 +77,28 @@ def data_reference(
     max_examples: int | None = None,
     quiet: bool = False,
 ) -> tuple[Reference, FeatureSet]:
-    """The reference of a split ("train", "eval"), and its features, which stay in `folder` part by part."""
+    """The reference of a split ("train", "eval"), and its features, which stay in `folder` part by part.
+
+    Its digest is that of the images, in any order, and of the extractor: the same wherever the images lie.
+    """
     features = source_features(
         experiment, split, extractor, wanted, folder, batch_size=batch_size, max_examples=max_examples, quiet=quiet
     )
-    own = ("batch_size", "version", "platform", "digest", "outputs")  # the same images and network, whatever these are
-    description = {name: value for name, value in features.manifest.items() if name not in own}
-    digest = digest_of_json(description)
+    told = ("features", "extractor", "shape", "count", "split", "source", "crop")
+    description = {name: features.manifest[name] for name in told} | {"images": digest_of_set(features.read(HASHES))}
+    digest = digest_of_json({name: description[name] for name in ("features", "extractor", "shape", "images")})
     cached = NpzShards(features.folder / "statistics", [0])
-    if not cached.is_done(0):
-        cached.write(0, _as_arrays({n: statistics_of(features.parts(n)) for n in wanted if n in _OUTPUTS}))
-    return Reference(split, digest, _from_arrays(cached.read(0)), description), features
+    if cached.is_done(0):
+        return Reference(split, digest, _from_arrays(cached.read(0)), description), features
+    statistics = {name: statistics_of(features.parts(name)) for name in wanted if name in _OUTPUTS}
+    if jax.process_index() == 0:
+        cached.write(0, _as_arrays(statistics))
+    return Reference(split, digest, statistics, description), features
+
+
+def digest_of_set(hashes: UInt8[np.ndarray, "n 16"]) -> str:
+    """SHA-256 of images given by their hashes, in any order."""
+    return hashlib.sha256(b"".join(sorted(row.tobytes() for row in hashes))).hexdigest()
 
 
 def make_reference(
@@ -100,6 +114,8 @@ def make_reference(
 ) -> Reference:
     """Writes `output`, a .npz with the statistics; until then the features are in the folder OUTPUT.parts.
 
+    All processes call it, and see the same folder; the first writes.
+
     Args: keep_features: the rows go into the file too; kid, prdc and memorization need them.
     Raises: ValueError for another name than *.npz, or fewer than two images.
     """
@@ -114,8 +130,11 @@ def make_reference(
     if keep_features:
         reference = reference._replace(features=features.read())
         arrays["features"] = reference.features
-    NpzShards.save(output, arrays | {"description": np.array(json.dumps(description))})
-    shutil.rmtree(parts)
+    if jax.process_index() == 0:
+        NpzShards.save(output, arrays | {"description": np.array(json.dumps(description))})
+    parallel.meet("the reference is written")  # and nobody reads the parts any longer
+    if jax.process_index() == 0:
+        shutil.rmtree(parts)
     return reference._replace(name=str(output))
 
 
@@ -155,33 +174,47 @@ def _of_other_code(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> Referen
             mu, sigma = (np.asarray(arrays[key], np.float64) for key in (mean, cov))
             statistics[name] = FeatureStatistics(0, mu, (sigma + sigma.T) / 2)
     kind = "ADM" if "spatial" in statistics else "EDM or pytorch-fid"
-    digest = digest_of_json({name: [s.mean.tolist(), s.cov[0].tolist()] for name, s in statistics.items()})
-    return Reference(str(path), digest, statistics, {"format": f"mu, sigma ({kind})", "features": "inception"})
+    digest = hashlib.sha256(b"".join(a.tobytes() for s in statistics.values() for a in (s.mean, s.cov)))
+    return Reference(
+        str(path), digest.hexdigest(), statistics, {"format": f"mu, sigma ({kind})", "features": "inception"}
+    )
 
 
 def check_reference(reference: Reference, extractor: Extractor, shape: tuple[int, ...]) -> list[str]:
-    """What is not known about a reference, as warnings.
+    """What is not known about a reference that samples are compared with, as warnings.
 
     Raises: ValueError where it was made with other features, or of images of another resolution or number of channels.
     """
+    samples = {"features": extractor.name, "extractor": extractor.digest, "shape": shape}
+    return check_alike(reference, samples, "the samples'", "the samples are")
+
+
+def check_alike(reference: Reference, other: Mapping[str, Any], theirs: str, they_are: str) -> list[str]:
+    """What is not known about a reference, as warnings.
+
+    Args: other: the description of what it is compared with, whose features a message calls `theirs`.
+    Raises: ValueError where features, their weights, or the resolution or the channels of the images differ.
+    """
     about, advice = reference.description, "Make the right one with experiments.reference, or name another --reference."
-    if about["features"] != extractor.name:
+    if about["features"] != other["features"]:
         raise ValueError(
-            f"The reference {reference.name} holds features {about['features']!r}, and the samples' are "
-            f"{extractor.name!r}: their distance means nothing. {advice}"
+            f"The reference {reference.name} holds features {about['features']!r}, and {theirs} are "
+            f"{other['features']!r}: their distance means nothing. {advice}"
         )
-    if about.get("extractor", extractor.digest) != extractor.digest:
+    here, there = other.get("extractor"), about.get("extractor")
+    if here and there and here != there:
         raise ValueError(
-            f"The reference {reference.name} was made with other weights or preprocessing of {extractor.name!r} (digest "
-            f"{about['extractor'][:DIGITS]} there, {extractor.digest[:DIGITS]} here). {advice}"
+            f"The reference {reference.name} was made with other weights or preprocessing of {about['features']!r} (digest "
+            f"{there[:DIGITS]} there, {here[:DIGITS]} here). {advice}"
         )
-    if "shape" in about and tuple(about["shape"]) != tuple(shape):
+    shapes = [tuple(description["shape"]) for description in (about, other) if "shape" in description]
+    if len(set(shapes)) > 1:
         raise ValueError(
-            f"The reference {reference.name} is of images {tuple(about['shape'])}, and the samples are {tuple(shape)}: "
-            f"resized images have other features. {advice}"
+            f"The reference {reference.name} is of images {shapes[0]}, and {they_are} {shapes[1]}: resized images have "
+            f"other features. {advice}"
         )
     dimension = len(reference.statistics["pool"].mean)
-    if extractor.name == "inception" and dimension != INCEPTION_DIMENSION:
+    if about["features"] == "inception" and dimension != INCEPTION_DIMENSION:
         raise ValueError(
             f"The reference {reference.name} has {dimension} features, and the InceptionV3 of FID has "
             f"{INCEPTION_DIMENSION}. {advice}"

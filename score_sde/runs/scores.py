@@ -183,13 +183,16 @@ def count_warnings(sampled: Sampled) -> list[str]:
             f"The reference has only {real:,} images, fewer than the {FEW:,} below which its own error dominates; published "
             "references are of the whole training set."
         )
-    dimension = sampled.pool.shape[1]
-    if min(count, real or count) <= dimension:
-        warnings.append(
-            f"{min(count, real or count):,} examples cannot tell a covariance of {dimension} features: it is singular, and "
-            "the distance mostly bias."
-        )
-    return warnings
+    return warnings + singular_warning(min(count, real or count), sampled.pool.shape[1])
+
+
+def singular_warning(count: int, dimension: int) -> list[str]:
+    """Why the smaller of two sets says little, if it does."""
+    if count > dimension:
+        return []
+    return [
+        f"{count:,} examples cannot tell a covariance of {dimension} features: it is singular, and the distance mostly bias."
+    ]
 
 
 def over_seeds(results: Sequence[Mapping[str, Result]], seeds: Sequence[int]) -> dict[str, Result]:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from score_sde.experiment import Experiment
-from score_sde.metrics import FeatureStatistics
+from score_sde.metrics import FeatureStatistics, frechet_standard_error
 from score_sde.runs import features, references
 from score_sde.runs.extractors import Extractor, get_extractor
+from score_sde.runs.reference_distances import reference_distances
 from score_sde.runs.references import check_reference, load_reference, make_reference, statistics_of
+from tests.multiprocess.launch import launch
 from tests.runs.evaluated import digits
 
 EXPERIMENT = Experiment(digits())
@@ -106,6 +108,76 @@ def test_what_must_not_be_compared(tmp_path):
         ValueError, match=r"other weights or preprocessing .*score_sde pixels.* there, other weights here"
     ):
         check_reference(made, other, SHAPE)
+
+
+def test_the_digest_is_that_of_the_images(tmp_path):
+    """Wherever they lie, in any order; one level of one image changes it, and so do other features."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    changed = images.copy()
+    changed[39, 0, 0, 0] ^= 1
+    digests = []
+    for name, x in (("a", images), ("b", images[::-1]), ("c", changed)):
+        np.savez(tmp_path / f"{name}.npz", x=x)
+        config = digits()
+        config.data.eval = {"name": "array", "path": str(tmp_path / f"{name}.npz")}
+        digests.append(make(tmp_path / f"reference_{name}.npz", Experiment(config)).digest)
+    gradients = get_extractor("oriented_gradients", EXPERIMENT.mesh)
+    digests.append(make(tmp_path / "d.npz", Experiment(config), gradients).digest)
+    assert digests[0] == digests[1] and len(set(digests)) == 3
+
+
+def test_the_digest_of_another_codes_file_is_that_of_all_its_numbers(tmp_path):
+    cov = np.eye(3)
+    for name in ("a", "b", "c"):
+        np.savez(tmp_path / f"{name}.npz", mu=np.zeros(3), sigma=cov)
+        cov = cov + np.diag([0, 0, float(name == "b")])
+    a, b, c = (load_reference(tmp_path / f"{name}.npz").digest for name in "abc")
+    assert a == b != c
+
+
+def test_two_references(tmp_path):
+    """The distance, its error and the kernel distance where the features are there, in the direction asked for."""
+    gradients = get_extractor("oriented_gradients", EXPERIMENT.mesh)
+    test, train = (
+        make(tmp_path / f"{split}.npz", extractor=gradients, split=split, keep_features=True)
+        for split in ("eval", "train")
+    )
+    results, warnings = reference_distances(test, train)
+    statistics = [FeatureStatistics.of(r.features) for r in (test, train)]
+    np.testing.assert_allclose(results["fd"]["value"], statistics[0].frechet_distance(statistics[1]), rtol=1e-6)
+    error = frechet_standard_error(test.features, train.statistics["pool"])
+    assert results["fd"]["standard_error"] == error and results["kd"]["value"] > 0 and len(warnings) == 1
+    assert "297 examples cannot tell a covariance of 512 features" in warnings[0]
+    bare = train._replace(features=None)
+    assert reference_distances(bare, test)[0]["fd"].keys() == {"value"}
+    assert any("are of the same images" in text for text in reference_distances(test, test)[1])
+
+
+def test_references_that_must_not_be_compared(tmp_path):
+    one, other = make(tmp_path / "a.npz", max_examples=10), make(tmp_path / "b.npz", max_examples=20)
+    changes = {
+        "features": ("inception", r"a.npz holds features 'pixels', and those of .*b.npz are 'inception'"),
+        "extractor": ("new weights", r"other weights or preprocessing .*score_sde pixels.* there, new weights here"),
+        "shape": ([16, 16, 1], r"is of images \(8, 8, 1\), and .*b.npz is of \(16, 16, 1\): resized"),
+    }
+    for name, (value, message) in changes.items():
+        with pytest.raises(ValueError, match=message):
+            reference_distances(one, other._replace(description=other.description | {name: value}))
+
+
+def test_the_commands(tmp_path):
+    """Two references, and the distance between them; EDM's file has no more than a mean and a covariance."""
+    names = [str(tmp_path / f"{split}.npz") for split in ("eval", "train")]
+    for split, name in zip(("eval", "train"), names, strict=True):
+        flags = ["--config=configs/quickstart.py", f"--split={split}", f"--output={name}", "--features=pixels"]
+        (made,) = launch("experiments.reference", flags, number=1, devices=1)
+    assert "1500 images of train, digest" in made.stdout
+    (compared,) = launch("experiments.reference", [f"--compare={','.join(names)}"], number=1, devices=1)
+    first, second, distance = compared.stdout.splitlines()[:3]
+    assert "297 images" in first and "1,500 images" in second
+    wanted = load_reference(tmp_path / "eval.npz").statistics["pool"]
+    wanted = wanted.frechet_distance(load_reference(tmp_path / "train.npz").statistics["pool"])
+    assert distance.split()[0] == "fd" and abs(float(distance.split()[1]) / wanted - 1) < 1e-3
 
 
 def test_files_that_are_refused(tmp_path):
