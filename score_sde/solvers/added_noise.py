@@ -4,18 +4,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper, counted_step
 from score_sde.solvers.integrators import rise
 
 
 @pytree
-class AncestralSteps(Solver):
+class AncestralSteps(Wrapper):
     """x_s = α_{s|r} x_r + s_noise σ_{s|r} z, with x_r by `solver` from t to r < s, σ̃_r² = σ̃_s² (1 − η² (1 − σ̃_s²/σ̃_t²)).
 
     σ̃ = σ/α. For an exact x_r the marginal at s is exact, whatever η: noise for any solver on any SDE. Of `DDIM` it is
@@ -37,12 +36,6 @@ class AncestralSteps(Solver):
                 f"AncestralSteps needs 0 <= eta <= 1 and s_noise >= 0, got eta={self.eta}, s_noise={self.s_noise}."
             )
 
-    def check(self, sde: SDE, times: Times) -> None:
-        self.solver.check(sde, times)
-
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         earlier = self._earlier(sde, t, s)
         x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, earlier, carry[0])
@@ -59,6 +52,3 @@ class AncestralSteps(Solver):
         lower = sde.time_of_log_snr(log_snr - jnp.log1p(self.eta**2 * jnp.expm1(-2 * rise(sde, t, s))))
         noisy = (sde.sigma(s) > 0) & (jnp.asarray(self.eta) > 0)
         return jnp.where(noisy, jnp.clip(lower, 0, s), s)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]

@@ -88,6 +88,33 @@ def counted_step(
     return x, carry, jnp.broadcast_to(evaluations, x.shape[:1])
 
 
+class Counting(Solver):
+    """A solver whose steps do not all cost the same: its carry is the number of evaluations of the last one."""
+
+    counts_each_image: ClassVar[bool] = False  # or one number for all images
+
+    def init(self, x: Batch, num_steps: Count) -> Int[Array, "*b"]:
+        return jnp.zeros(x.shape[:1] if self.counts_each_image else (), jnp.int32)
+
+    def evaluations(self, calls: int, carry: Int[Array, "*b"]) -> Int[Array, "*b"]:
+        return carry
+
+
+class Wrapper(Solver):
+    """A solver around `solver`. Its carry is that of `solver`, the evaluations of each image, and what it adds itself."""
+
+    solver: Solver
+
+    def check(self, sde: SDE, times: Times) -> None:
+        self.solver.check(sde, times)
+
+    def init(self, x: Batch, num_steps: Count) -> Any:
+        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
+
+    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
+        return carry[1]
+
+
 def sample(
     key: Key[Array, ""],
     sde: SDE,

@@ -4,13 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wrapper, counted_step
 
 
 def add_noise(
@@ -25,13 +25,25 @@ def add_noise(
     def churn():
         later = sde.time_of_log_snr(log_snr - 2 * jnp.log1p(gamma))
         kept, std = sde.transition(t, later)
-        return kept * x + scale * std * noise.standard_normal(noise.fold_in(key, 0), x), later
+        return kept * x + scale * std * noise.standard_normal(key, x), later
 
     return jax.lax.cond((gamma > 0) & jnp.isfinite(log_snr), churn, lambda: (x, t))
 
 
+def gamma_of_each_step(S_churn: Scalar | float, x: Batch, num_steps: Count) -> Float[Array, ""]:
+    """min(S_churn/num_steps, √2 − 1), EDM's γ."""
+    churn = jnp.asarray(S_churn, x.dtype) / jnp.asarray(num_steps, x.dtype)
+    return jnp.minimum(churn, jnp.sqrt(jnp.asarray(2, x.dtype)) - 1)
+
+
+def between(gamma: Scalar, sde: SDE, t: Scalar, S_min: Scalar | float, S_max: Scalar | float) -> Float[Array, ""]:
+    """γ where S_min <= σ̃(t) <= S_max, else 0."""
+    ratio = jnp.exp(-0.5 * sde.log_snr(t))
+    return jnp.where((S_min <= ratio) & (ratio <= S_max), gamma, 0.0)
+
+
 @pytree
-class Churn(Solver):
+class Churn(Wrapper):
     """x̂ = x with noise added up to σ̂ = (1 + γ) σ̃, then `solver`'s step from t̂ to s; σ̃ = σ/α.
 
     γ = min(S_churn/num_steps, √2 − 1) where S_min <= σ̃ <= S_max, else 0; the added noise has standard deviation
@@ -51,29 +63,20 @@ class Churn(Solver):
         if not (self.S_churn >= 0 and 0 <= self.S_min <= self.S_max and self.S_noise >= 0):
             raise ValueError(f"Churn needs S_churn >= 0, 0 <= S_min <= S_max and S_noise >= 0, got {self}.")
 
-    def check(self, sde: SDE, times: Times) -> None:
-        self.solver.check(sde, times)
-
     def init(self, x: Batch, num_steps: Count) -> Any:
         """(carry of the solver, evaluations, γ)."""
-        churn = jnp.asarray(self.S_churn, x.dtype) / jnp.asarray(num_steps, x.dtype)
-        gamma = jnp.minimum(churn, jnp.sqrt(jnp.asarray(2, x.dtype)) - 1)
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32), gamma
+        return *super().init(x, num_steps), gamma_of_each_step(self.S_churn, x, num_steps)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         inner, _, gamma = carry
-        ratio = jnp.exp(-0.5 * sde.log_snr(t))
-        within = (self.S_min <= ratio) & (ratio <= self.S_max)
-        x, t = add_noise(key, sde, x, t, jnp.where(within, gamma, 0.0), self.S_noise)
+        added = between(gamma, sde, t, self.S_min, self.S_max)
+        x, t = add_noise(noise.fold_in(key, 0), sde, x, t, added, self.S_noise)
         x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, inner)
         return x, (inner, evaluations, gamma)
 
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]
-
 
 @pytree
-class StepScale(Solver):
+class StepScale(Wrapper):
     """ŷ = y with noise added up to σ̂ = (1 + γ) σ̃, then y_s = ŷ + η (`solver`'s y_s − ŷ); y = x/α, σ̃ = σ/α.
 
     γ = gamma_0 where σ̃(s) > gamma_min, else 0; the added noise is noise_scale (λ in the paper) times √(σ̂² − σ̃²).
@@ -98,21 +101,12 @@ class StepScale(Solver):
                 f"StepScale needs step_scale, noise_scale, gamma_0 and gamma_min of at least 0, got {self}."
             )
 
-    def check(self, sde: SDE, times: Times) -> None:
-        self.solver.check(sde, times)
-
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         after = jnp.exp(-0.5 * sde.log_snr(s))
         gamma = jnp.where(after > self.gamma_min, jnp.asarray(self.gamma_0, x.dtype), 0.0)
-        x, t = add_noise(key, sde, x, t, gamma, self.noise_scale)
+        x, t = add_noise(noise.fold_in(key, 0), sde, x, t, gamma, self.noise_scale)
         moved, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, carry[0])
         kept = jnp.exp(sde.log_alpha(s) - sde.log_alpha(t)) * x
         # Where α(t) = 0, y is infinite and there is no move to scale.
         moved = jnp.where(sde.alpha(t) > 0, kept + self.step_scale * (moved - kept), moved)
         return moved, (inner, evaluations)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]

@@ -4,16 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times, Wrapper, counted_step
 
 
 @pytree
-class DenoiseLast(Solver):
+class DenoiseLast(Wrapper):
     """x_0 = x̂0(x_t, t) in the step that ends at 0, in every other step `solver`'s.
 
     A stochastic solver leaves noise of the size of its last step, `VE` ends at σ_min: this removes both, for one network
@@ -33,9 +32,6 @@ class DenoiseLast(Solver):
             )
         self.solver.check(sde, times[:-1])
 
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def last():
             return denoise(x, t).x0, carry[0], jnp.ones(x.shape[:1], jnp.int32)
@@ -45,6 +41,3 @@ class DenoiseLast(Solver):
 
         x, inner, evaluations = jax.lax.cond(s == 0, last, other)
         return x, (inner, evaluations)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]

@@ -4,18 +4,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step
 from score_sde.solvers.dpm_solver import inner_time
 from score_sde.solvers.integrators import ddim, rise, transfer
 
 
 @pytree
-class DPM2(Solver):
+class DPM2(Counting):
     """x_s = α_s (x/α_t + (τ_s − τ_t) ε̂(x_m, m)), τ = σ/α, with log τ_m halfway and x_m by DDIM.
 
     DPM-Solver-2 evaluates at the same place, and weighs what it finds by the exponential. A step to σ(s) = 0 is DDIM's, of
@@ -23,9 +22,6 @@ class DPM2(Solver):
 
     Error: order 2 in steps of log τ. Source: k-diffusion's sample_dpm_2, after arXiv 2206.00364, Algorithm 2.
     """
-
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         estimate, h = denoise(x, t), rise(sde, t, s)
@@ -38,6 +34,3 @@ class DPM2(Solver):
 
         possible = jnp.isfinite(h)
         return jax.lax.cond(possible, midpoint, lambda: base), 1 + possible.astype(jnp.int32)
-
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry

@@ -14,7 +14,7 @@ from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step
 from score_sde.solvers.integrators import ddim, gain, phi, predicted, require_one_of, rise
 
 Coefficient = Float[Array, "*b"] | float
@@ -68,6 +68,37 @@ def third_update(
     return base + expand_like(c * second, base) * first + expand_like(c * third, base) * curvature
 
 
+def usual_fractions(order: int) -> tuple[float, float]:
+    """The papers' (r1, r2)."""
+    return 0.5 if order == 2 else 1 / 3, 2 / 3
+
+
+def neighbouring_orders(
+    sde: SDE,
+    denoise: Denoise,
+    estimate: Estimate,
+    t: Time,
+    s: Time,
+    h: Coefficient,
+    order: int,
+    r1: Coefficient,
+    r2: Coefficient,
+    prediction: str,
+    solver_type: str,
+) -> tuple[Batch, Batch]:
+    """x_s of the orders `order` − 1 and `order`, 2 or 3, which share their evaluations: `estimate` at t and others between."""
+    present = predicted(estimate, prediction)
+    time1 = inner_time(sde, t, h, r1)
+    d1 = predicted(denoise(ddim(sde, estimate, time1), time1), prediction) - present
+    second = second_update(sde, estimate, s, h, d1 / r1, prediction, solver_type)
+    if order == 2:
+        return ddim(sde, estimate, s), second
+    time2 = inner_time(sde, t, h, r2)
+    x2 = inner_state(sde, estimate, time2, h, r2, d1 / r1, prediction)
+    d2 = predicted(denoise(x2, time2), prediction) - present
+    return second, third_update(sde, estimate, s, h, r1, r2, (d1, d2), prediction, solver_type)
+
+
 def singlestep(
     sde: SDE,
     denoise: Denoise,
@@ -85,27 +116,19 @@ def singlestep(
     Where h is infinite, σ(s) = 0 or α(t) = 0, there is no time between and the step is of order 1.
     """
     estimate, h = denoise(x, t), rise(sde, t, s)
-
-    def higher():
-        present = predicted(estimate, prediction)
-        time1 = inner_time(sde, t, h, r1)
-        d1 = predicted(denoise(ddim(sde, estimate, time1), time1), prediction) - present
-        if order == 2:
-            return second_update(sde, estimate, s, h, d1 / r1, prediction, solver_type)
-        time2 = inner_time(sde, t, h, r2)
-        x2 = inner_state(sde, estimate, time2, h, r2, d1 / r1, prediction)
-        d2 = predicted(denoise(x2, time2), prediction) - present
-        return third_update(sde, estimate, s, h, r1, r2, (d1, d2), prediction, solver_type)
-
     if order == 1:
         return ddim(sde, estimate, s), jnp.ones((), jnp.int32)
+
+    def higher():
+        return neighbouring_orders(sde, denoise, estimate, t, s, h, order, r1, r2, prediction, solver_type)[1]
+
     possible = jnp.isfinite(h)
     x = jax.lax.cond(possible, higher, lambda: ddim(sde, estimate, s))
     return x, jnp.where(possible, order, 1).astype(jnp.int32)
 
 
 @pytree
-class DPMSolver(Solver):
+class DPMSolver(Counting):
     """x_s = α_s x̂0 + σ_s ε̂ − σ_s h (φ_2(h) D' + φ_3(h) D''), D' and D'' from ε̂ at l(t) + r1 h and l(t) + r2 h.
 
     Orders 1, 2 and 3 make as many evaluations; the first is DDIM. `solver_type` "dpmsolver" is the form of the paper's
@@ -126,19 +149,13 @@ class DPMSolver(Solver):
     def __post_init__(self):
         _check(self, self.order, *_fractions(self.order, self.r1, self.r2))
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         r1, r2 = _fractions(self.order, self.r1, self.r2)
         return singlestep(sde, denoise, x, t, s, self.order, r1, r2, "eps", self.solver_type)
 
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry
-
 
 @pytree
-class DPMSolverPP2S(Solver):
+class DPMSolverPP2S(Counting):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h φ D', with D' = (x̂0(x_1, t_1) − x̂0)/r1 and l(t_1) = l(t) + r1 h.
 
     φ = φ_1(−h)/2 for `solver_type` "dpmsolver", the paper's, or φ_2(−h) for "taylor". A step to σ(s) = 0 is x̂0.
@@ -153,18 +170,12 @@ class DPMSolverPP2S(Solver):
     def __post_init__(self):
         _check(self, 2, self.r1, 1.0)
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         return singlestep(sde, denoise, x, t, s, 2, self.r1, 1.0, "x0", self.solver_type)
 
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry
-
 
 @pytree
-class DPMSolverPP3S(Solver):
+class DPMSolverPP3S(Counting):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h (φ_2(−h) D' + φ_3(−h) D''), D' and D'' from x̂0 at l(t) + r1 h and l(t) + r2 h.
 
     `solver_type` "dpmsolver" is without D'', "taylor" with it. A step to σ(s) = 0 is x̂0.
@@ -180,19 +191,14 @@ class DPMSolverPP3S(Solver):
     def __post_init__(self):
         _check(self, 3, self.r1, self.r2)
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         return singlestep(sde, denoise, x, t, s, 3, self.r1, self.r2, "x0", self.solver_type)
-
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry
 
 
 def _fractions(order, r1, r2):
     """(r1, r2), with the paper's for None."""
-    return (0.5 if order == 2 else 1 / 3) if r1 is None else r1, 2 / 3 if r2 is None else r2
+    usual = usual_fractions(order)
+    return usual[0] if r1 is None else r1, usual[1] if r2 is None else r2
 
 
 def _check(solver, order, r1, r2):

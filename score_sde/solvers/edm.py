@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.churn import add_noise, between, gamma_of_each_step
 from score_sde.solvers.probability_flow import second_order
 
 
@@ -42,21 +41,11 @@ class EDMHeun(Solver):
 
     def init(self, x: Batch, num_steps: Count) -> Any:
         """(γ, evaluations of the last step)."""
-        churn = jnp.asarray(self.S_churn, x.dtype) / jnp.asarray(num_steps, x.dtype)
-        return jnp.minimum(churn, jnp.sqrt(2.0) - 1), jnp.zeros((), jnp.int32)
+        return gamma_of_each_step(self.S_churn, x, num_steps), jnp.zeros((), jnp.int32)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         gamma, _ = carry
-        log_snr = sde.log_snr(t)
-        ratio = jnp.exp(-0.5 * log_snr)
-
-        def churn():
-            later = sde.time_of_log_snr(log_snr - 2 * jnp.log1p(gamma))
-            scale, std = sde.transition(t, later)
-            return scale * x + self.S_noise * std * noise.standard_normal(key, x), later
-
-        within = (self.S_min <= ratio) & (ratio <= self.S_max) & jnp.isfinite(ratio)
-        x, t = jax.lax.cond(within & (gamma > 0), churn, lambda: (x, t))
+        x, t = add_noise(key, sde, x, t, between(gamma, sde, t, self.S_min, self.S_max), self.S_noise)
         x, evaluations = second_order(sde, denoise, x, t, s, self.fraction)
         return x, (gamma, evaluations)
 

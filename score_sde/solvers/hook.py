@@ -5,19 +5,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import as_pytree, pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper, counted_step
 
 Points = Float[Array, "b n d"]
 
 
 @pytree
-class Hook(Solver):
+class Hook(Wrapper):
     """x_s = `solver`'s step from function(key, x, t): for symmetries, projections, constraints.
 
     `function` is a pytree that is called (its arrays are traced), or any other function, which is then part of the
@@ -31,19 +31,10 @@ class Hook(Solver):
     def __post_init__(self):
         object.__setattr__(self, "function", as_pytree(self.function))
 
-    def check(self, sde: SDE, times: Times) -> None:
-        self.solver.check(sde, times)
-
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         x = self.function(noise.fold_in(key, 0), x, t)
         x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, carry[0])
         return x, (inner, evaluations)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]
 
 
 def recentre(key: Keys, x: Points, t: Scalar) -> Points:

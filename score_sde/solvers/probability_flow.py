@@ -1,6 +1,6 @@
 """The probability-flow ODE dx/dt = α' x̂0 + σ' ε̂: fixed steps of order 1 and 2, and adaptive steps for each image."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from score_sde import adaptive
 from score_sde.dynamics import Denoise, velocity
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
+from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Solver, Step, Times
 
 
 @pytree
@@ -26,7 +26,7 @@ class Euler(Solver):
 
 
 @pytree
-class Heun(Solver):
+class Heun(Counting):
     """x_s = x + (s − t)/2 (d(x, t) + d(x + (s − t) d(x, t), s)), with d = dx/dt.
 
     A step to σ(s) = 0, where there is no noise to estimate, is Euler's, and costs one evaluation instead of two.
@@ -34,14 +34,8 @@ class Heun(Solver):
     Error: order 2 in t. Source: Karras et al., arXiv 2206.00364, Algorithm 1.
     """
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         return second_order(sde, denoise, x, t, s, 1.0)
-
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry
 
 
 def second_order(
@@ -77,7 +71,7 @@ def second_order(
 
 
 @pytree
-class ProbabilityFlow(Solver):
+class ProbabilityFlow(Counting):
     """x_s by adaptive Runge–Kutta, with steps and an error control of its own for each image.
 
     On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops at each time. The grid must
@@ -92,6 +86,7 @@ class ProbabilityFlow(Solver):
     atol: float = 1e-5
     method: str = static(default="dopri5")
     max_steps: int = static(default=4096)
+    counts_each_image: ClassVar[bool] = True
 
     def __post_init__(self):
         adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
@@ -103,15 +98,9 @@ class ProbabilityFlow(Solver):
                 "Uniform(1, end=1e-5)."
             )
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, " b"]:
-        return jnp.zeros(x.shape[:1], jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def field(t, x):
             return velocity(sde, denoise(x, t), t)
 
         solution = adaptive.solve(field, x, t, s, self.rtol, self.atol, self.method, self.max_steps)
         return solution.y, solution.nfe
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry

@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wrapper, counted_step
 from score_sde.solvers.grids import Grid, Spaced
 
 
@@ -51,7 +51,7 @@ class WithRestarts(Grid):
 
 
 @pytree
-class Restart(Solver):
+class Restart(Wrapper):
     """`solver`'s steps; where the grid goes up, x_s = α_{s|t} x_t + S_noise σ_{s|t} z, which costs no evaluation.
 
     After a step up a solver that remembers steps starts afresh. The knob of the noise is in the grid, `WithRestarts`: the
@@ -67,11 +67,8 @@ class Restart(Solver):
         if not self.S_noise >= 0:
             raise ValueError(f"Restart needs S_noise >= 0, got S_noise={self.S_noise}.")
 
-    def check(self, sde: SDE, times: Times) -> None:
-        self.solver.check(sde, times)
-
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32), jnp.asarray(num_steps, jnp.int32)
+        return *super().init(x, num_steps), jnp.asarray(num_steps, jnp.int32)
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         inner, _, num_steps = carry
@@ -87,6 +84,3 @@ class Restart(Solver):
 
         x, inner, evaluations = jax.lax.cond(s > t, up, down)
         return x, (inner, evaluations, num_steps)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]

@@ -4,12 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step
 from score_sde.solvers.integrators import ddim, require_one_of, transfer
 
 Tableau = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
@@ -38,7 +37,7 @@ TABLEAUS: dict[str, Tableau] = {
 
 
 @pytree
-class RungeKutta(Solver):
+class RungeKutta(Counting):
     """x_s = α_s (u + Δτ Σ_j b_j ε̂_j), ε̂_j at u_j = u + Δτ Σ_k a_jk ε̂_k, τ_j = τ_t + c_j Δτ, c_j = Σ_k a_jk.
 
     `method` is one of `TABLEAUS`; or `tableau` is ((a_21,), (a_31, a_32), …), (b_1, b_2, …). A step to σ(s) = 0 of a
@@ -65,9 +64,6 @@ class RungeKutta(Solver):
                 f"0 <= Σ a <= 1 in each row, got {self.tableau}."
             )
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         rows, b = TABLEAUS[self.method] if self.tableau is None else self.tableau
         estimate, whole = denoise(x, t), transfer(sde, t, s)
@@ -89,6 +85,3 @@ class RungeKutta(Solver):
         possible = jnp.isfinite(whole) & (inside | (sde.sigma(s) > 0))
         x = jax.lax.cond(possible, stages, lambda: ddim(sde, estimate, s))
         return x, jnp.where(possible, len(b), 1).astype(jnp.int32)
-
-    def evaluations(self, calls: int, carry: Int[Array, ""]) -> Int[Array, ""]:
-        return carry
