@@ -32,6 +32,7 @@ from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
+from score_sde.training.step import CompiledStep, make_train_step
 
 CONFIG_FILE = "config.json"
 SECTIONS = (
@@ -208,13 +209,39 @@ class Experiment:
     def _state_shapes(self) -> TrainState:
         return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
 
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a global batch, by reading one example."""
+        size, sharding = self.config.training.batch_size, parallel.batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *like.shape[1:]), like.dtype, sharding=sharding)
+            for name, like in self._batch_of_one.items()
+        }
+
     @functools.cached_property
     def _batch_of_one(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in self.train_batches[0].items()}
+        one = dataclasses.replace(self.train_batches, batch_size=1, process_index=0, process_count=1)[0]
+        return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in one.items()}
 
     def _create_state(self, key, batch) -> TrainState:
         params = self.denoiser.init(key, batch, condition_of(batch))
         return create_state(params, self.optimizer, tuple(self.config.ema.half_lives_kimg))
+
+    def train_step(
+        self, *, denoiser: Denoiser | None = None, mesh: Mesh | None = None, accumulation_steps: int | None = None
+    ) -> CompiledStep:
+        """The training step, of `config` but for what is given."""
+        if accumulation_steps is None:
+            accumulation_steps = self.config.optimizer.get("accumulation_steps", 1)
+        return make_train_step(
+            self.run_key("train"),
+            denoiser or self.denoiser,
+            self.objective,
+            self.optimizer,
+            mesh or self.mesh,
+            batch_size=self.config.training.batch_size,
+            rampup_ratio=self.config.ema.rampup_ratio,
+            accumulation_steps=accumulation_steps,
+        )
 
     def sampling_condition(self, first_index: int, number: int) -> Condition:
         """The condition of images first_index … first_index + number − 1: classes in turn, or `sampling.label` for all.

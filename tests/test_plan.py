@@ -19,7 +19,6 @@ from score_sde.runs.planning import (
     Blank,
     advice,
     as_table,
-    batch_shapes,
     experiment_on,
     flops_per_image,
     make_plan,
@@ -66,7 +65,7 @@ def test_flops_are_those_of_a_count_by_hand():
     """
     experiment = Experiment(small(channels=64, remat="blocks"))
     with jax.default_matmul_precision("highest"):  # convolutions as direct sums, as a plan counts them
-        flops = flops_per_image(experiment, experiment.state_shapes(), batch_shapes(experiment))
+        flops = flops_per_image(experiment, experiment.state_shapes(), experiment.batch_shapes())
     assert 1 <= flops["forward"] / products_by_hand(64) < 1.03
     assert 2.95 < flops["training_step"] / flops["forward"] < 3.1  # backward: twice the products, and the optimizer
     assert 1.1 < flops["training_step_with_recomputation"] / flops["training_step"] < 1.4
@@ -121,9 +120,9 @@ def test_data_that_are_not_there():
     with pytest.raises(FileNotFoundError, match=r"give --shape=H,W,C \(and --num_classes"):
         experiment_on(config, 1)
     experiment = experiment_on(config, 1, (8, 8, 1), 10)
-    shapes = batch_shapes(experiment)
+    shapes = experiment.batch_shapes()
     assert {n: v.shape for n, v in shapes.items()} == {"x": (16, 8, 8, 1), "label": (16,), "index": (16,)}
-    known = batch_shapes(experiment_on(small(), 1))
+    known = experiment_on(small(), 1).batch_shapes()
     assert {n: (v.shape, v.dtype) for n, v in shapes.items()} == {n: (v.shape, v.dtype) for n, v in known.items()}
     assert Blank((4,)).spec.num_classes is None and parallel.batch_shards(experiment.mesh) == 1
 

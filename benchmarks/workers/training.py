@@ -18,7 +18,6 @@ from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
 from score_sde.training.checkpoints import Checkpoints
-from score_sde.training.step import CompiledStep, make_train_step
 
 BATCH_SIZE, STEPS = 32, 4
 
@@ -33,7 +32,7 @@ class Trainer:
         self.experiment = Experiment(config)
         self.mesh, self.batches = self.experiment.mesh, self.experiment.train_batches
         self.state = self.experiment.init_state()
-        self.steps = {parts: self._make_step(parts) for parts in PARTS}
+        self.steps = {parts: self.experiment.train_step(accumulation_steps=parts) for parts in PARTS}
         self.resident = parallel.shard_batch(self.batches[0], self.mesh)
         self.checkpoints, self.saved, self.waited = Checkpoints(folder), 0, 0.0
 
@@ -84,19 +83,6 @@ class Trainer:
         start = time.perf_counter()
         jax.block_until_ready(self.checkpoints.restore(self.experiment.state_shapes()))
         return time.perf_counter() - start
-
-    def _make_step(self, parts: int) -> CompiledStep:
-        experiment = self.experiment
-        return make_train_step(
-            experiment.run_key("train"),
-            experiment.denoiser,
-            experiment.objective,
-            experiment.optimizer,
-            self.mesh,
-            batch_size=BATCH_SIZE,
-            rampup_ratio=experiment.config.ema.rampup_ratio,
-            accumulation_steps=parts,
-        )
 
     def _timed(self, batches: Iterator) -> Iterator:
         """The batches; adds up the waits in `waited`, but for the first, which nobody could make ahead."""

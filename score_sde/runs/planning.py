@@ -22,7 +22,6 @@ from score_sde.experiment import Experiment
 from score_sde.runs.accelerators import Accelerator
 from score_sde.training.progress import duration
 from score_sde.training.state import TrainState
-from score_sde.training.step import CompiledStep, make_train_step
 
 HEADROOM = 0.9  # of an accelerator's memory: the rest goes to its runtime and to fragments
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
@@ -82,7 +81,7 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu needs 0 < mfu <= 1, got {mfu}.")
     config, mesh = experiment.config, experiment.mesh
-    shapes, batch = experiment.state_shapes(), batch_shapes(experiment)
+    shapes, batch = experiment.state_shapes(), experiment.batch_shapes()
     with jax.default_matmul_precision("highest"):  # convolutions as on an accelerator, not as our CPU path has them
         flops = flops_per_image(experiment, shapes, batch)
         memory = bytes_per_device(experiment, shapes, batch, accelerator)
@@ -110,15 +109,6 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
     return {**plan, "advice": advice(run, memory, accelerator)}
 
 
-def batch_shapes(experiment: Experiment) -> Shapes:
-    """Shapes and types of a global batch."""
-    size = experiment.config.training.batch_size
-    one = experiment.train_source.gather(np.zeros(1, np.int64))
-    arrays = {name: jax.ShapeDtypeStruct((size, *v.shape[1:]), v.dtype) for name, v in one.items() if name != "x"}
-    arrays["x"] = jax.ShapeDtypeStruct((size, *experiment.spec.shape), jnp.float32)
-    return {**arrays, "index": jax.ShapeDtypeStruct((size,), jnp.int32)}
-
-
 def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -> dict[str, float]:
     """XLA's count for the network's forward pass, the training step, and the step with what `remat` computes again.
 
@@ -126,7 +116,7 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
     and additions count one each; a step's count holds the optimizer and the averages, shared out over the batch.
     """
     size, mesh = experiment.config.training.batch_size, parallel.make_mesh(1)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shapes)
+    shapes, batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (shapes, batch))
     one = {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in batch.items()}
     denoiser, network = experiment.denoiser, experiment.denoiser.network
 
@@ -134,7 +124,7 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
         return denoiser.bind(params, condition_of(example))(example["x"], jnp.float32(0.5))
 
     def step_flops(denoiser: Denoiser) -> float:
-        lowered = _step(experiment, denoiser, mesh, 1).lower(shapes, batch)
+        lowered = experiment.train_step(denoiser=denoiser, mesh=mesh, accumulation_steps=1).lower(shapes, batch)
         return _flops(lowered) / size
 
     executed = step_flops(denoiser)
@@ -152,11 +142,7 @@ def bytes_per_device(
     experiment: Experiment, shapes: TrainState, batch: Shapes, accelerator: Accelerator
 ) -> dict[str, float | int]:
     """The state's and the batch's bytes on one device of the mesh, and the temporaries of the compiled step."""
-    sharding = parallel.batch_sharding(experiment.mesh)
-    batch = {name: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=sharding) for name, v in batch.items()}
-    steps = experiment.config.optimizer.get("accumulation_steps", 1)
-    program = _step(experiment, experiment.denoiser, experiment.mesh, steps).lower(shapes, batch).compile()
-    analysis: Any = program.memory_analysis()
+    analysis: Any = experiment.train_step().lower(shapes, batch).compile().memory_analysis()
     parts = {
         "parameters": _held(shapes.params),
         "averages": _held(shapes.ema),
@@ -234,20 +220,6 @@ def _row(name: str, value: str, note: str = "") -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds / 86400:,.1f} days" if seconds > 2 * 86400 else duration(seconds)
-
-
-def _step(experiment: Experiment, denoiser: Denoiser, mesh: Any, accumulation_steps: int) -> CompiledStep:
-    """The training step of the experiment, on another mesh or with another denoiser."""
-    return make_train_step(
-        experiment.run_key("train"),
-        denoiser,
-        experiment.objective,
-        experiment.optimizer,
-        mesh,
-        batch_size=experiment.config.training.batch_size,
-        rampup_ratio=experiment.config.ema.rampup_ratio,
-        accumulation_steps=accumulation_steps,
-    )
 
 
 def _flops(lowered: jax.stages.Lowered) -> float:

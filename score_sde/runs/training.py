@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from score_sde import parallel, plots
+from score_sde import plots
 from score_sde.experiment import CONFIG_FILE, Experiment
 from score_sde.files import remove_temporaries, remove_temporaries_of
 from score_sde.plain_config import differences, lasting, plain
@@ -22,10 +22,9 @@ from score_sde.training.lock import RunLock
 from score_sde.training.logging import METRICS_FILE, TIMING_FILE, MetricLogger
 from score_sde.training.loop import Action, Instruments, train
 from score_sde.training.preemption import StopRequest
-from score_sde.training.profiling import Compiled, Stopwatch, Trace, compile_step
+from score_sde.training.profiling import Stopwatch, Trace, compile_step
 from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
-from score_sde.training.step import make_train_step
 from score_sde.training.tally import Tally
 
 CANNOT_WRITE = {
@@ -104,7 +103,7 @@ def _train(
         _compare_log(logger, position, workdir)
         if start >= training.num_steps or stop.reason:
             return state
-        step, seconds, flops = _compile(experiment, state)
+        step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
         watch = Stopwatch(training.batch_size, seconds, flops)
         return train(
             state,
@@ -157,21 +156,6 @@ def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathli
             "lines up to there as they are now.",
             workdir / METRICS_FILE,
         )
-
-
-def _compile(experiment: Experiment, state: TrainState) -> Compiled:
-    step = make_train_step(
-        experiment.run_key("train"),
-        experiment.denoiser,
-        experiment.objective,
-        experiment.optimizer,
-        experiment.mesh,
-        batch_size=experiment.config.training.batch_size,
-        rampup_ratio=experiment.config.ema.rampup_ratio,
-        accumulation_steps=experiment.config.optimizer.get("accumulation_steps", 1),
-    )
-    batch = parallel.shard_batch(experiment.train_batches[int(state.step)], experiment.mesh)
-    return compile_step(step, state, batch)
 
 
 def _actions(

@@ -3,14 +3,15 @@
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array
 
 from score_sde import parallel
 from score_sde.training.state import TrainState
-from score_sde.training.step import Batch, CompiledStep, Step
+from score_sde.training.step import CompiledStep, Step
 
 PROFILE_FOLDER = "profile"
 
@@ -23,8 +24,10 @@ class Compiled(NamedTuple):
     flops: float | None
 
 
-def compile_step(step: CompiledStep | jax.stages.Wrapped, state: TrainState, batch: Batch) -> Compiled:
-    """Compiles `step` once for arguments like these; nothing is computed."""
+def compile_step(
+    step: CompiledStep | jax.stages.Wrapped, state: TrainState, batch: Mapping[str, Array | jax.ShapeDtypeStruct]
+) -> Compiled:
+    """Compiles `step` once for arguments like these, or of these shapes and shardings; nothing is computed."""
     before = time.perf_counter()
     program = step.lower(state, batch).compile()
     parallel.meet("the step is compiled")

@@ -15,7 +15,6 @@ from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.runs import loss_by_noise_level
-from score_sde.training.step import make_train_step
 
 MESHES = {
     "one": {"num_devices": 1},
@@ -42,17 +41,7 @@ def experiment_on(accumulation_steps: int = 1, **mesh: int) -> Experiment:
 
 def train(experiment: Experiment, num_steps: int = 20):
     """The state after `num_steps`, and the loss and the losses of the examples at each."""
-    step = make_train_step(
-        experiment.run_key("train"),
-        experiment.denoiser,
-        experiment.objective,
-        experiment.optimizer,
-        experiment.mesh,
-        batch_size=32,
-        rampup_ratio=0.05,
-        accumulation_steps=experiment.config.optimizer.accumulation_steps,
-    )
-    state, history = experiment.init_state(), []
+    step, state, history = experiment.train_step(), experiment.init_state(), []
     for number in range(num_steps):
         batch = parallel.shard_batch(experiment.train_batches[number], experiment.mesh)
         state, metrics, examples = step(state, batch)
