@@ -15,6 +15,9 @@ MAX_EXAMPLES = flags.DEFINE_integer(
     "max_examples", None, "Only the first so many held-out examples, for noise_levels and bits_per_dim.", lower_bound=1
 )
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config; repeatable.")
+SOLVER = flags.DEFINE_string(
+    "solver", None, 'Instead of the config\'s: a name, with fields where wanted, as "heun" or "ddim(eta=0.5)".'
+)
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50_000, "How many samples of each seed.", lower_bound=2)
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seed s is images s · num_samples … (s + 1) · num_samples − 1.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
@@ -33,8 +36,11 @@ def main() -> None:
     from score_sde.experiment import from_workdir
     from score_sde.runs.checkpoint_curve import run_all_checkpoints
     from score_sde.runs.evaluating import Evaluation, run_evaluation
+    from score_sde.runs.specs import section_of
 
-    workdir = workdir_path()
+    workdir, overrides = workdir_path(), list(SET.value)
+    if SOLVER.value is not None:
+        overrides.append(f"sampling.solver={section_of(SOLVER.value)}")
     if not all(seed.isdigit() for seed in SEEDS.value):
         raise ValueError(f"--seeds needs whole numbers >= 0 separated by commas, got {SEEDS.value}.")
     evaluation = Evaluation(
@@ -48,9 +54,9 @@ def main() -> None:
         max_examples=MAX_EXAMPLES.value,
         keep_samples=KEEP_SAMPLES.value,
         keep_features=KEEP_FEATURES.value,
-        overrides=tuple(SET.value),
+        overrides=tuple(overrides),
     ).checked()
-    experiment = from_workdir(workdir, SET.value)
+    experiment = from_workdir(workdir, overrides)
     if not ALL_CHECKPOINTS.value:
         run_evaluation(experiment, workdir, evaluation, CHECKPOINT.value)
     elif CHECKPOINT.value is not None:

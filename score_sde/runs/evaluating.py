@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
 from score_sde.report import environment, format_value
@@ -155,7 +156,7 @@ class _Job:
         train, held_out = (self.data(split)[1].read() for split in ("train", "eval"))
         first = seed * self.evaluation.num_samples
         result = memorization(pool, train, held_out, first)
-        if len(self.experiment.spec.shape) == 3 and jax.process_count() == 1:  # drawing needs all processes
+        if len(self.experiment.spec.shape) == 3:
             path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
             draw_closest(self.experiment, self.params, result, self.evaluation.batch_size, first, path)
         return result
@@ -233,8 +234,10 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
         nfe.append(features.read("nfe").mean())
         if seed == evaluation.seeds[0] and {"fid", "fd_infinity"} & set(job.metrics):
             warnings += count_warnings(sampled)
-        if not evaluation.keep_features and jax.process_index() == 0:
-            shutil.rmtree(features.folder)
+        if not evaluation.keep_features:
+            parallel.meet("all have read the features")
+            if jax.process_index() == 0:
+                shutil.rmtree(features.folder)
     about = {"name": reference.name, "digest": reference.digest, "count": reference.num_examples}
     row: dict[str, Any] = {"features": job.extractor.name, "extractor_digest": job.extractor.digest, "reference": about}
     row |= {"num_samples": evaluation.num_samples, "seeds": list(evaluation.seeds), "nfe": float(np.mean(nfe))}

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -56,7 +57,7 @@ def draw_closest(
     first_index: int,
     path: pathlib.Path,
 ) -> None:
-    """Writes the closest pairs: a row of samples, and below each the training image.
+    """Writes the closest pairs: a row of samples, and below each the training image; every process calls it.
 
     The samples were thrown away, and are drawn once more: small batches by the program that drew them, and of larger ones
     only the images, by a program of their own.
@@ -71,4 +72,5 @@ def draw_closest(
             drawn[part] = experiment.generator.batch(key, params, size, first_index + part * width).x
         images.append(drawn[part][row])
         originals.append(split_batches(experiment, "train", 1)[pair["training_image"]]["x"][0])
-    plots.save_image(path, plots.image_grid(np.stack(images + originals), columns=len(images)))
+    if jax.process_index() == 0:
+        plots.save_image(path, plots.image_grid(np.stack(images + originals), columns=len(images)))

@@ -21,6 +21,8 @@ from score_sde.runs import pick_params, restore
 from score_sde.runs.checkpoint_curve import checkpoint_steps, run_all_checkpoints
 from score_sde.runs.evaluating import Evaluation, run_evaluation
 from score_sde.runs.ledger import read_rows
+from score_sde.runs.references import load_reference
+from tests.multiprocess.launch import launch
 from tests.runs.evaluated import digits, points, save
 
 FD = Evaluation(("fid",), num_samples=50, batch_size=16, features="pixels")
@@ -189,6 +191,44 @@ def test_eight_devices_give_the_number_of_one(copy):
     here = evaluate(copy, FD._replace(metrics=("fid", "kid"), num_samples=48))
     for name in ("fd", "kd"):
         np.testing.assert_allclose(value(row.values, name), value(here, name), rtol=1e-4, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What two processes of two devices leave, and what they say; nothing but their shared folder."""
+    folder = tmp_path_factory.mktemp("two")
+    save(digits(), folder)
+    words = ["--metrics=fid,kid,memorization", "--num_samples=40", "--batch_size=12", "--features=oriented_gradients"]
+    words += [f"--workdir={folder}", "--set=mesh.num_devices=None", "--nokeep_features"]
+    return folder, launch("experiments.evaluate", words)
+
+
+def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
+    """One row, by the first; the same picture of the closest pairs; the features are gone as asked."""
+    folder, (first, second) = two_processes
+    (row,), _ = read_rows([folder])
+    assert row.values["hardware"].startswith("4 ×") and "\nfd " in first.stdout
+    assert all(line.startswith("[Gloo]") for line in second.stdout.splitlines())
+    save(digits(), tmp_path)
+    evaluation = Evaluation(("fid", "kid", "memorization"), 40, (0,), 12, features="oriented_gradients")
+    here = evaluate(tmp_path, evaluation)
+    for name in ("fd", "kd", "memorization"):
+        np.testing.assert_allclose(value(row.values, name), value(here, name), rtol=1e-4, atol=1e-7)
+    assert row.values["reference"]["digest"] == here["reference"]["digest"]
+    pictures = [np.asarray(Image.open(f / "memorization_00000000_seed0.png")) for f in (folder, tmp_path)]
+    assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1
+    assert not list((folder / "evaluations").iterdir()) and not list(folder.rglob("*.tmp"))
+
+
+def test_two_processes_make_the_reference_of_one(tmp_path):
+    flags = ["--config=configs/quickstart.py", "--split=eval", "--features=oriented_gradients", "--keep_features"]
+    for number, devices in ((2, 2), (1, 1)):
+        said = launch("experiments.reference", [*flags, f"--output={tmp_path / str(number)}.npz"], number, devices)
+        assert ["297 images" in process.stdout for process in said] == [True, False][:number]
+    two, one = (load_reference(tmp_path / f"{number}.npz") for number in (2, 1))
+    assert two.digest == one.digest and np.array_equal(two.features, one.features)
+    np.testing.assert_allclose(two.statistics["pool"].cov, one.statistics["pool"].cov, rtol=0, atol=1e-12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.npz", "2.npz"]
 
 
 @pytest.mark.slow
