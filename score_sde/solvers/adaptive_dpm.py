@@ -1,6 +1,7 @@
 """DPM-Solver-12 and -23: pairs of DPM-Solvers of neighbouring orders, with a step size of its own for each image."""
 
-from typing import Any, NamedTuple
+import abc
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +12,11 @@ from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
-from score_sde.solvers.dpm_solver import TYPES, inner_state, inner_time, second_update, third_update
-from score_sde.solvers.integrators import PREDICTIONS, ddim, predicted, require_one_of, rise
+from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step, Times
+from score_sde.solvers.dpm_solver import TYPES, inner_time, neighbouring_orders, usual_fractions
+from score_sde.solvers.integrators import PREDICTIONS, require_one_of, rise
 
-
-class Pair(NamedTuple):
-    """The fields of a pair of orders `order` − 1 and `order`."""
-
-    order: int
-    rtol: Scalar | float
-    atol: Scalar | float
-    h_init: Scalar | float
-    safety: Scalar | float
-    solver_type: str
-    predicts: str
-    max_steps: int
+LEAST_ERROR = 1e-8  # added to E by k-diffusion's controller, which divides by it
 
 
 class Progress(NamedTuple):
@@ -36,6 +26,7 @@ class Progress(NamedTuple):
     lower: Batch  # x of the lower order at the last time reached
     t: Float[Array, " b"]
     h: Float[Array, " b"]
+    errors: Float[Array, "2 b"]  # E of the last two steps that count, the newest first
     done: Bool[Array, " b"]
     nfe: Int[Array, " b"]
     tries: Int[Array, ""]
@@ -48,75 +39,31 @@ def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float,
     return jnp.sqrt(jnp.mean(squares, axis=1))
 
 
-def attempt(pair: Pair, sde: SDE, denoise: Denoise, x: Batch, t: Array, s: Array, h: Array) -> tuple[Batch, Batch]:
-    """(x_s of the lower order, of the higher), which share their evaluations."""
-    estimate, which = denoise(x, t), (pair.predicts, pair.solver_type)
-    present = predicted(estimate, pair.predicts)
-    r1, r2 = (0.5, 1.0) if pair.order == 2 else (1 / 3, 2 / 3)
-    time1 = inner_time(sde, t, h, r1)
-    d1 = predicted(denoise(ddim(sde, estimate, time1), time1), pair.predicts) - present
-    second = second_update(sde, estimate, s, h, d1 / r1, *which)
-    if pair.order == 2:
-        return ddim(sde, estimate, s), second
-    time2 = inner_time(sde, t, h, r2)
-    x2 = inner_state(sde, estimate, time2, h, r2, d1 / r1, pair.predicts)
-    d2 = predicted(denoise(x2, time2), pair.predicts) - present
-    return second, third_update(sde, estimate, s, h, r1, r2, (d1, d2), *which)
-
-
-def solve(pair: Pair, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, end: Scalar) -> tuple[Batch, Int[Array, " b"]]:
-    """(x at `end`, evaluations of each image)."""
-    per_image = jax.vmap(jnp.where)
-
-    def active(now):
-        return ~now.done & ~jnp.isnan(now.h)
-
-    def advance(now):
-        left = rise(sde, now.t, end)
-        arrives = now.h >= left
-        h = jnp.minimum(now.h, left)
-        s = jnp.where(arrives, end, inner_time(sde, now.t, h, 1.0))
-        lower, higher = attempt(pair, sde, denoise, now.x, now.t, s, h)
-        error = image_errors(higher, lower, now.lower, pair.rtol, pair.atol)
-        running = active(now)
-        accepted, done = running & (error <= 1), now.done | (running & (error <= 1) & arrives)
-        moves = accepted & ~done  # who has arrived repeats the last step, which is finite, in vain
-        return Progress(
-            per_image(accepted, higher, now.x),
-            per_image(accepted, lower, now.lower),
-            jnp.where(moves, s, now.t),
-            jnp.where(running, pair.safety * h * error ** (-1 / pair.order), now.h),
-            done,
-            now.nfe + pair.order * running.astype(jnp.int32),
-            now.tries + 1,
-        )
-
-    each = jnp.zeros(x.shape[:1], x.dtype)
-    start = Progress(
-        x, x, each + t, each + pair.h_init, each > 0, jnp.zeros_like(each, jnp.int32), jnp.zeros((), jnp.int32)
-    )
-    found = jax.lax.while_loop(lambda now: jnp.any(active(now)) & (now.tries < pair.max_steps), advance, start)
-    name = f"DPM-Solver-{pair.order - 1}{pair.order}"
-    broken = adaptive.raise_if(~found.done, pair.rtol, pair.atol, name, pair.max_steps)
-    return found.x + expand_like(broken, x).astype(x.dtype), found.nfe
-
-
 @pytree
-class DPMSolver12(Solver):
-    """x_s by steps of DPM-Solver-2 whose length in log(α/σ) is controlled by the difference from DPM-Solver-1.
+class AdaptivePair(Counting):
+    """x_s by steps of order `order` whose length h in log(α/σ) is controlled by the difference from order `order` − 1.
 
-    A step of an image counts where √mean ((x_2 − x_1)/max(atol, rtol max(|x_1|, |x_1 of the step before|)))² = E <= 1; the
-    next has the length `safety` h E^(−1/2). Each image has its own; the authors' code lets the worst image of a batch rule
-    all of them, so the two agree on one image at a time.
+    That is E = √mean ((x_q − x_{q−1})/max(atol, rtol max(|x_{q−1}|, |x_{q−1} of the step before|)))², with q = `order`. A
+    step of an image counts where E <= 1; the next has the length safety · h · E^{−1/q}. With `accept_safety` instead it
+    counts where f >= accept_safety, and the next has the length f h, of k-diffusion's limited PID controller:
 
-    On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops at each time, and starts again
-    with `h_init`. The grid must lie where log(α/σ) is finite.
+      f = 1 + arctan(Eₙ^{−(p+i+d)/q} Eₙ₋₁^{(p+2d)/q} Eₙ₋₂^{−d/q} − 1),
+
+    Eₙ₋₁ and Eₙ₋₂ of the steps before that count, or of the very first attempt. (There an attempt that was cut short at the
+    end and failed is repeated with its uncut h; here h is the length that was tried.)
+
+    Each image has its own steps; in both codes the error of a batch is one number, the authors' the largest, so that we
+    agree on one image at a time. On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops
+    at each time, and starts again with `h_init`. The grid must lie where log(α/σ) is finite.
 
     Args:
       predicts: "eps" for DPM-Solver, "x0" for DPM-Solver++.
-    Error: within the tolerance in each step. Raises: ValueError for tolerances, h_init or safety that are not positive, an
-    unknown type or answer, or a grid with α = 0 or σ = 0; a runtime error after `max_steps` attempts.
-    Source: Lu et al., arXiv 2206.00927, App. C, with the tolerances of the authors' code.
+      pcoeff, icoeff, dcoeff: p, i and d, in the authors' rule too, which has E^{−1/q} by p = d = 0, i = 1.
+      accept_safety: None: the authors' rule; k-diffusion's is 0.81.
+    Error: within the tolerance in each step. Raises: ValueError for tolerances, h_init, safety or coefficients that are not
+    positive, an unknown type or answer, or a grid with α = 0 or σ = 0; a runtime error after `max_steps` attempts.
+    Source: Lu et al., arXiv 2206.00927, App. C, with the tolerances of the authors' code; k-diffusion's
+    sample_dpm_adaptive; Söderlind, ACM Trans. Math. Softw. 29 (2003).
     """
 
     rtol: Scalar | float = 0.05
@@ -126,73 +73,97 @@ class DPMSolver12(Solver):
     solver_type: str = static(default="dpmsolver")
     predicts: str = static(default="eps")
     max_steps: int = static(default=4096)
+    pcoeff: Scalar | float = 0.0
+    icoeff: Scalar | float = 1.0
+    dcoeff: Scalar | float = 0.0
+    accept_safety: Scalar | float | None = None
+    counts_each_image: ClassVar[bool] = True
 
     def __post_init__(self):
-        _check(self)
+        require_one_of("solver_type", self.solver_type, TYPES, self)
+        require_one_of("predicts", self.predicts, PREDICTIONS, self)
+        tolerances = self.rtol >= 0 and self.atol > 0 and self.h_init > 0 and 0 < self.safety < 1 <= self.max_steps
+        coefficients = min(self.pcoeff, self.icoeff, self.dcoeff) >= 0 and self.pcoeff + self.icoeff + self.dcoeff > 0
+        if not (tolerances and coefficients and (self.accept_safety is None or 0 < self.accept_safety <= 1)):
+            raise ValueError(
+                f"{type(self).__name__} needs rtol >= 0, atol > 0, h_init > 0, 0 < safety < 1, max_steps >= 1, pcoeff, "
+                f"icoeff and dcoeff >= 0, not all 0, and 0 < accept_safety <= 1 or None, got {self}."
+            )
 
     def check(self, sde: SDE, times: Times) -> None:
-        _check_times(self, sde, times)
+        for t in (times[0], times[-1]):
+            if not jnp.isfinite(sde.log_snr(jnp.asarray(t))):
+                raise ValueError(
+                    f"{type(self).__name__} needs a grid where log(α/σ) is finite, which it is not at t={t}; start below "
+                    "t_max, or end above 0, as in Uniform(1, start=0.999, end=1e-3)."
+                )
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, " b"]:
-        return jnp.zeros(x.shape[:1], jnp.int32)
+    @property
+    @abc.abstractmethod
+    def order(self) -> int:
+        """q, the higher order."""
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return solve(_pair(self, 2), sde, denoise, x, t, s)
+        per_image = jax.vmap(jnp.where)
 
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry
+        def active(now):
+            return ~now.done & ~jnp.isnan(now.h)
+
+        def advance(now):
+            left = rise(sde, now.t, s)
+            arrives = now.h >= left
+            h = jnp.minimum(now.h, left)
+            there = jnp.where(arrives, s, inner_time(sde, now.t, h, 1.0))
+            estimate, fractions = denoise(now.x, now.t), usual_fractions(self.order)
+            pair = sde, denoise, estimate, now.t, there, h, self.order, *fractions, self.predicts, self.solver_type
+            lower, higher = neighbouring_orders(*pair)
+            error = image_errors(higher, lower, now.lower, self.rtol, self.atol)
+            before = jnp.where(now.tries == 0, error, now.errors)
+            counts, next_h = self._judge(error, before, h)
+            running = active(now)
+            accepted, done = running & counts, now.done | (running & counts & arrives)
+            moves = accepted & ~done  # who has arrived repeats the last step, which is finite, in vain
+            return Progress(
+                per_image(accepted, higher, now.x),
+                per_image(accepted, lower, now.lower),
+                jnp.where(moves, there, now.t),
+                jnp.where(running, next_h, now.h),
+                jnp.where(accepted, jnp.stack([error, before[0]]), before),
+                done,
+                now.nfe + self.order * running.astype(jnp.int32),
+                now.tries + 1,
+            )
+
+        each = jnp.zeros(x.shape[:1], x.dtype)
+        nothing, errors = jnp.zeros_like(each, jnp.int32), jnp.stack([each, each])
+        start = Progress(x, x, each + t, each + self.h_init, errors, each > 0, nothing, jnp.zeros((), jnp.int32))
+        found = jax.lax.while_loop(lambda now: jnp.any(active(now)) & (now.tries < self.max_steps), advance, start)
+        name = f"DPM-Solver-{self.order - 1}{self.order}"
+        broken = adaptive.raise_if(~found.done, self.rtol, self.atol, name, self.max_steps)
+        return found.x + expand_like(broken, x).astype(x.dtype), found.nfe
+
+    def _judge(self, error: Array, before: Array, h: Array) -> tuple[Array, Array]:
+        """(whether a step of length h with this error counts, the length of the next)."""
+        p, i, d = (jnp.asarray(value, h.dtype) / self.order for value in (self.pcoeff, self.icoeff, self.dcoeff))
+
+        def factor(now, last, last_but_one):
+            return now ** -(p + i + d) * last ** (p + 2 * d) * last_but_one**-d
+
+        if self.accept_safety is None:
+            return error <= 1, self.safety * h * factor(error, *before)
+        limited = 1 + jnp.arctan(factor(error + LEAST_ERROR, *(before + LEAST_ERROR)) - 1)
+        return limited >= self.accept_safety, limited * h
 
 
 @pytree
-class DPMSolver23(Solver):
-    """x_s by steps of DPM-Solver-3 whose length in log(α/σ) is controlled by the difference from DPM-Solver-2.
+class DPMSolver12(AdaptivePair):
+    """`AdaptivePair` of DPM-Solver-1 and -2, with r1 = 1/2: two evaluations an attempt."""
 
-    As `DPMSolver12`, with E^(−1/3), r1 = 1/3 in both orders and three evaluations an attempt.
-
-    Error, Raises and Source: those of `DPMSolver12`.
-    """
-
-    rtol: Scalar | float = 0.05
-    atol: Scalar | float = 0.0078
-    h_init: Scalar | float = 0.05
-    safety: Scalar | float = 0.9
-    solver_type: str = static(default="dpmsolver")
-    predicts: str = static(default="eps")
-    max_steps: int = static(default=4096)
-
-    def __post_init__(self):
-        _check(self)
-
-    def check(self, sde: SDE, times: Times) -> None:
-        _check_times(self, sde, times)
-
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, " b"]:
-        return jnp.zeros(x.shape[:1], jnp.int32)
-
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return solve(_pair(self, 3), sde, denoise, x, t, s)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry
+    order: ClassVar[int] = 2
 
 
-def _pair(solver, order):
-    return Pair(order, **vars(solver))
+@pytree
+class DPMSolver23(AdaptivePair):
+    """`AdaptivePair` of DPM-Solver-2 and -3, with r1 = 1/3 in both and r2 = 2/3: three evaluations an attempt."""
 
-
-def _check(solver):
-    require_one_of("solver_type", solver.solver_type, TYPES, solver)
-    require_one_of("predicts", solver.predicts, PREDICTIONS, solver)
-    if not (solver.rtol >= 0 and solver.atol > 0 and solver.h_init > 0 and 0 < solver.safety < 1 <= solver.max_steps):
-        raise ValueError(
-            f"{type(solver).__name__} needs rtol >= 0, atol > 0, h_init > 0, 0 < safety < 1 and max_steps >= 1, got {solver}."
-        )
-
-
-def _check_times(solver, sde, times):
-    for t in (times[0], times[-1]):
-        if not jnp.isfinite(sde.log_snr(jnp.asarray(t))):
-            raise ValueError(
-                f"{type(solver).__name__} needs a grid where log(α/σ) is finite, which it is not at t={t}; start below "
-                "t_max, or end above 0, as in Uniform(1, start=0.999, end=1e-3)."
-            )
+    order: ClassVar[int] = 3

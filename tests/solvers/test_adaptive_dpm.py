@@ -8,14 +8,38 @@ import pytest
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
 from score_sde.parameterizations import Estimate
-from score_sde.solvers import sample
+from score_sde.solvers import adaptive_dpm, sample
 from tests import ground_truth
+from tests.solvers import replay
 
 KEY = jax.random.key(0)
+CROWSON, CROWSON_META = replay.load("k_diffusion_dpm.npz")
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
-def reference_adaptive(order, sde, denoise, x, t, end, rtol, atol):
+class AuthorsRule:
+    def judge(self, error, h, order):
+        """(whether the step counts, the next h)."""
+        return error <= 1, 0.9 * h * error ** (-1 / order)
+
+
+class LimitedPID:
+    """k-diffusion's controller, which remembers 1/error of the steps that counted."""
+
+    def __init__(self, p, i, d, accept_safety):
+        self.p, self.i, self.d, self.accept_safety, self.inverses = p, i, d, accept_safety, None
+
+    def judge(self, error, h, order):
+        inverse = 1 / (error + 1e-8)
+        last, before = self.inverses or (inverse, inverse)
+        factor = inverse ** ((self.p + self.i + self.d) / order) * last ** (-(self.p + 2 * self.d) / order)
+        factor = 1 + np.arctan(factor * before ** (self.d / order) - 1)
+        counts = factor >= self.accept_safety
+        self.inverses = (inverse, last) if counts else (last, before)
+        return counts, h * factor
+
+
+def reference_adaptive(order, sde, denoise, x, t, end, rtol, atol, controller):
     """The published algorithm for one image, with its own formulas for ε̂, in numpy's float64."""
 
     evaluate = jax.jit(lambda x, t: denoise(x, t).eps)
@@ -42,27 +66,52 @@ def reference_adaptive(order, sde, denoise, x, t, end, rtol, atol):
             lower, higher = second, first - sb / r2 * (np.expm1(h) / h - 1) * d2
         scale = np.maximum(atol, rtol * np.maximum(np.abs(lower), np.abs(previous)))
         error = np.sqrt(np.mean(((higher - lower) / scale) ** 2))
-        if error <= 1:
+        counts, h_next = controller.judge(error, h, order)
+        if counts:
             x, t, previous, reached = higher, s, lower, reached + h
-        h = min(0.9 * h * error ** (-1 / order), at(end)[2] - reached)
+        h = min(h_next, at(end)[2] - reached)
         nfe += order
     return x, nfe
 
 
+PID = {"pcoeff": 0.3, "icoeff": 0.6, "dcoeff": 0.1, "accept_safety": 0.85}
+
+
+@pytest.mark.parametrize("fields", [{}, PID], ids=["authors", "pid"])
 @pytest.mark.parametrize("order", [2, 3])
-def test_adaptive_steps_are_those_of_each_image_alone(order):
+def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
     """Each image of a batch goes as the published algorithm goes with it alone, evaluations included."""
     family = solvers.DPMSolver12 if order == 2 else solvers.DPMSolver23
     with jax.enable_x64(True):
         sde, start = sdes.VP(), np.random.default_rng(3).standard_normal((4, 2))
         mixture = GaussianMixture(*(jnp.asarray(part, jnp.float64) for part in ground_truth.POINTS))
-        args = KEY, sde, mixture.denoise(sde), family(0.02, 1e-3), solvers.Uniform(1, end=1e-3), start.shape
+        args = KEY, sde, mixture.denoise(sde), family(0.02, 1e-3, **fields), solvers.Uniform(1, end=1e-3), start.shape
         samples = sample(*args, x_start=start)
         for i in range(4):
-            x, nfe = reference_adaptive(order, sde, args[2], start[i : i + 1], 1.0, 1e-3, 0.02, 1e-3)
+            controller = LimitedPID(*fields.values()) if fields else AuthorsRule()
+            x, nfe = reference_adaptive(order, sde, args[2], start[i : i + 1], 1.0, 1e-3, 0.02, 1e-3, controller)
             np.testing.assert_allclose(samples.x[i], x[0], atol=1e-8)
             assert samples.nfe[i] == nfe
         assert len(np.unique(samples.nfe)) > 1
+
+
+@pytest.mark.parametrize("name", [name for name, case in CROWSON_META["cases"].items() if "order" in case])
+def test_k_diffusion(name, monkeypatch):
+    """Its error is that of the whole batch, and so is ours here, and only here."""
+    case, own = CROWSON_META["cases"][name], adaptive_dpm.image_errors
+
+    def of_the_batch(*args):
+        each = own(*args)
+        return jnp.broadcast_to(jnp.sqrt(jnp.mean(each**2)), each.shape)
+
+    monkeypatch.setattr(adaptive_dpm, "image_errors", of_the_batch)
+    family = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23
+    with jax.enable_x64(True):
+        sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81)
+        args = KEY, sde, replay.mixture(CROWSON).denoise(sde), jnp.asarray(80.0 * CROWSON["z0_m2"])
+        x, nfe = solver.step(*args, jnp.asarray(80.0), jnp.asarray(0.002), solver.init(args[3], 1))
+        np.testing.assert_array_equal(nfe, CROWSON[f"{name}/nfe"])
+        np.testing.assert_allclose(x, CROWSON[f"{name}/final"], rtol=1e-9, atol=1e-11)
 
 
 def test_adaptive_tolerances_are_kept():
@@ -100,6 +149,11 @@ def test_adaptive_errors():
             draw(family(), sdes.Flow())
         for fields in ({"rtol": -1.0}, {"atol": 0.0}, {"h_init": 0.0}, {"safety": 1.0}, {"max_steps": 0}):
             with pytest.raises(ValueError, match=rf"{family.__name__} needs rtol >= 0, atol > 0, h_init > 0"):
+                family(**fields)
+        for fields in ({"pcoeff": -0.1}, {"icoeff": 0.0}, {"accept_safety": 0.0}, {"accept_safety": 1.1}):
+            with pytest.raises(
+                ValueError, match=r"dcoeff >= 0, not all 0, and 0 < accept_safety <= 1 or None, got DPMS"
+            ):
                 family(**fields)
         with pytest.raises(ValueError, match="needs predicts among eps, x0, got 'v'"):
             family(predicts="v")
