@@ -4,8 +4,14 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
+
+if TYPE_CHECKING:  # --help loads no framework
+    from ml_collections import ConfigDict
+
+    from score_sde.experiment import Experiment
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
@@ -27,6 +33,18 @@ COORDINATOR_TIMEOUT = flags.DEFINE_integer(
 def workdir_path() -> pathlib.Path:
     """The value of --workdir."""
     return pathlib.Path(WORKDIR.value or ".")
+
+
+def config_or_run(program: str, config: "ConfigDict | None") -> "Experiment":
+    """The experiment of `config`, the value of --config, or, without one, of the run in --workdir.
+
+    Raises: ValueError where both or neither are given.
+    """
+    from score_sde.experiment import Experiment, from_workdir
+
+    if (config is None) == (WORKDIR.value is None):
+        raise ValueError(f"{program} needs --config=FILE.py, or --workdir=DIR for the config of a run; one of the two.")
+    return from_workdir(workdir_path()) if config is None else Experiment(config)
 
 
 def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.flags import CHECKPOINT, EMA, start, workdir_path
+from experiments.flags import CHECKPOINT, EMA, config_or_run, start, workdir_path
 
 if TYPE_CHECKING:
     from score_sde.experiment import Experiment
@@ -35,13 +35,10 @@ for name in ("workdir", "checkpoint", "ema"):
 def main() -> None:
     import jax
 
-    from score_sde.experiment import Experiment, from_workdir
     from score_sde.runs.inspection import inspect, report
     from score_sde.runs.measures import run_noise_levels
 
-    if (CONFIG.value is None) == (flags.FLAGS.workdir is None):
-        raise ValueError("inspect_data needs --config=FILE.py, or --workdir=DIR of a run; one of the two.")
-    experiment = from_workdir(workdir_path()) if CONFIG.value is None else Experiment(CONFIG.value)
+    experiment = config_or_run("inspect_data", CONFIG.value)
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
     folder.mkdir(parents=True, exist_ok=True)
     result, seen = inspect(experiment, SPLIT.value, MAX_EXAMPLES.value, quiet=jax.process_index() != 0)

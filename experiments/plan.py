@@ -9,7 +9,7 @@ import json
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.flags import start, workdir_path
+from experiments.flags import config_or_run, start
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
 DEVICES = flags.DEFINE_integer(
@@ -28,13 +28,10 @@ flags.declare_key_flag("workdir")
 def main() -> None:
     import jax
 
-    from score_sde.experiment import from_workdir
     from score_sde.runs.accelerators import find_accelerator
     from score_sde.runs.planning import as_table, experiment_on, make_plan, number_of_devices
 
-    if (CONFIG.value is None) == (flags.FLAGS.workdir is None):
-        raise ValueError("plan needs --config=FILE.py, or --workdir=DIR for the config of a run; one of the two.")
-    config = from_workdir(workdir_path()).config if CONFIG.value is None else CONFIG.value
+    config = config_or_run("plan", CONFIG.value).config
     devices = DEVICES.value or number_of_devices(config)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)

@@ -9,7 +9,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.flags import start, workdir_path
+from experiments.flags import config_or_run, start
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
@@ -55,13 +55,10 @@ def make() -> None:
     """Computes a reference."""
     import jax
 
-    from score_sde.experiment import Experiment, from_workdir
     from score_sde.runs.extractors import get_extractor
     from score_sde.runs.references import make_reference
 
-    if (CONFIG.value is None) == (flags.FLAGS.workdir is None):
-        raise ValueError("reference needs --config=FILE.py, or --workdir=DIR for the config of a run; one of the two.")
-    experiment = from_workdir(workdir_path()) if CONFIG.value is None else Experiment(CONFIG.value)
+    experiment = config_or_run("reference", CONFIG.value)
     extractor = get_extractor(FEATURES.value, experiment.mesh)
     name = f"reference_{SPLIT.value}_{FEATURES.value.replace(':', '_')}.npz"
     reference = make_reference(
