@@ -1,7 +1,7 @@
 """The evaluations of runs as a table: python -m experiments.ledger --workdir=runs/vp[,runs/ve]
 
 --compare=1,2: what differs between two rows. --plot=fid:nfe (or :images, :ema): a picture. --again=3: the command that makes
-row 3 again.
+row 3 again. --copy=1,3 --output=docs: adds these rows to docs/ledger.jsonl, the one that is published.
 """
 
 import pathlib
@@ -14,7 +14,10 @@ from experiments.flags import start
 COMPARE = flags.DEFINE_list("compare", None, "Two numbers of rows.")
 PLOT = flags.DEFINE_string("plot", None, "METRIC:nfe, METRIC:images or METRIC:ema.")
 AGAIN = flags.DEFINE_integer("again", None, "Prints the command of this row.")
-OUTPUT = flags.DEFINE_string("output", None, "The picture; METRIC_AXIS.png in the first workdir if not given.")
+COPY = flags.DEFINE_list("copy", None, "Numbers of rows, or all: they are added to the ledger in the folder --output.")
+OUTPUT = flags.DEFINE_string(
+    "output", None, "The picture, METRIC_AXIS.png in the first workdir if not given; with --copy the folder."
+)
 flags.declare_key_flag("workdir")
 
 AXES = {
@@ -24,8 +27,15 @@ AXES = {
 }
 
 
+def row_numbers(flag: str, words: list[str]) -> list[int]:
+    """The numbers that a flag names."""
+    if not all(word.isdigit() for word in words):
+        raise ValueError(f"--{flag} needs numbers of rows separated by commas, got {words}.")
+    return [int(word) for word in words]
+
+
 def main() -> None:
-    from score_sde.runs.ledger import curves, differences, find_row, read_rows, table
+    from score_sde.runs.ledger import copy_rows, curves, differences, find_row, read_rows, table
 
     workdirs = [pathlib.Path(name) for name in flags.FLAGS.workdir.split(",")]
     rows, warnings = read_rows(workdirs)
@@ -33,10 +43,16 @@ def main() -> None:
         print(f"Warning: {warning}", file=sys.stderr)
     if AGAIN.value is not None:
         print(find_row(rows, AGAIN.value).values["command"])
+    elif COPY.value is not None:
+        numbers = range(1, len(rows) + 1) if COPY.value == ["all"] else row_numbers("copy", COPY.value)
+        if OUTPUT.value is None:
+            raise ValueError("--copy needs --output, the folder of another ledger.")
+        count = copy_rows([find_row(rows, number) for number in numbers], pathlib.Path(OUTPUT.value))
+        print(f"{count} rows added to the ledger in {OUTPUT.value}")
     elif COMPARE.value is not None:
-        if len(COMPARE.value) != 2 or not all(number.isdigit() for number in COMPARE.value):
+        if len(COMPARE.value) != 2:
             raise ValueError(f"--compare needs the numbers of two rows, as 1,2, got {COMPARE.value}.")
-        print("\n".join(differences(*(find_row(rows, int(number)) for number in COMPARE.value))))
+        print("\n".join(differences(*(find_row(rows, number) for number in row_numbers("compare", COMPARE.value)))))
     elif PLOT.value is not None:
         from score_sde.plots.scores import metric_curves
 

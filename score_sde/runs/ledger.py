@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from score_sde.plain_config import differences as config_differences
@@ -74,11 +75,43 @@ def find_row(rows: Sequence[Row], number: int) -> Row:
     return rows[number - 1]
 
 
+def copy_rows(rows: Sequence[Row], folder: pathlib.Path) -> int:
+    """Adds rows to folder/ledger.jsonl, such as one that is published beside the code; returns how many it did not have.
+
+    Raises: ValueError for a row with a path that means something on one machine only; nothing is written then.
+    """
+    local = {path: row.number for row in rows for path in _absolute_paths(row.values)}
+    if local:
+        named = ", ".join(f"{path} in row {number}" for path, number in local.items())
+        raise ValueError(
+            f"Only rows without absolute paths can be copied, got {named}; evaluate again with paths relative to the folder "
+            "that the command runs in."
+        )
+    there = [row.values for row in read_rows([folder])[0]] if (folder / LEDGER).is_file() else []
+    new = [row.values for row in rows if row.values not in there]
+    folder.mkdir(parents=True, exist_ok=True)
+    for values in new:
+        append_row(folder, values)
+    return len(new)
+
+
+def _absolute_paths(content: Any) -> Iterator[str]:
+    """Every absolute path in the strings of a row, alone or within a command."""
+    if isinstance(content, str):
+        yield from re.findall(r"(?:^|(?<=[\s='\",]))(?:[/~]|[A-Za-z]:\\)[^\s'\",]+", content)
+    elif isinstance(content, dict):
+        for value in content.values():
+            yield from _absolute_paths(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _absolute_paths(value)
+
+
 def row_value(row: Row, name: str) -> Any:
     """A cell of the table; None where the row does not have it."""
     values = row.values
     if name == "workdir":
-        return row.workdir.name
+        return pathlib.PurePath(values.get("workdir", row.workdir)).name
     if name == "solver":
         return values.get("sampling", {}).get("solver", {}).get("name")
     if name == "steps":
