@@ -30,9 +30,6 @@ from jaxtyping import Array, Float
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
 TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS − 1 = 6 inputs
 LEAST_CHANNELS, LEAST_WIDTH = 64, 8  # below, the transforms cost more than they save
-MOST_BYTES = (
-    32 * 2**20
-)  # of what the kernel's gradient makes of its arguments; what leaves the cache is slower than direct
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "b h w c"]
@@ -55,8 +52,7 @@ def conv_general_dilated(
     """jax.lax.conv_general_dilated, by Winograd's F(4, 3) on CPUs where that is exact arithmetic's equal and faster.
 
     That is for float32, 3×3 kernels without stride or dilation that keep the size, a width of 8, 12, 16 …, and 64 channels
-    or more on both sides. Whether it applies depends on the layer alone, never on the batch size, so that an image does not;
-    the kernel's gradient, a sum over images, goes back to the direct one for large batches.
+    or more on both sides. Whether it applies depends on the layer alone, never on the batch size, so that an image does not.
     `jax.default_matmul_precision("highest")` asks for the direct sum.
     """
     plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
@@ -174,18 +170,18 @@ def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
     """The transpose in the kernel: Gᵀ of the products of Bᵀ x and A dy, for each k one matrix product over all tiles.
 
     The three rows of the kernel are dy moved up and down, side by side: XLA's own gradient of a 3×1 kernel is half as fast.
+    One k after another, what a product is made of stays in the cache.
     """
     output, weight, data = transforms()
     channels, features, height = x.shape[-1], dy.shape[-1], x.shape[1]
-    if x.size // channels // TILE * len(data) * (channels + TAPS * features) * x.dtype.itemsize > MOST_BYTES:
-        return _direct_kernel_gradient(x, dy)
-    u = _stacked(data, _seen(x), 0).reshape(len(data), -1, channels)
-    d = jnp.pad(_stacked(output.T, _columns(dy), 0), ((0, 0), (0, 0), (1, 1), (0, 0), (0, 0)))
-    moved = jnp.concatenate([d[:, :, TAPS - 1 - i :][:, :, :height] for i in range(TAPS)], axis=-1)
-    over_tiles = (((1,), (1,)), ((0,), (0,)))
-    products = lax.dot_general(u, moved.reshape(len(data), -1, TAPS * features), over_tiles)
-    rows = products.reshape(len(data), channels, TAPS, features).transpose(0, 2, 1, 3)
-    return _stacked(weight.T, list(rows), 1)
+    seen, columns, products = _seen(x), _columns(dy), []
+    for k in range(len(data)):
+        u = _terms(data[k], seen).reshape(-1, channels)
+        d = jnp.pad(_terms(output.T[k], columns), ((0, 0), (1, 1), (0, 0), (0, 0)))
+        moved = jnp.concatenate([d[:, TAPS - 1 - i :][:, :height] for i in range(TAPS)], axis=-1)
+        product = lax.dot_general(u, moved.reshape(-1, TAPS * features), (((0,), (0,)), ((), ())))
+        products.append(product.reshape(channels, TAPS, features).swapaxes(0, 1))
+    return _stacked(weight.T, products, 1)
 
 
 def _adjoint(kernel: Kernel) -> Float[Array, "3 3 o c"]:

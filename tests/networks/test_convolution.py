@@ -117,18 +117,6 @@ def test_where_it_does_not_apply(arrays):
         assert not uses_fast(x, kernel)
 
 
-def test_a_large_batch_takes_the_direct_gradient(arrays, monkeypatch):
-    x, kernel, _, _ = arrays
-
-    def gradient():
-        return jax.jit(jax.grad(lambda k, x: jnp.sum(fast(x, k))))
-
-    products = [gradient().lower(kernel, x).as_text().count("dot_general")]
-    monkeypatch.setattr(convolution, "MOST_BYTES", 0)
-    products.append(gradient().lower(kernel, x).as_text().count("dot_general"))
-    assert products == [1, 0]
-
-
 ON_FOUR_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
