@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax import lax
 
-from score_sde.networks import convolution
 from score_sde.networks.convolution import conv_general_dilated, transforms
 
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
