@@ -199,7 +199,7 @@ def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     save(digits(), folder)
     words = ["--metrics=fid,kid,memorization", "--num_samples=40", "--batch_size=12", "--features=oriented_gradients"]
-    words += [f"--workdir={folder}", "--set=mesh.num_devices=None", "--nokeep_features"]
+    words += [f"--workdir={folder}", "--set=mesh.num_devices=None", "--nokeep_features", "--solver=ddim(eta=0.5)"]
     return folder, launch("experiments.evaluate", words)
 
 
@@ -211,7 +211,9 @@ def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
     assert all(line.startswith("[Gloo]") for line in second.stdout.splitlines())
     save(digits(), tmp_path)
     evaluation = Evaluation(("fid", "kid", "memorization"), 40, (0,), 12, features="oriented_gradients")
-    here = evaluate(tmp_path, evaluation)
+    here = evaluate(tmp_path, evaluation, overrides=["sampling.solver={'name': 'ddim', 'eta': 0.5}"])
+    assert row.values["sampling"] == here["sampling"] and here["sampling"]["solver"] == {"name": "ddim", "eta": 0.5}
+    assert here["command"].count("--set=") == 2 and "eta" in row.values["command"]
     for name in ("fd", "kd", "memorization"):
         np.testing.assert_allclose(value(row.values, name), value(here, name), rtol=1e-4, atol=1e-7)
     assert row.values["reference"]["digest"] == here["reference"]["digest"]
