@@ -8,6 +8,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from configs import density2d
@@ -25,6 +26,7 @@ from score_sde.runs import (
 from score_sde.training.lock import RunLock
 from score_sde.training.logging import MetricLogger, read_metrics
 from score_sde.training.optimizers import build_optimizer
+from score_sde.training.preemption import StopRequest
 from score_sde.training.progress import Progress
 
 
@@ -175,6 +177,31 @@ def test_a_signal_saves_at_any_step_and_the_resumed_run_is_the_same(whole, tmp_p
     assert capsys.readouterr().out == ""
 
 
+def test_several_processes_stop_only_where_they_agree(tmp_path, monkeypatch, capsys):
+    """A Ctrl-C that one process hears before its first step does not end it while the others begin to train."""
+    asked, write_config = [], Experiment.write_config
+
+    def agreed(step):
+        asked.append(step)
+        return step == 3
+
+    def interrupted(self, workdir):
+        write_config(self, workdir)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(StopRequest, "_several", staticmethod(lambda: True))
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", agreed)
+    monkeypatch.setattr(Experiment, "write_config", interrupted)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN), signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        state = run_training(Experiment(tiny()), tmp_path, quiet=True)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert int(state.step) == 3 and asked[:4] == [0, 1, 2, 3]  # orbax asks too where it saves
+    assert "Stopped by Ctrl-C after step 3 of 40" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_left_as_it_is(whole):
     workdir, state = whole
     before = {path: path.read_bytes() for path in workdir.glob("*.jsonl")}
@@ -233,6 +260,16 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=message):
         run_training(Experiment(tiny()), tmp_path, quiet=True)
     assert int(restore(Experiment(tiny()), tmp_path).step) == 10
+
+
+def test_data_that_cannot_be_read_are_no_fault_of_the_workdir(tmp_path, monkeypatch):
+    def refused(self, indices):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/data/images/7.png")
+
+    experiment = Experiment(tiny())
+    monkeypatch.setattr(type(experiment.train_source), "gather", refused)
+    with pytest.raises(PermissionError, match=r"Permission denied: '/data/images/7.png'"):
+        run_training(experiment, tmp_path, quiet=True)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -101,7 +102,7 @@ def _train(
         Progress(max(training.num_steps, start), start, training.batch_size, quiet or not is_writer) as progress,
     ):
         _compare_log(logger, position, workdir)
-        if start >= training.num_steps or stop.reason:
+        if start >= training.num_steps or stop.reached(start):  # the same on all processes
             return state
         step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
         watch = Stopwatch(training.batch_size, seconds, flops)
@@ -205,10 +206,18 @@ def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+        if error.errno not in CANNOT_WRITE or not _is_of(workdir, error.filename):
             raise
         raise OSError(
             f"The run cannot write in {workdir}: {error.strerror}{f' ({error.filename})' if error.filename else ''}. Its "
             f"checkpoints ({steps_on_disk(workdir) or 'none'}) are untouched; make room or let it write there, and run the "
             "same command again."
         ) from error
+
+
+def _is_of(workdir: pathlib.Path, filename: object) -> bool:
+    """Whether an error's file lies in `workdir` or is a folder above it; a full disk names none. Data lie elsewhere."""
+    if not isinstance(filename, str | os.PathLike):
+        return True
+    path, folder = pathlib.Path(filename).absolute(), workdir.absolute()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)

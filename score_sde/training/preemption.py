@@ -37,7 +37,7 @@ class StopRequest:
         self._before = {}
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after `step`; in a run of several processes every one asks at every step."""
+        """Whether to save and stop after `step`; in a run of several processes every one asks at its first and every step."""
         if self._several():
             from jax.experimental import multihost_utils
 
