@@ -12,7 +12,7 @@ ERRORS = (ValueError, OSError)
 def on_first_process(function: Callable[[], object]) -> None:
     """Calls `function` on process 0; what it raises is raised on every process, so that none waits for one that left.
 
-    Every process must call it. Raises: ValueError or OSError, as `function` did.
+    Every process must call it. Raises: ValueError or OSError, as `function` did; its number and file are known on 0 alone.
     """
     if jax.process_count() == 1:
         function()
@@ -30,6 +30,7 @@ def on_first_process(function: Callable[[], object]) -> None:
         text = np.frombuffer(str(error).encode()[:MESSAGE_BYTES], np.uint8)
         outcome[0], outcome[1 : 1 + len(text)] = 1 + isinstance(error, OSError), text
     outcome = np.asarray(multihost_utils.broadcast_one_to_all(outcome))
+    if error is not None:
+        raise error
     if outcome[0]:
-        message = outcome[1:].tobytes().rstrip(b"\0").decode(errors="replace")
-        raise ERRORS[outcome[0] - 1](message) from error
+        raise ERRORS[outcome[0] - 1](outcome[1:].tobytes().rstrip(b"\0").decode(errors="replace"))
