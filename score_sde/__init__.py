@@ -41,6 +41,7 @@ PUBLIC = {
         "DPMSolver",
         "DPMSolver12",
         "DPMSolver23",
+        "DPMSolverFast",
         "DPMSolverMultistep",
         "DPMSolverPP2M",
         "DPMSolverPP2MSDE",

@@ -78,6 +78,7 @@ DETERMINISTIC = {
     "pndm": solvers.PNDM(),
     "dpm_solver_12": solvers.DPMSolver12(),
     "dpm_solver_23": solvers.DPMSolver23(predicts="x0"),
+    "dpm_solver_fast": solvers.DPMSolverFast(2),
 }
 
 # More that draw noise: right moments on Gaussian data in test_stochastic, whose batches also serve solvers with a memory.

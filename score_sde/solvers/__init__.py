@@ -11,6 +11,7 @@ from score_sde.solvers.deis import DEIS
 from score_sde.solvers.denoise_last import DenoiseLast
 from score_sde.solvers.dpm2 import DPM2
 from score_sde.solvers.dpm_solver import DPMSolver, DPMSolverPP2S, DPMSolverPP3S
+from score_sde.solvers.dpm_solver_fast import DPMSolverFast
 from score_sde.solvers.dpm_solver_multistep import DPMSolverMultistep, DPMSolverPP2M, DPMSolverPP3M
 from score_sde.solvers.dpm_solver_sde import DPMSolverPP2MSDE, DPMSolverPP3MSDE, DPMSolverPPSDE
 from score_sde.solvers.edm import EDMHeun
@@ -45,6 +46,7 @@ SOLVERS = {
     "runge_kutta": RungeKutta,
     "dpm2": DPM2,
     "dpm_solver": DPMSolver,
+    "dpm_solver_fast": DPMSolverFast,
     "dpm_solver_multistep": DPMSolverMultistep,
     "dpm_solver_pp_2s": DPMSolverPP2S,
     "dpm_solver_pp_3s": DPMSolverPP3S,
@@ -104,6 +106,7 @@ __all__ = [
     "DPMSolver",
     "DPMSolver12",
     "DPMSolver23",
+    "DPMSolverFast",
     "DPMSolverMultistep",
     "DPMSolverPP2M",
     "DPMSolverPP2MSDE",

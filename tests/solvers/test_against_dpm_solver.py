@@ -99,6 +99,22 @@ def test_singlestep(group):
         assert evaluations == ARRAYS[f"{name}/nfe"] == sum(orders)
 
 
+@pytest.mark.parametrize("group", [group for group in SINGLESTEP if "-singlestep-3-" in group])
+def test_fast(group):
+    """DPM-Solver-fast, the paper's name for order 3 on a grid uniform in log-SNR, as one solve."""
+    found = 0
+    for name, case in SINGLESTEP[group].items():
+        if case["skip_type"] == "logSNR":
+            predicts = "x0" if case["algorithm_type"] == "dpmsolver++" else "eps"
+            solver = solvers.DPMSolverFast(case["steps"] % 3, predicts, case["solver_type"])
+            times = solvers.LogSNRUniform(case["steps"] // 3 + 1, end=1e-3).times(VP)
+            states, evaluations = replay.solve(solver, VP, replay.mixture(ARRAYS).denoise(VP), START, times)
+            np.testing.assert_allclose(states[-1], ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-11, err_msg=name)
+            assert evaluations == ARRAYS[f"{name}/nfe"] == case["steps"]
+            found += 1
+    assert found
+
+
 @pytest.mark.parametrize("group", ADAPTIVE)
 def test_adaptive(group, monkeypatch):
     """Theirs is the step of the worst image for all of them: so is ours here, and only here."""

@@ -49,6 +49,26 @@ def test_k_diffusion(name):
     assert evaluations == CROWSON[f"{name}/nfe"]
 
 
+FAST, FAST_META = replay.load("k_diffusion_dpm.npz")
+
+
+@pytest.mark.parametrize("name", [name for name, case in FAST_META["cases"].items() if case["sampler"] == "dpm_fast"])
+def test_k_diffusion_fast(name):
+    """Step by step; with η its last step, which would go below σ_min, adds no noise."""
+    case, sde, x = FAST_META["cases"][name], sdes.EDM(), jnp.asarray(80 * FAST["z0_m2"])
+    times = jnp.asarray(solvers.LogSNRUniform(case["n"] // 3 + 1, end=case["sigma_min"]).times(sde))
+    last, evaluations, denoise = len(times) - 2, 0, replay.mixture(FAST).denoise(sde)
+    theirs = np.concatenate([FAST[f"{name}/states"][1:], FAST[f"{name}/final"][None]])
+    draws = FAST.get(f"{name}/noise", np.zeros_like(theirs))
+    carry = solvers.AncestralSteps(solvers.DPMSolverFast(), 0.0).init(x, last + 1)
+    for k, (t, s) in enumerate(itertools.pairwise(times)):
+        solver = solvers.AncestralSteps(solvers.DPMSolverFast(case["n"] % 3), case["eta"] if k < last else 0.0)
+        x, carry = replay.step(solver, sde, denoise, x, t, s, carry, [draws[k]])
+        np.testing.assert_allclose(x, theirs[k], rtol=1e-9, atol=1e-10)
+        evaluations += int(np.max(solver.evaluations(1, carry)))
+    assert evaluations == FAST[f"{name}/nfe"] == case["n"]
+
+
 def diffusers_solver(case):
     """(solver, whether the last step goes to σ = 0)."""
     scheduler, config = case["scheduler"].removesuffix("Scheduler"), case["config"]

@@ -71,6 +71,7 @@ EXPECTED = {  # evaluations of 12 steps, the last of them to σ = 0, and of 11 s
     "runge_kutta": (45, 44),
     "dpm2": (23, 22),
     "dpm_solver": (34, 33),
+    "dpm_solver_fast": (34, 33),
     "dpm_solver_pp_2s": (23, 22),
     "dpm_solver_pp_3s": (34, 33),
     "pndm": (21, 20),

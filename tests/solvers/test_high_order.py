@@ -30,7 +30,7 @@ for _kind in ("dpmsolver", "taylor"):
         f"dpm_solver_pp_2s_{_kind}": (solvers.DPMSolverPP2S(solver_type=_kind), 2, 80),
         f"dpm_solver_pp_3s_{_kind}": (solvers.DPMSolverPP3S(solver_type=_kind), 3, 80),
     }
-ONE_STEP |= {"dpm_solver_1": (solvers.DPMSolver(1), 1, 80)}
+ONE_STEP |= {"dpm_solver_1": (solvers.DPMSolver(1), 1, 80), "dpm_solver_fast": (solvers.DPMSolverFast(2), 3, 40)}
 SEVERAL = {
     f"dpm_solver_multistep_{order}_{kind}": (solvers.DPMSolverMultistep(order, kind), order, 80)
     for order in (2, 3)

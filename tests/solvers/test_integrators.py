@@ -261,6 +261,10 @@ def test_bad_fields():
     for family in (solvers.DPMSolverMultistep, solvers.UniPC):
         with pytest.raises(ValueError, match=f"{family.__name__} needs order 1, 2 or 3, got order=4"):
             family(4)
+    with pytest.raises(ValueError, match="DPMSolverFast needs remainder 0, 1 or 2, got remainder=3"):
+        solvers.DPMSolverFast(3)
+    with pytest.raises(ValueError, match="DPMSolverFast needs predicts among eps, x0, got 'v'"):
+        solvers.DPMSolverFast(predicts="v")
     with pytest.raises(ValueError, match="UniPC needs variant among bh1, bh2, got 'bh3'"):
         solvers.UniPC(variant="bh3")
     with pytest.raises(ValueError, match="UniPC needs predicts among eps, x0, got 'v'"):
