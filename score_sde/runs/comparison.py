@@ -23,6 +23,7 @@ from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.specs import solver_of
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, EDMRho, Grid, Heun, ProbabilityFlow, Solver, Uniform, sample
+from score_sde.solvers.base import start_std
 
 Points = Float[np.ndarray, "n *shape"]
 
@@ -81,8 +82,7 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     mixture, start = ring(), _start(sde)
     end = end * float(sde.t_max)
     denoise, key = mixture.denoise(sde), jax.random.key(0)
-    std = float(sde.prior_std() * sde.sigma(start) / sde.sigma(float(sde.t_max)))
-    x_start = std * jax.random.normal(key, (number, 2))
+    x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, 2))
     solver = ProbabilityFlow(1e-6, 1e-6)
     reference = sample(key, sde, denoise, solver, Uniform(1, start, end), x_start.shape, x_start=x_start).x
     alpha, sigma = (float(v) for v in sde.marginal(jnp.asarray(end)))
@@ -118,9 +118,8 @@ def run_problem(
     denoise = experiment.denoiser.bind(params, experiment.sampling_condition(0, number))
     start = _start(sde)
     end = float(getattr(experiment.grid, "end", 1e-3 * sde.t_max)) if end is None else end
-    std = sde.prior_std() * sde.sigma(start) / sde.sigma(float(sde.t_max))
     key = experiment.run_key("sample")
-    x_start = std * jax.random.normal(key, (number, *shape))
+    x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, *shape))
     grid = EDMRho(reference_steps, start, end, to_zero=False)
     reference = sample(key, sde, denoise, Heun(), grid, x_start.shape, x_start=x_start).x
     source = experiment.eval_source

@@ -180,10 +180,14 @@ def _image_keys(key: Key[Array, ""], first_index: UInt[Array, ""], number: int) 
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(first_index + jnp.arange(number, dtype=jnp.uint32))
 
 
+def start_std(sde: SDE, start: Float[Array, ""]) -> Float[Array, ""]:
+    """prior_std · σ(start)/σ(t_max): the prior's standard deviation, carried from t_max in proportion to σ."""
+    return sde.prior_std() * sde.sigma(start) / sde.sigma(jnp.asarray(sde.t_max, start.dtype))
+
+
 def _prior(keys, sde, start, shape):
-    """x ~ N(0, I) times the prior's standard deviation, carried from t_max to `start` in proportion to σ."""
-    std = sde.prior_std() * sde.sigma(start) / sde.sigma(jnp.asarray(sde.t_max, start.dtype))
-    return std * noise.standard_normal(noise.fold_in(keys, 0), jnp.zeros(shape, start.dtype))
+    """x ~ N(0, start_std² I)."""
+    return start_std(sde, start) * noise.standard_normal(noise.fold_in(keys, 0), jnp.zeros(shape, start.dtype))
 
 
 def _solve_traced(key, sde, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
