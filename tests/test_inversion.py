@@ -38,10 +38,9 @@ def test_round_trip(name):
     assert coarse > factor * fine
 
 
-def test_the_adaptive_round_trip_is_exact():
-    error = inversion.round_trip_error(
-        VP, DENOISE, DATA, solvers.ProbabilityFlow(1e-6, 1e-6), solvers.Uniform(1, end=0.01)
-    )
+@pytest.mark.parametrize("solver", [solvers.ProbabilityFlow(1e-6, 1e-6), solvers.DPMSolver23(1e-4, 1e-4)])
+def test_the_adaptive_round_trip_is_exact(solver):
+    error = inversion.round_trip_error(VP, DENOISE, DATA, solver, solvers.Uniform(1, end=0.01))
     assert error.shape == (64,)
     assert float(np.max(error)) < 2e-3
 

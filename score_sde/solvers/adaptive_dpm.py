@@ -91,6 +91,7 @@ class AdaptivePair(Counting):
             )
 
     def check(self, sde: SDE, times: Times) -> None:
+        super().check(sde, times)
         for t in (times[0], times[-1]):
             if not jnp.isfinite(sde.log_snr(jnp.asarray(t))):
                 raise ValueError(
@@ -105,17 +106,29 @@ class AdaptivePair(Counting):
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         per_image = jax.vmap(jnp.where)
+        towards = jnp.sign(rise(sde, t, s))  # −1 on the way to noise
 
         def active(now):
             return ~now.done & ~jnp.isnan(now.h)
 
         def advance(now):
-            left = rise(sde, now.t, s)
+            left = towards * rise(sde, now.t, s)
             arrives = now.h >= left
             h = jnp.minimum(now.h, left)
-            there = jnp.where(arrives, s, inner_time(sde, now.t, h, 1.0))
+            there = jnp.where(arrives, s, inner_time(sde, now.t, towards * h, 1.0))
             estimate, fractions = denoise(now.x, now.t), usual_fractions(self.order)
-            pair = sde, denoise, estimate, now.t, there, h, self.order, *fractions, self.predicts, self.solver_type
+            pair = (
+                sde,
+                denoise,
+                estimate,
+                now.t,
+                there,
+                towards * h,
+                self.order,
+                *fractions,
+                self.predicts,
+                self.solver_type,
+            )
             lower, higher = neighbouring_orders(*pair)
             error = image_errors(higher, lower, now.lower, self.rtol, self.atol)
             before = jnp.where(now.tries == 0, error, now.errors)

@@ -43,7 +43,17 @@ class Solver(abc.ABC):
     needs_finite_drift: ClassVar[bool] = False  # evaluates f(t) or g(t), which `Flow` and `Cosine` lack at t_max
 
     def check(self, sde: SDE, times: Times) -> None:
-        """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps."""
+        """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps.
+
+        They may go down, or up from data to noise, but not both, unless there is a `Restart`.
+        """
+        steps = np.diff(times)
+        if np.any(steps > 0) and np.any(steps < 0):
+            up = int(np.argmax(steps > 0))
+            raise ValueError(
+                f"{type(self).__name__} needs times that only go down, or only up, got a step from t={times[up]} up to "
+                f"{times[up + 1]} among others down; on a grid WithRestarts use Restart({type(self).__name__}(…))."
+            )
         if self.needs_finite_drift and not np.isfinite(sde.drift(jnp.asarray(times[0]))):
             raise ValueError(
                 f"{type(self).__name__} needs a finite f(t), which {type(sde).__name__} lacks at t={times[0]}; start the "

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
@@ -26,7 +27,7 @@ class PredictorCorrector(Solver):
     corrector: Solver
 
     def check(self, sde: SDE, times: Times) -> None:
-        self.corrector.check(sde, times)
+        self.corrector.check(sde, np.unique(times)[::-1])  # it stays at each: a restart of the predictor is none of its
         self.predictor.check(sde, times)
 
     def init(self, x: Batch, num_steps: Count) -> Any:

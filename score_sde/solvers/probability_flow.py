@@ -92,6 +92,7 @@ class ProbabilityFlow(Counting):
         adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
 
     def check(self, sde: SDE, times: Times) -> None:
+        super().check(sde, times)
         if not sde.sigma(jnp.asarray(times[-1])) > 0:
             raise ValueError(
                 f"ProbabilityFlow needs a grid that ends where σ > 0, got σ=0 at t={times[-1]}; end above 0, as in "

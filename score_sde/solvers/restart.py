@@ -12,7 +12,7 @@ from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, Wrapper, counted_step
 from score_sde.solvers.grids import Grid, Spaced
 
 
@@ -66,6 +66,10 @@ class Restart(Wrapper):
     def __post_init__(self):
         if not self.S_noise >= 0:
             raise ValueError(f"Restart needs S_noise >= 0, got S_noise={self.S_noise}.")
+
+    def check(self, sde: SDE, times: Times) -> None:
+        """As `solver` does, which meets all of these times on its way down."""
+        self.solver.check(sde, np.unique(times)[::-1])
 
     def init(self, x: Batch, num_steps: Count) -> Any:
         return *super().init(x, num_steps), jnp.asarray(num_steps, jnp.int32)

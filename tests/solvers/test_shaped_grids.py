@@ -117,6 +117,35 @@ def test_a_restart_keeps_the_law_and_counts_its_evaluations():
     assert np.corrcoef(x.ravel(), np.ravel(plain))[0, 1] < 0.9  # the noise is renewed
 
 
+def test_only_a_restart_goes_up_and_down_again():
+    """Every other solver says so; wrappers around a `Restart`, and a restart of wrappers, run."""
+    grid = solvers.WithRestarts(solvers.Uniform(4, end=0.05, to_zero=True), solvers.Uniform(3), 0.2, 0.6)
+    lonely = (
+        solvers.DDIM(),
+        solvers.ProbabilityFlow(),
+        solvers.DPMSolver12(),
+        solvers.Churn(solvers.Heun()),
+        solvers.PredictorCorrector(solvers.Ancestral(), solvers.Langevin()),
+    )
+    for solver in lonely:
+        with pytest.raises(
+            ValueError, match=r"needs times that only go down, or only up, got a step from t=0.05.* up to"
+        ):
+            solver.check(VP, grid.times(VP))
+    with pytest.raises(ValueError, match=r"on a grid WithRestarts use Restart\(Heun\(…\)\)"):
+        sample(KEY, VP, MIXTURE.denoise(VP), solvers.Hook(solvers.Heun(), solvers.recentre), grid, (2, 2))
+    restart = solvers.Restart(solvers.Heun())
+    for solver in (
+        solvers.DenoiseLast(solvers.Churn(restart, 2.0)),
+        solvers.PredictorCorrector(restart, solvers.AnnealedLangevin()),
+        solvers.Restart(solvers.DenoiseLast(solvers.AncestralSteps(solvers.Heun()))),
+    ):
+        assert np.all(np.isfinite(sample(KEY, VP, MIXTURE.denoise(VP), solver, grid, (2, 2)).x))
+    with pytest.raises(ValueError, match=r"EulerMaruyama needs a finite f\(t\), which Flow lacks at t=1.0"):
+        high = solvers.WithRestarts(solvers.Uniform(4, 0.9, 0.05), solvers.Uniform(3), 0.2, 1.0)
+        solvers.Restart(solvers.EulerMaruyama()).check(sdes.Flow(), high.times(sdes.Flow()))
+
+
 def test_restarts_remove_an_error_of_the_way_before():
     """Xu et al., Theorem 1: what came before contracts. A start at the wrong place ends nearer to the data."""
     data, shape = MIXTURE.denoise(VP), (2000, 2)
