@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from score_sde.adaptive import Adaptive
 from score_sde.building import build, closest
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
+from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.files import write_text
 from score_sde.generation import Generator
@@ -30,6 +31,7 @@ from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Paramet
 from score_sde.plain_config import plain
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
+from score_sde.thresholding import THRESHOLDS
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
@@ -48,6 +50,7 @@ SECTIONS = (
     "sampling",
     "likelihood",
 )
+OPTIONAL_FIELDS = ("sampling.label", "sampling.threshold")  # that a config may lack, and --set may give
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +168,22 @@ class Experiment:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Draws with the solver, grid and condition of `config.sampling`, over the mesh."""
-        return Generator(self.denoiser, self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition)
+        """Draws with the solver, grid, condition and thresholding of `config.sampling`, over the mesh."""
+        how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.threshold
+        return Generator(self.denoiser, *how)
+
+    @functools.cached_property
+    def threshold(self) -> Callable[[Denoise], Denoise]:
+        """The wrapper of a denoiser in `config.sampling.threshold`, a field that a config need not have; None is none."""
+        section = self.config.sampling.get("threshold")
+        if section is None:
+            return lambda denoise: denoise
+        if not isinstance(section, ConfigDict):
+            raise ValueError(f"config.sampling.threshold needs a section with a name or None, got {section!r}.")
+        fields = _fields(section)
+        # Built once around nothing, so that a mistake is named before anything is drawn.
+        built = build("sampling.threshold", THRESHOLDS, fields, _no_denoise, self.sde)
+        return lambda denoise: dataclasses.replace(built, denoise=denoise)
 
     @functools.cached_property
     def noise_level_loss(self) -> NoiseLevelLoss:
@@ -269,6 +286,10 @@ class Experiment:
         write_text(workdir / CONFIG_FILE, json.dumps(plain(self.config), indent=2) + "\n")
 
 
+def _no_denoise(x, t):
+    raise NotImplementedError("This thresholding is around no denoiser yet.")
+
+
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that was trained in `workdir`, with `overrides` such as "sampling.grid.num_steps=50".
 
@@ -286,14 +307,15 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
 def apply_override(config: ConfigDict, override: str) -> None:
     """Sets "FIELD.FIELD=VALUE" in a config: VALUE is read as a Python literal, else as a string; {…} replaces a section.
 
-    Raises: ValueError without an "=", or for a field that the config does not have.
+    Raises: ValueError without an "=", or for a field that the config does not have and that is not optional.
     """
     path, equals, text = override.partition("=")
     *parents, field = path.split(".")
     section = config
     for name in parents:
         section = section.get(name) if isinstance(section, ConfigDict) else None
-    if not equals or not isinstance(section, ConfigDict) or field not in section:
+    exists = isinstance(section, ConfigDict) and (field in section or path in OPTIONAL_FIELDS)
+    if not equals or not exists:
         known = list(section) if isinstance(section, ConfigDict) else list(config)
         raise ValueError(
             f"An override needs FIELD=VALUE with a field of the config, got {override!r}; known here: {known}."
@@ -303,7 +325,7 @@ def apply_override(config: ConfigDict, override: str) -> None:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    with section.ignore_type():
+    with section.unlocked(), section.ignore_type():
         section[field] = ConfigDict(value) if isinstance(value, dict) else value
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from score_sde import parallel
 from score_sde.denoiser import Condition, Denoiser, Params
+from score_sde.dynamics import Denoise
 from score_sde.solvers import Grid, Solver, sample
 
 
@@ -25,7 +26,7 @@ class Generated(NamedTuple):
 class Generator(NamedTuple):
     """Draws image i from fold_in(key, i): the same image whatever the batch size or the number of devices.
 
-    Fields: `condition(first_index, number)` gives the condition of a batch of images.
+    Fields: `condition(first_index, number)` gives the condition of a batch of images; `threshold` wraps the bound denoiser.
     """
 
     denoiser: Denoiser
@@ -34,6 +35,7 @@ class Generator(NamedTuple):
     shape: tuple[int, ...]
     mesh: Mesh
     condition: Callable[[int, int], Condition] = lambda first_index, number: {}
+    threshold: Callable[[Denoise], Denoise] = lambda denoise: denoise
 
     def batches(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
@@ -62,7 +64,7 @@ class Generator(NamedTuple):
         parallel.check_batch_size(batch_size, self.mesh)
         sharding = parallel.batch_sharding(self.mesh)
         condition = jax.device_put(dict(self.condition(first_index, batch_size)), sharding)
-        denoise = self.denoiser.bind(params, condition)
+        denoise = self.threshold(self.denoiser.bind(params, condition))
         shape = (batch_size, *self.shape)
         samples = sample(
             key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=first_index, sharding=sharding

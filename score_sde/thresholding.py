@@ -62,6 +62,9 @@ class DynamicThreshold:
         return _explaining(self.sde, x, t, estimate, self.limit * jnp.clip(estimate.x0 / reach, -1, 1))
 
 
+THRESHOLDS = {"static": Threshold, "dynamic": DynamicThreshold}
+
+
 def _explaining(sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate, x0: Float[Array, "b *shape"]):
     """(x0, ε) with x = α x0 + σ ε, from a pair that has this: ε changes by α/σ times what x0 lost, and not where σ = 0."""
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)

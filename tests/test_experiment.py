@@ -12,6 +12,7 @@ from score_sde import parallel
 from score_sde.building import build
 from score_sde.experiment import Experiment, apply_override
 from score_sde.sdes import SDES, VP
+from score_sde.thresholding import Threshold
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 FILES = [p for p in sorted(CONFIGS.rglob("*.py")) if p.name != "__init__.py" and p.parent.name != "sweeps"]
@@ -54,6 +55,34 @@ def test_unknown_names_and_fields_are_listed_with_the_closest():
         broken(sampler={"name": "x"})
     with pytest.raises(ValueError, match="VP needs 0 <= beta_min <= beta_max"):
         broken(sde={"name": "vp", "beta_min": 3.0, "beta_max": 1.0}).sde
+
+
+def test_thresholding_is_a_field_that_a_config_need_not_have():
+    def wrapped(**fields):
+        return broken(sampling__threshold=fields).threshold(lambda x, t: None)
+
+    assert isinstance(wrapped(name="static", limit=2.0), Threshold)
+    assert wrapped(name="dynamic", percentile=0.9).percentile == 0.9
+    for none in (Experiment(base.get_config()), broken(sampling__threshold=None)):
+        assert none.threshold(compile) is compile
+    config = base.get_config()
+    apply_override(config, "sampling.threshold={'name': 'dynamic', 'limit': 1.5}")
+    apply_override(config, "sampling.label=3")
+    assert Experiment(config).threshold(lambda x, t: None).limit == 1.5
+    with pytest.raises(
+        ValueError, match=r"config.sampling.threshold.name needs one of \['dynamic', 'static'\].*Did you"
+    ):
+        wrapped(name="dynamc")
+    with pytest.raises(
+        ValueError, match=r"threshold has the unknown field 'percentil'; 'dynamic' takes \['percentile', "
+    ):
+        wrapped(name="dynamic", percentil=0.9)
+    with pytest.raises(ValueError, match="Threshold needs limit > 0, got limit=-1.0"):
+        wrapped(name="static", limit=-1.0)
+    with pytest.raises(
+        ValueError, match="config.sampling.threshold needs a section with a name or None, got 'dynamic'"
+    ):
+        broken(sampling__threshold="dynamic").threshold
 
 
 def test_a_missing_argument_is_an_error_of_the_config():

@@ -299,3 +299,18 @@ def test_killed_at_many_moments(kind, workdir, whole, tmp_path):
             run.wait()
     stream(workdir, folder, kind)
     assert tree(folder) == tree(whole[kind])
+
+
+def test_a_threshold_of_the_config(workdir, tmp_path):
+    """Images of a solver that ends with x̂0 end within the limit, and another thresholding is another result."""
+    last = "sampling.grid={'name': 'uniform', 'num_steps': 3, 'to_zero': True}"
+    plain = stream(workdir, tmp_path / "plain", overrides=(last,), dtype="float32")
+    kept = (last, "sampling.threshold={'name': 'static', 'limit': 0.25}")
+    limited = stream(workdir, tmp_path / "limited", overrides=kept, dtype="float32")
+    assert np.abs(images(plain)).max() > 0.5
+    assert 0.2 < np.abs(images(limited)).max() <= 0.25 + 1e-6
+    sampling = [json.loads((folder / "manifest.json").read_text())["config"]["sampling"] for folder in (plain, limited)]
+    assert "threshold" not in sampling[0]
+    assert sampling[1]["threshold"] == {"name": "static", "limit": 0.25}
+    with pytest.raises(ValueError, match="was begun with something else: .*threshold"):
+        stream(workdir, limited, overrides=(last,), dtype="float32")
