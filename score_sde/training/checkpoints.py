@@ -1,8 +1,10 @@
 """Checkpoints: the whole training state, its configuration and the data position, saved asynchronously and atomically."""
 
+import contextlib
 import logging
 import pathlib
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -100,10 +102,8 @@ class Checkpoints:
         """
         step = self._existing(step)
         self._verify(step)
-        try:
+        with self._reading(step):
             return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-        except Exception as error:
-            raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at `step` (None: the newest), with shapes and shardings like `like`.
@@ -113,15 +113,21 @@ class Checkpoints:
         step = self._existing(step)
         self._verify(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        try:
+        with self._reading(step):
             saved = self._manager.item_metadata(step)["state"]
             shapes = _shapes(getattr(saved, "tree", saved))
-        except Exception as error:
-            raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
         _check_shapes(shapes, _shapes(abstract))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        try:
+        with self._reading(step):
             return TrainState(**self._manager.restore(step, args=args)["state"])
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what a damaged file may raise into ValueError with advice; a want of memory says nothing of the files."""
+        try:
+            yield
+        except (MemoryError, jax.errors.JaxRuntimeError):
+            raise
         except Exception as error:
             raise ValueError(self._advice(step, f"cannot be read ({_first_line(error)})")) from error
 

@@ -130,6 +130,17 @@ def test_a_checkpoint_without_manifest_is_read_with_a_warning(workdir, caplog):
         restore(workdir)
 
 
+def test_want_of_memory_is_not_taken_for_damage(workdir, monkeypatch):
+    """Nobody is told to delete a sound checkpoint because this machine cannot hold it."""
+
+    def full(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(module.ocp.CheckpointManager, "restore", full)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        restore(workdir)
+
+
 def test_another_shape_is_named(saved):
     with (
         contextlib.closing(Checkpoints(saved, read_only=True)) as checkpoints,
