@@ -66,12 +66,13 @@ def interleave(workers: list[Worker], tasks: dict[str, list[str]], rounds: int) 
     by_name = {worker.name: worker for worker in workers}
     for timing in timings:
         by_name[timing.worker].time(timing.task)
-    for _ in range(rounds):
+    for number in range(rounds):
         for timing in timings:
             seconds = by_name[timing.worker].time(timing.task)
             if seconds < SHORT:
                 seconds = by_name[timing.worker].time(timing.task)
             timing.seconds.append(seconds)
+            print(f"round {number + 1}: {timing.worker} {timing.task} {seconds:.4f} s", file=sys.stderr, flush=True)
     return timings
 
 

@@ -19,7 +19,7 @@ from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
 from score_sde.training.checkpoints import Checkpoints
 
-BATCH_SIZE, STEPS = 32, 4
+BATCH_SIZE, STEPS = 32, 2
 
 
 class Trainer:
