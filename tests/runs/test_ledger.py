@@ -5,7 +5,9 @@ import json
 
 import pytest
 
-from score_sde.runs.ledger import append_row, curves, differences, digest_of_json, find_row, read_rows, table
+from score_sde.runs import ledger
+from score_sde.runs.ledger import append_row, copy_rows, curves, differences, digest_of_json, find_row, read_rows, table
+from tests.multiprocess.launch import ROOT
 
 
 def row(value, step=1000, nfe=35.0, ema="5", sd=None, **more):
@@ -31,6 +33,7 @@ def row(value, step=1000, nfe=35.0, ema="5", sd=None, **more):
 
 
 def written(folder, *rows):
+    folder.mkdir(exist_ok=True)
     for values in rows:
         append_row(folder, values)
     return read_rows([folder])[0]
@@ -104,6 +107,45 @@ def test_curves(tmp_path):
         curves(rows, "fid", "hue")
     with pytest.raises(ValueError, match=r"No row has 'kid' and 'nfe'; metrics here: \['fid'\]"):
         curves(rows, "kid", "nfe")
+
+
+RELATIVE = {"reference": {"name": "data/cifar10.npz", "digest": "aa", "count": 50000}}
+
+
+def test_rows_are_copied_once_and_keep_their_workdir(tmp_path):
+    rows = written(tmp_path / "run", row(1.0, workdir="runs/vp", **RELATIVE), row(2.0, workdir="runs/ve", **RELATIVE))
+    assert copy_rows(rows[1:], tmp_path / "docs") == 1 and copy_rows(rows, tmp_path / "docs") == 1
+    copied, _ = read_rows([tmp_path / "docs"])
+    assert [r.values for r in copied] == [rows[1].values, rows[0].values]
+    assert [line.split()[1] for line in table(copied).splitlines()[1:]] == ["ve", "vp"]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("workdir", "/home/me/runs/vp"),
+        ("command", "python -m experiments.evaluate --workdir=/scratch/vp --metrics=fid"),
+        ("command", "python -m experiments.evaluate '--set=data.eval.path=/data/x.npz'"),
+        ("command", "python -m experiments.evaluate --reference=~/cifar10.npz"),
+        ("reference", {"name": "C:\\data\\a.npz"}),
+    ],
+)
+def test_rows_with_paths_of_one_machine_are_not_copied(tmp_path, field, text):
+    rows = written(tmp_path, row(1.0, **RELATIVE), row(2.0, **RELATIVE | {field: text}))
+    with pytest.raises(ValueError, match=r"Only rows without absolute paths can be copied, got .* in row 2; evaluate"):
+        copy_rows(rows, tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+
+
+def test_the_published_ledger():
+    """Every line of it is a row, and none holds a path of the machine that it comes from."""
+    folder = ROOT / "docs"
+    if not (folder / ledger.LEDGER).is_file():
+        pytest.skip("nothing is published")
+    rows, warnings = read_rows([folder])
+    assert not warnings and len(table(rows).splitlines()) == 1 + len(rows)
+    assert not [path for r in rows for path in ledger._absolute_paths(r.values)]
+    assert all({"command", "config_digest", "checkpoint_digest", "results"} <= r.values.keys() for r in rows)
 
 
 def test_rows_by_number(tmp_path):
