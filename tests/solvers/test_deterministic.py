@@ -123,3 +123,54 @@ def test_another_number_of_steps_or_another_field_compiles_nothing(name):
         others = [draw(steps, value) for steps, value in ((4, 0.2), (9, 0.4))]
     assert not seen
     assert all(np.abs(np.asarray(other - first)).max() > 1e-3 for other in others)
+
+
+def pndm_by_the_paper(sde, denoise, x, times):
+    """Algorithm 2 of arXiv 2202.09778 with its Eq. 11, which is written in ᾱ = α²."""
+
+    def transfer(x, eps, t, s):
+        before, after = (float(sde.alpha(jnp.asarray(v))) ** 2 for v in (t, s))
+        roots = np.sqrt(before) * (np.sqrt((1 - after) * before) + np.sqrt((1 - before) * after))
+        return np.sqrt(after / before) * x - (after - before) / roots * eps
+
+    def eps(x, t):
+        return np.asarray(denoise(jnp.asarray(x), jnp.asarray(t)).eps)
+
+    past = []
+    for t, s in itertools.pairwise(times):
+        past.insert(0, eps(x, t))
+        combined, middle = (
+            np.tensordot([55 / 24, -59 / 24, 37 / 24, -9 / 24][: len(past)], past[:4], axes=1),
+            (t + s) / 2,
+        )
+        if len(past) < 4:
+            second = eps(transfer(x, past[0], t, middle), middle)
+            third = eps(transfer(x, second, t, middle), middle)
+            combined = (past[0] + 2 * second + 2 * third + eps(transfer(x, third, t, s), s)) / 6
+        x = transfer(x, combined, t, s)
+    return x
+
+
+def test_the_warm_up_of_pndm_is_unstable_where_its_first_step_is_long():
+    """On iDDPM σ/α falls from 20,000 to 41 in the first of 64 equal steps in t: the paper's formulas do the same."""
+    with jax.enable_x64(True):
+        sde, x = SDES["iddpm"], np.array([[1.0, -0.5], [-2.0, 0.3]])
+        data = GaussianMixture(jnp.ones(1), jnp.asarray(MEAN), jnp.asarray(STD))
+        denoise, errors = data.denoise(sde), {}
+        exact = solve(solvers.DPMSolver(), sde, jnp.asarray(x), *padded(GRIDS["log_snr_uniform"](sde, 100).times(sde)))
+        for kind in ("uniform", "edm_rho"):
+            times = GRIDS[kind](sde, 64).times(sde)
+            theirs = pndm_by_the_paper(sde, jax.jit(denoise), x, times)
+            for warm_up in ("runge_kutta", "plms"):
+                ours = solve(solvers.PNDM(warm_up), sde, jnp.asarray(x), *padded(times))
+                errors[kind, warm_up] = float(np.abs(ours - exact).max())
+                if warm_up == "runge_kutta":
+                    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert errors["uniform", "runge_kutta"] > 1000
+    assert errors["uniform", "plms"] < 1
+    assert max(errors["edm_rho", warm_up] for warm_up in ("runge_kutta", "plms")) < 0.05
+
+
+def padded(times):
+    """(times as `solve` takes them, their number of steps)."""
+    return np.pad(times, (0, LENGTH + 1 - len(times)), mode="edge"), len(times) - 1
