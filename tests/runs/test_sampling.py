@@ -106,6 +106,19 @@ def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     )
 
 
+def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path):
+    """Wherever it stands in its batch: the program is that of a whole batch."""
+    experiment = from_workdir(workdir)
+
+    def draw(name, first, number):
+        options = {"kind": "npz", "dtype": "float32", "first_index": first, "quiet": True}
+        return images(stream_samples(experiment, workdir, number, BATCH, output=tmp_path / name, **options))
+
+    among_others = draw("all", FIRST, NUMBER)
+    for place in (0, 3, BATCH + 5, NUMBER - 1):
+        np.testing.assert_array_equal(draw(str(place), FIRST + place, 1), among_others[place : place + 1])
+
+
 @pytest.mark.parametrize("kind", ["npz", "npy", "png"])
 def test_stopped_after_a_part_and_resumed(kind, workdir, whole, tmp_path, monkeypatch):
     """The parts that are there are not drawn again."""
