@@ -1,8 +1,8 @@
 """Training as a whole: devices and accumulation, the wait for data, the stall of a checkpoint, the time of a resume.
 
 The small U-Net of configs/cifar10/small.py (1.3 M parameters) on CIFAR-10, 32 images a step. Each number of virtual devices
-is a process of its own; all processes and tasks take turns in one run, and only ratios within it mean anything. Accumulation, data and
-checkpoints are measured with one virtual device per core, as users have it.
+is a process of its own; all processes and tasks take turns in one run, and only ratios within it mean anything. Accumulation,
+data and checkpoints are measured with one virtual device per core, as users have it.
 """
 
 import os

@@ -1,11 +1,14 @@
-"""3×3 convolutions that are fast on a CPU, the same everywhere else.
+"""3×3 convolutions that are fast on a CPU, inside of loops too, and the same everywhere else.
 
 y[h, 4n + j] = Σ_k Aᵀ[j, k] Σ_i (G w)[i, k] · (Bᵀ x)[h + i, n, k],    j = 0 … 3,  k = 0 … 5,  i = −1, 0, 1:
 
 Winograd's F(4, 3) along the width: six products for four outputs of a row of three taps instead of twelve, and so half of
 the arithmetic of every layer, forward and in both gradients. Along the height the kernel stays as it is: transforming that
 axis too would halve the products again and pay more than that in memory traffic. The transforms are sums of slices of x
-seen as [b, h, w/4, 4c], which copies nothing.
+seen as [b, h, w/4, 4c], which copies nothing. Layers that are too small for it take the direct sum.
+
+XLA brings the gradients of a convolution into the form that its CPU kernels know only outside of loops; inside, where
+accumulated gradients, likelihoods and guidance are, they ran 40 times slower. So they are written in that form here.
 
 Rounding: with the points 0, ±3/4, ±3/2, ∞ the root-mean-square error of y is three times the direct sum's (6e-7 against
 2e-7 of y's standard deviation at 64 channels).
@@ -29,7 +32,8 @@ from jaxtyping import Array, Float
 
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
 TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS − 1 = 6 inputs
-LEAST_CHANNELS, LEAST_WIDTH = 64, 8  # below, the transforms cost more than they save
+LEAST_WIDTH, LEAST_CHANNELS = 8, 64  # below, the transforms cost more than they save;
+LEAST_CHANNELS_OF_GRADIENT = 32  # less in the kernel's gradient, where the direct sum is slower
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "b h w c"]
@@ -49,15 +53,15 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """jax.lax.conv_general_dilated, by Winograd's F(4, 3) on CPUs where that is exact arithmetic's equal and faster.
+    """jax.lax.conv_general_dilated, on CPUs by Winograd's F(4, 3) where that is exact arithmetic's equal and faster.
 
     That is for float32, 3×3 kernels without stride or dilation that keep the size, a width of 8, 12, 16 …, and 64 channels
-    or more on both sides. Whether it applies depends on the layer alone, never on the batch size, so that an image does not.
-    `jax.default_matmul_precision("highest")` asks for the direct sum.
+    or more on both sides (32 in the kernel's gradient). Whether it applies depends on the layer alone, never on the batch
+    size, so that an image does not. `jax.default_matmul_precision("highest")` asks for the direct sum.
     """
     plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
     same = padding == "SAME" or tuple(map(tuple, padding)) == ((1, 1), (1, 1))
-    if plain and same and precision is None and _suits(x, kernel):
+    if plain and same and precision is None and _is_ours(x, kernel):
         return _conv.bind(x, kernel)
     return lax.conv_general_dilated(
         x,
@@ -72,15 +76,22 @@ def conv_general_dilated(
     )
 
 
-def _suits(x: Array, kernel: Array) -> bool:
+def _is_ours(x: Array, kernel: Array) -> bool:
     return (
         x.ndim == 4
         and kernel.shape[:2] == (TAPS, TAPS)
-        and min(kernel.shape[2:]) >= LEAST_CHANNELS
+        and x.dtype == kernel.dtype
+        and jax.config.jax_default_matmul_precision in (None, "default", "fastest")
+    )
+
+
+def _suits(x: Array, y: Array, least_channels: int) -> bool:
+    """Whether Winograd's is the faster way from x to y, which may be its kernel: only its channels are looked at."""
+    return (
+        x.dtype == jnp.float32
+        and min(x.shape[-1], y.shape[-1]) >= least_channels
         and x.shape[2] % TILE == 0
         and x.shape[2] >= LEAST_WIDTH
-        and x.dtype == kernel.dtype == jnp.float32
-        and jax.config.jax_default_matmul_precision in (None, "default", "fastest")
     )
 
 
@@ -154,6 +165,18 @@ def _direct_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
     return jax.vjp(functools.partial(_direct, x), zeros)[1](dy)[0]
 
 
+def _conv_on_cpu(x: Images, kernel: Kernel) -> Outputs:
+    return (_winograd if _suits(x, kernel, LEAST_CHANNELS) else _direct)(x, kernel)
+
+
+def _kernel_gradient_on_cpu(x: Images, dy: Outputs) -> Kernel:
+    if _suits(x, dy, LEAST_CHANNELS_OF_GRADIENT):
+        return _winograd_kernel_gradient(x, dy)
+    # The convolution of x by dy, summed over the images, with the channels of x in their place.
+    images, kernel, padding = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), ((1, 1), (1, 1))
+    return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT).transpose(1, 2, 0, 3)
+
+
 def _winograd(x: Images, kernel: Kernel) -> Outputs:
     output, weight, data = transforms()
     seen, rows = _seen(x), jnp.split(kernel, TAPS, axis=1)
@@ -224,13 +247,13 @@ def _batch_conv(args, axes):
     return y.reshape(*x.shape[:2], *y.shape[1:]), 0
 
 
-for primitive, direct, winograd in (
-    (_conv, _direct, _winograd),
-    (_kernel_gradient, _direct_kernel_gradient, _winograd_kernel_gradient),
+for primitive, direct, on_cpu in (
+    (_conv, _direct, _conv_on_cpu),
+    (_kernel_gradient, _direct_kernel_gradient, _kernel_gradient_on_cpu),
 ):
     primitive.def_impl(jax.jit(primitive.bind))
     mlir.register_lowering(primitive, mlir.lower_fun(direct, multiple_results=False))
-    mlir.register_lowering(primitive, mlir.lower_fun(winograd, multiple_results=False), platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
 
 batching.primitive_batchers[_conv] = _batch_conv
 batching.primitive_batchers[_kernel_gradient] = lambda args, axes: (jax.vmap(_direct_kernel_gradient, axes)(*args), 0)

@@ -23,10 +23,12 @@ def direct(x, kernel):
 
 
 def uses_fast(x, kernel, stride=1, padding="SAME", **options):
+    """Six products in place of one."""
+
     def call(x, k):
         return conv_general_dilated(x, k, (stride, stride), padding, **LAYOUT, **options)
 
-    return "conv3x3" in str(jax.make_jaxpr(call)(x, kernel))
+    return jax.jit(call).lower(x, kernel).as_text().count("stablehlo.convolution") == 6
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +100,27 @@ def test_batching(arrays):
         return jax.vmap(jax.grad(lambda k, x: jnp.sum(jnp.sin(conv(x, k)))), (None, 0))(kernel, xs)
 
     assert_close(kernel_gradients(fast), kernel_gradients(direct))
+
+
+@pytest.mark.parametrize("channels", [(3, 8), (32, 40), (64, 3)])
+def test_the_gradients_of_small_layers(channels):
+    """Also next to a border on both sides at once."""
+    keys = jax.random.split(jax.random.key(1), 2)
+    for space in ((5, 12), (1, 2), (8, 8)):
+        x, kernel = jax.random.normal(keys[0], (3, *space, channels[0])), jax.random.normal(keys[1], (3, 3, *channels))
+
+        def gradients(conv, x, kernel):
+            return jax.jit(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), (0, 1)))(x, kernel)
+
+        assert_close(gradients(fast, x, kernel), gradients(direct, x, kernel))
+
+
+def test_every_convolution_of_a_gradient_is_in_the_form_that_loops_need_too():
+    """[b, h, w, c] by [h, w, c, o] to [b, h, w, o]: XLA changes others to it, but not in loops."""
+    x, kernel = jnp.zeros((2, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
+    text = jax.jit(jax.grad(lambda x, k: jnp.sum(fast(fast(x, k), k) ** 2), (0, 1))).lower(x, kernel).as_text()
+    found = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(found) == 6 and all("[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]" in line for line in found)
 
 
 def test_where_it_does_not_apply(arrays):
