@@ -4,11 +4,13 @@ import json
 import math
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from score_sde import plots
 from score_sde.experiment import Experiment
+from score_sde.files import write_text
 from score_sde.runs.measures import held_out_bits_per_dim
 from score_sde.runs.restoring import pick_params, restore
 
@@ -49,8 +51,9 @@ def run_density(
         "samples_outside_support": 1 - np.isfinite(of_samples).mean(),
     }
     result = {name: float(value) for name, value in means.items()}
-    print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
-    (workdir / "density.json").write_text(json.dumps(result, indent=2) + "\n")
+    if jax.process_index() == 0:
+        print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
+        write_text(workdir / "density.json", json.dumps(result, indent=2) + "\n")
     _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
     return result
 
@@ -66,6 +69,8 @@ def _draw_density(experiment, params, density, samples, resolution, path) -> Non
         experiment.run_key("likelihood"), experiment.sde, denoise, jnp.asarray(grid, jnp.float32)
     )
     learned = np.exp(np.asarray(log_density.log_prob))
+    if jax.process_index() != 0:
+        return
     plots.density_plot(
         samples, path, extent=extent, true_density=np.exp(density.log_prob(grid)), learned_density=learned
     )

@@ -155,11 +155,11 @@ def run_noise_levels(
     """Measures loss by noise level on held-out data; prints a table, writes noise_levels.json and noise_levels.png."""
     state = restore(experiment, workdir, checkpoint)
     curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples)
+    if jax.process_index() != 0:
+        return curve
     print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")
     for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
         print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
-    if jax.process_index() != 0:
-        return curve
     result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
     write_text(workdir / "noise_levels.json", json.dumps(result, indent=2) + "\n")
     draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
