@@ -5,7 +5,6 @@ and near duplicates, and a suggestion as overrides of the config. With --workdir
 by noise level; with --features, near duplicates by these too.
 """
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +70,12 @@ def by_features(experiment: "Experiment", folder: pathlib.Path, repeated: list[l
 
 def write(experiment: "Experiment", result: dict[str, Any], seen: "Stream", folder: pathlib.Path) -> None:
     """The numbers and the pictures."""
+    from score_sde.files import write_json
     from score_sde.plots.datasets import dataset_overview
     from score_sde.runs.duplicates import draw_pairs
     from score_sde.runs.inspection import HISTOGRAM
 
-    (folder / "inspect_data.json").write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "inspect_data.json", result, ensure_ascii=False)
     histogram, mismatch = (HISTOGRAM, seen.values), result["prior_mismatch_nats"]
     print(dataset_overview(histogram, seen.distances, mismatch, seen.classes, folder / "inspect_data.png"))
     for name in ("near_duplicates", "near_duplicates_by_features"):

@@ -22,7 +22,7 @@ from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, Train
 from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.generation import Generator
 from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
@@ -283,7 +283,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        write_text(workdir / CONFIG_FILE, json.dumps(plain(self.config), indent=2) + "\n")
+        write_json(workdir / CONFIG_FILE, plain(self.config))
 
 
 def _no_denoise(x, t):

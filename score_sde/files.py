@@ -1,10 +1,11 @@
 """Files that are there whole or not at all: written under a temporary name, brought to the disk, and renamed."""
 
+import json
 import os
 import pathlib
 import uuid
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -25,6 +26,11 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -
 def write_text(path: pathlib.Path, text: str) -> None:
     """Makes `path` hold `text` in UTF-8, or what was there before."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
+    """Makes `path` hold `value` as JSON, or what was there before. `options` are those of json.dumps."""
+    write_text(path, json.dumps(value, **{"indent": 2, **options}) + "\n")
 
 
 def remove_temporaries(folder: pathlib.Path) -> None:

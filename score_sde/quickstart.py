@@ -1,6 +1,5 @@
 """The quickstart: train on the digits, sample by the reverse SDE and by the probability flow, measure, and report."""
 
-import json
 import pathlib
 import time
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from score_sde import plots
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
+from score_sde.files import write_json
 from score_sde.generation import Generated
 from score_sde.likelihood import BitsPerDim
 from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge, oriented_gradients
@@ -68,7 +68,7 @@ def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Pat
     clock.lap("classifier and pictures")
     nfe = {name: float(images.nfe.mean()) for name, images in samples.items()}
     measured = Measured(clock.seconds, judgements, distances, bits, levels, nfe)
-    (workdir / "report.json").write_text(json.dumps(_as_json(measured), indent=2) + "\n")
+    write_json(workdir / "report.json", _as_json(measured))
     return _report(experiment, workdir, measured).write(workdir / "report.html")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from score_sde.files import remove_temporaries, remove_temporaries_of, write_atomically, write_text
+from score_sde.files import remove_temporaries, remove_temporaries_of, write_atomically, write_json, write_text
 
 
 def test_what_is_written_atomically_is_whole_or_as_before(tmp_path):
@@ -28,3 +28,13 @@ def test_only_what_was_left_of_one_file_is_removed(tmp_path):
         (tmp_path / "new" / name).touch()
     remove_temporaries_of(tmp_path / "new" / "file")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [".other.0123.tmp", "file"]
+
+
+def test_json_ends_with_a_line_and_is_indented_unless_asked_otherwise(tmp_path):
+    write_json(tmp_path / "a.json", {"σ": [1]})
+    assert (tmp_path / "a.json").read_text() == '{\n  "\\u03c3": [\n    1\n  ]\n}\n'
+    write_json(tmp_path / "a.json", {"σ": 1}, indent=None, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{"σ": 1}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"), allow_nan=False)
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{"σ": 1}\n'

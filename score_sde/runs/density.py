@@ -1,6 +1,5 @@
 """A model of a generated 2-D density held against it."""
 
-import json
 import math
 import pathlib
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from score_sde import plots
 from score_sde.experiment import Experiment
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.runs.measures import held_out_bits_per_dim
 from score_sde.runs.restoring import pick_params, restore
 
@@ -53,7 +52,7 @@ def run_density(
     result = {name: float(value) for name, value in means.items()}
     if jax.process_index() == 0:
         print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
-        write_text(workdir / "density.json", json.dumps(result, indent=2) + "\n")
+        write_json(workdir / "density.json", result)
     _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
     return result
 

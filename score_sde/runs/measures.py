@@ -1,7 +1,6 @@
 """Loss by noise level and bits/dim of held-out data."""
 
 import hashlib
-import json
 import math
 import pathlib
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from score_sde.data.prefetch import prefetch
 from score_sde.denoiser import condition_of
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.plain_config import plain
 from score_sde.runs.restoring import pick_params, restore
@@ -136,7 +135,7 @@ def run_likelihood(
             f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to "
             f"{high:.4f}, {bits.nfe:.0f} evaluations each"
         )
-        write_text(workdir / "likelihood.json", json.dumps(result, indent=2) + "\n")
+        write_json(workdir / "likelihood.json", result)
     return bits
 
 
@@ -161,7 +160,7 @@ def run_noise_levels(
     for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
         print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
     result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
-    write_text(workdir / "noise_levels.json", json.dumps(result, indent=2) + "\n")
+    write_json(workdir / "noise_levels.json", result)
     draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
     return curve
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Solver, sample
@@ -133,5 +133,5 @@ def save_grid(grid: Fitted, path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path)
     content = {name: np.asarray(getattr(grid, name)).tolist() for name in ("knots", "cumulative")}
     content |= {"num_steps": grid.num_steps, "to_zero": grid.to_zero}
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
     return path

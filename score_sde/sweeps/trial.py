@@ -14,7 +14,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
@@ -108,7 +108,7 @@ class Trial:
 
     def write_record(self, record: Record) -> None:
         """Writes record.json, all or nothing."""
-        _write(self.folder / RECORD, dataclasses.asdict(record))
+        write_json(self.folder / RECORD, dataclasses.asdict(record))
 
     def write(self) -> None:
         """Makes the folder with trial.json.
@@ -120,7 +120,7 @@ class Trial:
             self._check_same(json.loads(path.read_text())["config"])
         self.folder.mkdir(parents=True, exist_ok=True)
         commands = [shlex.join(command) for command in self.commands]
-        _write(path, {"point": self.point, "commands": commands, "config": self.config})
+        write_json(path, {"point": self.point, "commands": commands, "config": self.config})
 
     def last_line(self) -> str:
         """The last line of the log that says something."""
@@ -179,7 +179,3 @@ def _at(config: Any, path: str) -> Any:
     for name in path.split("."):
         config = config[name]
     return config
-
-
-def _write(path: pathlib.Path, value: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(value, indent=2) + "\n")

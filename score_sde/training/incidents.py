@@ -1,6 +1,5 @@
 """What happens when a loss or a gradient is not finite."""
 
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from score_sde import parallel
-from score_sde.files import write_text
+from score_sde.files import write_json
 from score_sde.training.agreement import on_first_process
 from score_sde.training.logging import as_json
 from score_sde.training.state import TrainState
@@ -103,7 +102,7 @@ class FiniteGuard:
             "examples": self._describe(examples),
         }
         path = self._folder / f"step_{step:08d}.json"
-        on_first_process(lambda: write_text(path, json.dumps(report, indent=1, allow_nan=False) + "\n"))
+        on_first_process(lambda: write_json(path, report, indent=1, allow_nan=False))
         skipped = f" and {self.in_a_row} steps in a row were skipped" if self._limit else ""
         raise FloatingPointError(
             f"The loss or gradient of step {step} is not finite (loss {numbers['loss']}, gradient norm {numbers['grad_norm']})"
