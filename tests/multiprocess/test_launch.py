@@ -15,6 +15,7 @@ from score_sde.parallel import Processes, find_processes
 from tests.multiprocess.launch import ROOT, config_flags
 
 LAUNCH = ROOT / "launch"
+NAP = "for i in {1..600}; do sleep 0.1; done"  # a stand-in's work: unlike "sleep 60 &" it leaves nothing behind
 GPU = {
     "NAME": "vp",
     "IMAGE": "registry/score_sde:1",
@@ -86,20 +87,14 @@ def test_a_pod_told_to_stop_fails_and_one_that_ends_does_not(tmp_path):
     """Its command with a stand-in for python, which like training ends well on SIGTERM."""
     (job,) = jobset("jobset_gpu.yaml", GPU)["spec"]["replicatedJobs"]
     script = job["template"]["spec"]["template"]["spec"]["containers"][0]["command"][2]
-    program(tmp_path / "python", 'trap "exit 0" TERM; echo started; [ -z "$LONG" ] || { sleep 60 & wait; }')
+    program(tmp_path / "python", f'trap "exit 0" TERM; echo started; [ -z "$LONG" ] || {NAP}')
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     assert subprocess.run(["bash", "-c", script], env=environment | {"LONG": ""}, check=False).returncode == 0
-    pod = subprocess.Popen(
-        ["bash", "-c", script],
-        env=environment | {"LONG": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = ["bash", "-c", script]
+    pod = subprocess.Popen(command, env=environment | {"LONG": "1"}, stdout=subprocess.PIPE, text=True)
     assert pod.stdout.readline() == "started\n"
     pod.terminate()
     assert pod.wait(timeout=20) == 143
-    os.killpg(pod.pid, 9)  # the sleeping stand-in
 
 
 def program(path: pathlib.Path, script: str) -> None:
@@ -189,15 +184,14 @@ def test_a_slurm_job_trains_in_two_tasks(tmp_path):
 
 def test_a_slurm_job_saves_and_is_queued_again_when_its_time_is_over(tmp_path):
     """USR1 to the batch script; TERM to the tasks, which end well; then scontrol requeue."""
-    program(tmp_path / "srun", f'echo $$ > {tmp_path}/task; trap "exit 0" TERM; echo started; sleep 60 & wait')
+    program(tmp_path / "srun", f'echo $$ > {tmp_path}/task; trap "exit 0" TERM; echo started; {NAP}')
     program(tmp_path / "scancel", f'echo "$@" > {tmp_path}/cancelled; kill -TERM $(cat {tmp_path}/task)')
     program(tmp_path / "scontrol", f'echo "$@" > {tmp_path}/control')
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "12"}
     command = ["bash", str(LAUNCH / "slurm.sbatch")]
-    job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert job.stdout.readline() == "started\n"
     job.send_signal(10)
     job.wait(timeout=20)
-    os.killpg(job.pid, 9)  # the sleeping stand-in
     assert (tmp_path / "cancelled").read_text() == "--signal=TERM 12.0\n"
     assert (tmp_path / "control").read_text() == "requeue 12\n"

@@ -208,7 +208,8 @@ def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
     folder, (first, second) = two_processes
     (row,), _ = read_rows([folder])
     assert row.values["hardware"].startswith("4 ×") and "\nfd " in first.stdout
-    assert all(line.startswith("[Gloo]") for line in second.stdout.splitlines())
+    said = [line for line in first.stdout.splitlines() if "rank" not in line]  # Gloo's threads cut each other short
+    assert len(said) > 3 and not any(line in second.stdout for line in said)
     save(digits(), tmp_path)
     evaluation = Evaluation(("fid", "kid", "memorization"), 40, (0,), 12, features="oriented_gradients")
     here = evaluate(tmp_path, evaluation, overrides=["sampling.solver={'name': 'ddim', 'eta': 0.5}"])
