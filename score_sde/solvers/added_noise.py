@@ -4,13 +4,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
+from score_sde.sdes.base import SDE, Time
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper, counted_step
 from score_sde.solvers.integrators import rise
+
+
+def earlier(sde: SDE, t: Time, s: Time, eta: Scalar | float, least: Scalar | float = 0.0) -> Float[Array, "*b"]:
+    """r in [least, s] with σ̃_r² = σ̃_s² (1 − η² (1 − σ̃_s²/σ̃_t²)), from where noise leads to s; s where η or σ_s is 0.
+
+    That is λ_r = λ_s − log(1 − η² (1 − e^{λ_t − λ_s})), λ = log SNR.
+    """
+    lower = sde.time_of_log_snr(sde.log_snr(s) - jnp.log1p(eta**2 * jnp.expm1(-2 * rise(sde, t, s))))
+    noisy = (sde.sigma(s) > 0) & (jnp.asarray(eta) > 0)
+    return jnp.where(noisy, jnp.clip(lower, least, s), s)
 
 
 @pytree
@@ -37,18 +48,11 @@ class AncestralSteps(Wrapper):
             )
 
     def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        earlier = self._earlier(sde, t, s)
-        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, earlier, carry[0])
+        r = earlier(sde, t, s, self.eta)  # not before 0, where `VE` has σ_min
+        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, r, carry[0])
 
         def up():
-            scale, std = sde.transition(earlier, s)
+            scale, std = sde.transition(r, s)
             return scale * x + self.s_noise * std * noise.standard_normal(noise.fold_in(key, 0), x)
 
-        return jax.lax.cond(earlier < s, up, lambda: x), (inner, evaluations)
-
-    def _earlier(self, sde, t, s):
-        """r, with λ_r = λ_s − log(1 − η² (1 − e^{λ_t − λ_s})), λ = log SNR; not before 0, where `VE` has σ_min."""
-        log_snr = sde.log_snr(s)
-        lower = sde.time_of_log_snr(log_snr - jnp.log1p(self.eta**2 * jnp.expm1(-2 * rise(sde, t, s))))
-        noisy = (sde.sigma(s) > 0) & (jnp.asarray(self.eta) > 0)
-        return jnp.where(noisy, jnp.clip(lower, 0, s), s)
+        return jax.lax.cond(r < s, up, lambda: x), (inner, evaluations)

@@ -22,8 +22,8 @@ def load(name):
     return arrays, json.loads(str(arrays.pop("__meta__")))
 
 
-def mixture(arrays):
-    return GaussianMixture(*(jnp.asarray(arrays[f"m2_mix_{part}"]) for part in ("w", "mu", "sd")))
+def mixture(arrays, name="m2"):
+    return GaussianMixture(*(jnp.asarray(arrays[f"{name}_mix_{part}"]) for part in ("w", "mu", "sd")))
 
 
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

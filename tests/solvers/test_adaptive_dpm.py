@@ -8,12 +8,13 @@ import pytest
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
 from score_sde.parameterizations import Estimate
-from score_sde.solvers import adaptive_dpm, sample
+from score_sde.solvers import adaptive_dpm, noise, sample
 from tests import ground_truth
+from tests.conformance import GRIDS, SDES
 from tests.solvers import replay
 
 KEY = jax.random.key(0)
-CROWSON, CROWSON_META = replay.load("k_diffusion_dpm.npz")
+CROWSON, CROWSON_META = replay.load("k_diffusion_adaptive.npz")
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
@@ -95,23 +96,47 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
         assert len(np.unique(samples.nfe)) > 1
 
 
-@pytest.mark.parametrize("name", [name for name, case in CROWSON_META["cases"].items() if "order" in case])
+@pytest.mark.parametrize("name", CROWSON_META["cases"])
 def test_k_diffusion(name, monkeypatch):
-    """Its error is that of the whole batch, and so is ours here, and only here."""
+    """Its error is that of the whole batch, and so is ours here, and only here; its noise, drawn once a step that counts."""
     case, own = CROWSON_META["cases"][name], adaptive_dpm.image_errors
+    counted = CROWSON[f"{name}/err_h_accept"][:, 2].astype(int)
+    draws = CROWSON.get(f"{name}/noise", np.zeros((counted[-1], 1, 1)))[np.maximum(counted - 1, 0)]
 
     def of_the_batch(*args):
         each = own(*args)
         return jnp.broadcast_to(jnp.sqrt(jnp.mean(each**2)), each.shape)
 
     monkeypatch.setattr(adaptive_dpm, "image_errors", of_the_batch)
-    family = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23
+    monkeypatch.setattr(noise, "fold_in", lambda key, attempt: attempt)
+    monkeypatch.setattr(noise, "standard_normal", lambda attempt, x: jnp.asarray(draws)[attempt])
+    family, mixture = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23, name.split("/")[0]
     with jax.enable_x64(True):
-        sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81)
-        args = KEY, sde, replay.mixture(CROWSON).denoise(sde), jnp.asarray(80.0 * CROWSON["z0_m2"])
-        x, nfe = solver.step(*args, jnp.asarray(80.0), jnp.asarray(0.002), solver.init(args[3], 1))
+        sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81, eta=case["eta"])
+        start, denoise = jnp.asarray(80.0 * CROWSON[f"z0_{mixture}"]), replay.mixture(CROWSON, mixture).denoise(sde)
+        carry = solver.init(start, 1)
+        x, nfe = solver.step(KEY, sde, denoise, start, jnp.asarray(80.0), jnp.asarray(0.002), carry)
         np.testing.assert_array_equal(nfe, CROWSON[f"{name}/nfe"])
         np.testing.assert_allclose(x, CROWSON[f"{name}/final"], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("sde_name", "fields"), [("vp", {"eta": 1.0}), ("edm", {"eta": 0.5}), ("flow", {"eta": 1.0} | PID)]
+)
+def test_noise_keeps_the_distribution(sde_name, fields):
+    """Moments of the mixture within 5 standard errors; an image has its own noise, whichever others are drawn with it."""
+    sde, number = SDES[sde_name], 4096
+    solver = (solvers.DPMSolver23 if sde_name == "edm" else solvers.DPMSolver12)(3e-3, 3e-4, **fields)
+    grid, denoise = GRIDS["uniform"](sde, 1), MIXTURE.denoise(sde)
+    x, nfe, _ = sample(KEY, sde, denoise, solver, grid, (number, 2))
+    assert len(np.unique(nfe)) > 5
+    mean, covariance = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(float(grid.times(sde)[-1]))))
+    x, variance = np.asarray(x, np.float64), np.diag(covariance)
+    assert np.all(np.abs(x.mean(0) - mean) < 5 * np.sqrt(variance / number))
+    assert np.all(np.abs(x.var(0) - variance) < 5 * np.sqrt(np.mean((x - mean) ** 4, axis=0) / number))
+    first, second = (sample(KEY, sde, denoise, solver, grid, (6, 2), first_index=index).x for index in (0, 2))
+    np.testing.assert_array_equal(first[2:], second[:4])
+    assert np.abs(np.diff(first, axis=0)).min() > 1e-4
 
 
 def test_adaptive_tolerances_are_kept():
@@ -150,11 +175,21 @@ def test_adaptive_errors():
         for fields in ({"rtol": -1.0}, {"atol": 0.0}, {"h_init": 0.0}, {"safety": 1.0}, {"max_steps": 0}):
             with pytest.raises(ValueError, match=rf"{family.__name__} needs rtol >= 0, atol > 0, h_init > 0"):
                 family(**fields)
-        for fields in ({"pcoeff": -0.1}, {"icoeff": 0.0}, {"accept_safety": 0.0}, {"accept_safety": 1.1}):
+        for fields in (
+            {"pcoeff": -0.1},
+            {"icoeff": 0.0},
+            {"accept_safety": 0.0},
+            {"accept_safety": 1.1},
+            {"eta": 1.1},
+            {"s_noise": -1.0},
+        ):
             with pytest.raises(
-                ValueError, match=r"dcoeff >= 0, not all 0, and 0 < accept_safety <= 1 or None, got DPMS"
+                ValueError,
+                match=r"dcoeff >= 0, not all 0, 0 < accept_safety <= 1 or None, 0 <= eta <= 1 and s_noise >= 0, got DPMS",
             ):
                 family(**fields)
+        with pytest.raises(ValueError, match=r"needs eta=0 on the way to noise, got eta=0.5 and t from 0.1 up to 0.9"):
+            family(eta=0.5).check(sdes.VP(), np.asarray([0.1, 0.9]))
         with pytest.raises(ValueError, match="needs predicts among eps, x0, got 'v'"):
             family(predicts="v")
     with pytest.raises(
