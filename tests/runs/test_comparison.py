@@ -95,6 +95,9 @@ def test_a_trained_run(tmp_path):
     rows = comparison.run_comparison(problem, tmp_path / "solvers", ["ddim", "heun"], [5, 40], ["edm_rho"])
     assert rows[3].error < rows[0].error
     assert (tmp_path / "solvers" / "strips.png").is_file()
+    config.sampling.threshold = {"name": "static", "limit": 1e-3}
+    limited = comparison.run_problem(Experiment(config), tmp_path, 64, reference_steps=50)
+    assert np.abs(limited.denoise(limited.x_start, jax.numpy.float32(0.5)).x0).max() == np.float32(1e-3)
 
 
 @pytest.mark.slow
