@@ -15,7 +15,7 @@ from score_sde.parallel import Processes, find_processes
 from tests.multiprocess.launch import ROOT, config_flags
 
 LAUNCH = ROOT / "launch"
-NAP = "for i in {1..600}; do sleep 0.1; done"  # a stand-in's work: unlike "sleep 60 &" it leaves nothing behind
+NAP = "for i in {1..6000}; do sleep 0.1; done"  # a stand-in's work: unlike "sleep 60 &" it leaves nothing behind
 GPU = {
     "NAME": "vp",
     "IMAGE": "registry/score_sde:1",
@@ -94,7 +94,11 @@ def test_a_pod_told_to_stop_fails_and_one_that_ends_does_not(tmp_path):
     pod = subprocess.Popen(command, env=environment | {"LONG": "1"}, stdout=subprocess.PIPE, text=True)
     assert pod.stdout.readline() == "started\n"
     pod.terminate()
-    assert pod.wait(timeout=20) == 143
+    assert pod.wait(timeout=300) == 143
+    for moment in ("python*", "task=*"):  # told while it starts its task
+        told = f"trap 'case $BASH_COMMAND in {moment}) kill -TERM $$; esac' DEBUG\n{script}"
+        run = subprocess.run(["bash", "-c", told], env=environment | {"LONG": "1"}, check=False, timeout=300)
+        assert run.returncode == 143
 
 
 def program(path: pathlib.Path, script: str) -> None:
@@ -176,7 +180,7 @@ def test_a_slurm_job_trains_in_two_tasks(tmp_path):
         "SLURM_SUBMIT_DIR": str(ROOT),
         "JAX_NUM_CPU_DEVICES": "1",
     }
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=170)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert run.returncode == 0, run.stderr[-3000:]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
     assert "is connected to 1 peer ranks" in run.stderr + run.stdout
@@ -192,6 +196,6 @@ def test_a_slurm_job_saves_and_is_queued_again_when_its_time_is_over(tmp_path):
     job = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     assert job.stdout.readline() == "started\n"
     job.send_signal(10)
-    job.wait(timeout=20)
+    job.wait(timeout=300)
     assert (tmp_path / "cancelled").read_text() == "--signal=TERM 12.0\n"
     assert (tmp_path / "control").read_text() == "requeue 12\n"
