@@ -32,7 +32,7 @@ def test_no_more_than_depth_values_are_made_ahead():
     made = []
     values = prefetch(lambda n: made.append(n) or n, 0, depth=3)
     assert next(values) == 0
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(0.05)
@@ -61,12 +61,12 @@ def test_leaving_the_loop_ends_the_threads_and_drops_what_has_not_begun():
         time.sleep(0.05)
         return n
 
-    values = prefetch(slow, 0, depth=20)
+    values = prefetch(slow, 0, depth=200)
     assert next(values) == 0
     assert data_threads()
     values.close()
     assert not data_threads()
-    assert len(made) < 10
+    assert len(made) < 100
 
 
 @pytest.mark.parametrize("wrong", [{"depth": -1}, {"num_threads": 0}])

@@ -25,7 +25,7 @@ def train(workdir, steps, **kwargs):
 def events(workdir):
     """Reads back (step, tag, value) and the steps at which TensorBoard is told to forget what follows."""
     found, purges = [], []
-    for path in sorted((workdir / "tensorboard").iterdir(), key=os.path.getmtime):
+    for path in sorted((workdir / "tensorboard").iterdir()):  # named by second, then by first step
         data, i = path.read_bytes(), 0
         while i < len(data):
             (length,) = struct.unpack("<Q", data[i : i + 8])
