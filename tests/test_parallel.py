@@ -1,7 +1,9 @@
 """The mesh, sharding and processes: rules here, the same run on eight virtual devices in a process of its own."""
 
 import json
+import os
 import pathlib
+import platform
 import subprocess
 import sys
 import types
@@ -259,3 +261,38 @@ def test_cores_are_shared_by_the_processes_of_a_machine(monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "5")
     host.configure_host()
     assert not updates
+
+
+FAULTS = """
+import ctypes, resource, sys, threading
+from score_sde import parallel
+
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = ctypes.c_void_p
+parallel.keep_heap_pages()
+
+def use():
+    pointer = ctypes.c_void_p(libc.malloc(200_000_000))
+    libc.memset(pointer, 1, 200_000_000)
+    libc.free(pointer)
+
+def step():
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+def test_the_heap_keeps_its_pages():
+    """What a thread of XLA's has freed is there for the next step: 50,000 pages that the kernel need not clear again."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
+    run = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 500

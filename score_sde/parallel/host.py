@@ -5,7 +5,7 @@ import os
 
 import jax
 
-_MALLOPT_TRIM_THRESHOLD, _MALLOPT_MMAP_MAX = -1, -4
+_MALLOPT_TRIM_THRESHOLD, _MALLOPT_MMAP_MAX, _MALLOPT_ARENA_MAX = -1, -4, -8
 
 
 def configure_host(compilation_cache_dir: str | None = None, processes_here: int = 1) -> None:
@@ -37,7 +37,10 @@ def _backend_started() -> bool:
 
 
 def keep_heap_pages() -> None:
-    """Tells glibc's malloc to keep freed memory, unless the user chose otherwise; elsewhere it does nothing."""
+    """Tells glibc's malloc to keep freed memory, unless the user chose otherwise; elsewhere it does nothing.
+
+    All threads share one arena: the others cannot hold more than 64 MB in one piece, and take it from the kernel each time.
+    """
     if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:
         return
     try:
@@ -45,7 +48,8 @@ def keep_heap_pages() -> None:
     except (OSError, AttributeError):
         return
     mallopt(_MALLOPT_MMAP_MAX, 0)
-    mallopt(_MALLOPT_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_MALLOPT_TRIM_THRESHOLD, -1)  # never
+    mallopt(_MALLOPT_ARENA_MAX, 1)
 
 
 def enable_compilation_cache(directory: str | None = None) -> None:
