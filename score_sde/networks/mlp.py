@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.embeddings import Embedding
 from score_sde.networks.fields import check_at_least, check_choice, check_shared
-from score_sde.networks.layers import dense
+from score_sde.networks.layers import Dropout, dense
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "swish": jax.nn.swish,
@@ -84,7 +84,7 @@ class MLP(nn.Module):
         for i in range(self.depth):
             r = dense(self.width, self.dtype, f"block_{i}_in")(activation(h))
             r = activation(r + dense(self.width, self.dtype, f"block_{i}_embedding")(emb))
-            r = nn.Dropout(self.dropout)(r, deterministic=not train)
+            r = Dropout(self.dropout)(r, deterministic=not train)
             h = h + dense(self.width, self.dtype, f"block_{i}_out", scale=0.0)(r)
         return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))
 

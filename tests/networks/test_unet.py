@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.networks import NCSNpp, UNet
-from score_sde.networks.layers import GroupNorm, num_groups
+from score_sde.networks.layers import Dropout, GroupNorm, num_groups
 from tests.networks.build import TINY, apply, inputs, normal, params_for, tiny
 
 VARIANTS = {
@@ -111,6 +111,26 @@ def test_dropout_acts_in_training_only():
     draws = [apply(net, params, x, t, train=True, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert jnp.abs(draws[0] - draws[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(0.1, 64), (0.5, 7), (0.001, 64), (1e-9, 4)])
+def test_dropout_leaves_the_mean_and_independent_places(rate, channels):
+    """The share within 5 standard errors, in every channel alike; what is left is scaled to the mean; pairs are independent."""
+    x, layer = 1 + jnp.abs(normal(5, (400, 50, channels))), Dropout(rate)
+    y, again, other = (layer.apply({}, x, deterministic=False, rngs={"dropout": jax.random.key(i)}) for i in (0, 0, 1))
+    np.testing.assert_array_equal(y, again)
+    p, number = round(rate * 2**16) / 2**16, 20000
+    dropped = np.asarray(y == 0).reshape(number, channels)
+    assert np.all(np.abs(dropped.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / number))
+    np.testing.assert_allclose(
+        np.where(dropped, 0, y.reshape(number, channels) * (1 - p)),
+        np.where(dropped, 0, x.reshape(number, channels)),
+        rtol=1e-6,
+    )
+    for one, two in ((dropped[:, 0], dropped[:, 1]), (dropped[:, 1], dropped[:, 2]), (dropped[:-1, 0], dropped[1:, 0])):
+        assert abs(np.mean(one & two) - p**2) <= 5 * p / np.sqrt(number)
+    assert (p == 0) == bool(np.array_equal(y, other))
+    np.testing.assert_array_equal(layer.apply({}, x, deterministic=True), x)
 
 
 def test_group_norm_is_its_definition():
