@@ -28,6 +28,7 @@ trap 'stopped=143; kill -TERM "$task" 2>/dev/null' TERM
 run() {
   [ -z "$stopped" ] || exit "$stopped"
   "$@" & task=$!
+  [ -z "$stopped" ] || kill -TERM "$task" 2>/dev/null
   wait "$task"; status=$?
   while kill -0 "$task" 2>/dev/null; do wait "$task"; status=$?; done
   [ "$status" -eq 0 ] || exit "$status"

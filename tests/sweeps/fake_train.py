@@ -23,6 +23,10 @@ if str(rate) == os.environ.get("FAKE_FAIL"):
     sys.exit(3)
 if "FAKE_LATE" in os.environ:  # saves and exits well, as the real one does
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+for _ in range(30_000):  # until so many have started
+    if len(list(workdir.parent.glob("*/starts.jsonl"))) >= int(os.environ.get("FAKE_TOGETHER", "0")):
+        break
+    time.sleep(0.01)
 for step in range(start + 1, steps + 1):
     time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
     with metrics.open("a") as file:

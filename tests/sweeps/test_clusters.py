@@ -90,7 +90,7 @@ def slurm(programs, tmp_path):
 
 
 def wait_for(queue, state):
-    until(lambda: states(queue) == [state] * len(queue.trials), seconds=60)
+    until(lambda: states(queue) == [state] * len(queue.trials))
 
 
 def test_an_array_job_runs_all_trials_and_is_not_submitted_twice(slurm, tmp_path):
@@ -130,14 +130,14 @@ def test_the_notice_of_preemption_saves_and_requeues(tmp_path):
     from score_sde.sweeps.execution import Execution
     from score_sde.sweeps.slurm import Job
 
-    sweep = fake_sweep(rates=[1e-3], steps=200, environment={"FAKE_SECONDS": "0.02", "FAKE_LATE": "1"})
+    sweep = fake_sweep(rates=[1e-3], steps=5000, environment={"FAKE_SECONDS": "0.02", "FAKE_LATE": "1"})
     (trial,) = Queue(sweep, tmp_path).trials.values()
     job = Job(trial, sweep.environment, 3)
     job._execution = Execution(trial, sweep.environment)
     until(lambda: trial.step > 2)
     again = job.checkpoint()
     assert isinstance(again, submitit.helpers.DelayedSubmission) and again.function.trial == trial
-    assert trial.record().state == "requeued" and 2 < trial.step < 200
+    assert trial.record().state == "requeued" and 2 < trial.step < 5000
     again.dump(tmp_path / "job.pkl")  # what is requeued can be pickled
 
 
@@ -229,7 +229,7 @@ def test_a_jobset_is_valid_and_runs_the_trial(tmp_path, capsys):
 def test_the_shell_of_a_pod_passes_the_notice_on(tmp_path, late):
     """Whether training dies of SIGTERM or saves and ends well, the pod exits as pre-empted; the second start finishes."""
     environment = {"FAKE_SECONDS": "0.05", **({"FAKE_LATE": "1"} if late else {})}
-    fields = described(rates=[1e-3], steps=40, environment=environment, tpu={**TPU, "directory": "."})
+    fields = described(rates=[1e-3], steps=2000, environment=environment, tpu={**TPU, "directory": "."})
     then = [f"{sys.executable} -c \"open('{{workdir}}/after','a').write('1')\""]
     sweep = build_sweep({**fields, "then": then})
     (trial,) = Queue(sweep, tmp_path).trials.values()
@@ -238,12 +238,15 @@ def test_the_shell_of_a_pod_passes_the_notice_on(tmp_path, late):
     process = subprocess.Popen(["bash", "-c", text])
     until(lambda: trial.step > 2)
     process.terminate()
-    assert process.wait(20) == 143 and trial.step < 40 and not (trial.folder / "after").exists()
+    assert process.wait(300) == 143 and trial.step < 2000 and not (trial.folder / "after").exists()
+    for moment in ("*@*", "task=*"):  # told while it starts
+        told = f"set -T\ntrap 'case $BASH_COMMAND in {moment}) kill -TERM $$; esac' DEBUG\n{text}"
+        assert subprocess.run(["bash", "-c", told], check=False).returncode == 143 and trial.step < 2000
     assert (
         subprocess.run(["bash", "-c", text.replace("FAKE_SECONDS=0.05", "FAKE_SECONDS=0")], check=False).returncode == 0
     )
     assert (
-        trial.step == 40
+        trial.step == 2000
         and trial.marker.exists()
         and (trial.folder / "after").read_text() == "1"
         and starts(trial)[1]["step"] >= 2

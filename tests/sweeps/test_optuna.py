@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from score_sde.sweeps import Queue, build_sweep
+from score_sde.sweeps import Queue, build_sweep, local
 from score_sde.sweeps.optuna_search import Optuna
 from score_sde.sweeps.status import rows
 from tests.sweeps.several import DRIVE, ENVIRONMENT, described, run, starts, states, until
@@ -50,8 +50,9 @@ def test_a_killed_search_goes_on_with_the_trials_that_it_had_begun(tmp_path):
     assert [trial.state.name for trial in study.get_trials()] == ["COMPLETE"] * 6
 
 
-def test_a_bad_trial_is_pruned_and_not_run_again(tmp_path):
+def test_a_bad_trial_is_pruned_and_not_run_again(tmp_path, monkeypatch):
     """The first trials are good and set the median; one that starts far above it stops early."""
+    monkeypatch.setattr(local, "PRUNE_SECONDS", 0.0)
     pruner = {"name": "median", "n_startup_trials": 2, "n_warmup_steps": 2}
     axes = {"optimizer.learning_rate": [1e-3, 2e-3, 1e-6]}
     fields = searched(3, axes, steps=60, environment={"FAKE_SECONDS": "0.05"}, search={"pruner": pruner, "seed": 0})
