@@ -10,11 +10,11 @@ import pytest
 from score_sde.training.lock import LOCK_FILE, RunLock
 
 HOLD = """
-import sys, time
+import sys
 from score_sde.training.lock import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -27,12 +27,14 @@ def test_a_second_run_is_refused_and_told_who_holds_the_folder(tmp_path):
 
 
 def test_the_lock_goes_with_a_process_that_is_killed(tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], **pipes)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(OSError, match=f"process {holder.pid}"):
         RunLock(tmp_path).__enter__()
     holder.send_signal(signal.SIGKILL)
     holder.wait()
+    holder.stdin.close()
     holder.stdout.close()
     assert (tmp_path / LOCK_FILE).is_file()
     with RunLock(tmp_path):
