@@ -8,6 +8,18 @@ import sys
 from collections.abc import Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+_held: list[socket.socket] = []
+
+
+def coordinator() -> str:
+    """An address for process 0, whose port nobody else is given while this process lives.
+
+    The socket that holds the port never listens, and gRPC's may share it.
+    """
+    _held.append(socket.socket())
+    _held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _held[-1].bind(("localhost", 0))
+    return f"localhost:{_held[-1].getsockname()[1]}"
 
 
 def config_flags(fields: Mapping[str, object]) -> list[str]:
@@ -16,16 +28,13 @@ def config_flags(fields: Mapping[str, object]) -> list[str]:
 
 
 def launch(
-    module: str, arguments: Sequence[str], number: int = 2, devices: int = 2, timeout_s: int = 170
+    module: str, arguments: Sequence[str], number: int = 2, devices: int = 2, timeout_s: int = 600
 ) -> list[subprocess.CompletedProcess[str]]:
     """Runs `python -m module` in `number` processes with `devices` CPU devices each; all must succeed.
 
     One process gets none of the flags that several need.
     """
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    environment, address = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}, coordinator()
 
     def start(index: int) -> subprocess.Popen[str]:
         which = [f"--coordinator_address={address}", f"--num_processes={number}", f"--process_id={index}"]

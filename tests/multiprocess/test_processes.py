@@ -12,7 +12,7 @@ import pytest
 from configs import density2d
 from score_sde.experiment import Experiment, apply_override
 from score_sde.runs import run_training
-from tests.multiprocess.launch import ROOT, config_flags, launch
+from tests.multiprocess.launch import ROOT, config_flags, coordinator, launch
 
 TINY = {
     "network.width": 64,
@@ -101,8 +101,9 @@ def test_their_checkpoint_goes_on_on_one_device(together, alone, tmp_path):
 @pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_others_that_do_not_come(tmp_path, index):
     """One line that says what to do, within the time given: process 1 finds no coordinator, process 0 nobody else."""
+    address = coordinator()
     flags = [
-        "--coordinator_address=localhost:50009",
+        f"--coordinator_address={address}",
         "--num_processes=2",
         f"--process_id={index}",
         "--coordinator_timeout=1",
@@ -115,9 +116,9 @@ def test_others_that_do_not_come(tmp_path, index):
         f"--workdir={tmp_path}",
         *flags,
     ]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert run.returncode == 1, run.stderr
-    assert f"Error: Process {index} of 2 did not meet the others at localhost:50009 within 1 s" in run.stderr
+    assert f"Error: Process {index} of 2 did not meet the others at {address} within 1 s" in run.stderr
     assert "stack trace" not in run.stderr
 
 

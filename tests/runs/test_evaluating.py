@@ -185,7 +185,7 @@ def run(workdir, *options, devices=1):
 
 
 def test_eight_devices_give_the_number_of_one(copy):
-    output, errors = run(copy, devices=8).communicate(timeout=300)
+    output, errors = run(copy, devices=8).communicate(timeout=900)
     (row,), _ = read_rows([copy])
     assert row.values["hardware"].startswith("8 ×"), output + errors
     here = evaluate(copy, FD._replace(metrics=("fid", "kid"), num_samples=48))
@@ -208,8 +208,8 @@ def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
     folder, (first, second) = two_processes
     (row,), _ = read_rows([folder])
     assert row.values["hardware"].startswith("4 ×") and "\nfd " in first.stdout
-    said = [line for line in first.stdout.splitlines() if "rank" not in line]  # Gloo's threads cut each other short
-    assert len(said) > 3 and not any(line in second.stdout for line in said)
+    said = [line for line in first.stdout.splitlines() if line.startswith(("fd ", "kd ", "memorization ", "Warning: "))]
+    assert len(said) > 3 and not any(line in second.stdout for line in said)  # beside Gloo's lines, which may be cut
     save(digits(), tmp_path)
     evaluation = Evaluation(("fid", "kid", "memorization"), 40, (0,), 12, features="oriented_gradients")
     here = evaluate(tmp_path, evaluation, overrides=["sampling.solver={'name': 'ddim', 'eta': 0.5}"])
@@ -243,7 +243,7 @@ def test_killed_and_the_command_of_the_row(copy, workdir):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (copy / "ledger.jsonl").exists()
-    run(copy).communicate(timeout=300)
+    run(copy).communicate(timeout=900)
     (row,), _ = read_rows([copy])
     wanted = evaluate(workdir, FD._replace(metrics=("fid", "kid"), num_samples=48))
     assert row.values["results"] == wanted["results"]

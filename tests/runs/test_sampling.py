@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from score_sde.runs.sampling import stream_samples
 from score_sde.shards import NpzShards
 from score_sde.solvers.base import _solve
 from score_sde.training.checkpoints import Checkpoints
+from tests.multiprocess.launch import coordinator
 
 NUMBER, BATCH, FIRST = 21, 8, 5
 
@@ -195,10 +195,7 @@ def test_an_image_is_the_same_on_one_and_on_eight_devices(eight):
 
 def run_two(make_command, devices=2):
     """Two processes at once, each with so many devices; their outputs."""
-    with socket.socket() as sock:
-        sock.bind(("localhost", 0))
-        port = sock.getsockname()[1]
-    join = [f"--coordinator_address=localhost:{port}", "--num_processes=2", "--distributed=on"]
+    join = [f"--coordinator_address={coordinator()}", "--num_processes=2", "--distributed=on"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     runs = [
         subprocess.Popen([*make_command(), *join, f"--process_id={i}"], env=environment(devices), **pipes)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.training.test_kill import ROOT
+from tests.multiprocess.launch import ROOT, coordinator
 
 FIELDS = {
     "network.width": 16,
@@ -25,13 +24,10 @@ FIELDS = {
 
 def start(workdir, num_processes, **fields):
     """The entry point in several processes, each with one device; half the parameters on each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     fields = FIELDS | {"mesh.fsdp": num_processes} | {name.replace("__", "."): v for name, v in fields.items()}
     command = [sys.executable, "-m", "experiments.train", "--config=configs/density2d.py", f"--workdir={workdir}"]
     command += [f"--config.{name}={value}" for name, value in fields.items()]
-    joins = [f"--coordinator_address={address}", f"--num_processes={num_processes}"] if num_processes > 1 else []
+    joins = [f"--coordinator_address={coordinator()}", f"--num_processes={num_processes}"] if num_processes > 1 else []
 
     def process(index):
         own = [*joins, f"--process_id={index}"] if joins else []
@@ -44,7 +40,7 @@ def start(workdir, num_processes, **fields):
 
 def finish(processes):
     """The output of all, which must end well."""
-    ends = [(*process.communicate(timeout=150), process.returncode) for process in processes]
+    ends = [(*process.communicate(timeout=600), process.returncode) for process in processes]
     assert [code for _, _, code in ends] == [0] * len(processes), ends
     return "".join(out for out, _, _ in ends)
 
