@@ -99,7 +99,7 @@ def test_the_wheel_holds_the_packages_files_and_nothing_else(wheel):
         header = archive.read(metadata).decode()
         licences = [name for name in archive.namelist() if name.endswith("/LICENSE")]
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
-    assert names == {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
+    assert names == {path.relative_to(ROOT).as_posix() for path in files if path.parent.name != "__pycache__"}
     assert {"score_sde/py.typed", "score_sde/data/digits.npz", "score_sde/data/LICENSE-digits.txt"} <= names
     assert f"\nVersion: {score_sde.__version__}\n" in header
     assert "Apache-2.0" in header
