@@ -34,6 +34,7 @@ POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction
 TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS − 1 = 6 inputs
 LEAST_WIDTH, LEAST_CHANNELS = 8, 64  # below, the transforms cost more than they save;
 LEAST_CHANNELS_OF_GRADIENT = 32  # less in the kernel's gradient, where the direct sum is slower
+FEW_CHANNELS = 16  # up to here the kernel's gradient against LEAST_CHANNELS or more is one matrix product
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "b h w c"]
@@ -172,6 +173,9 @@ def _conv_on_cpu(x: Images, kernel: Kernel) -> Outputs:
 def _kernel_gradient_on_cpu(x: Images, dy: Outputs) -> Kernel:
     if _suits(x, dy, LEAST_CHANNELS_OF_GRADIENT):
         return _winograd_kernel_gradient(x, dy)
+    few, many = sorted((x.shape[-1], dy.shape[-1]))
+    if few <= FEW_CHANNELS and many >= LEAST_CHANNELS:
+        return _product_kernel_gradient(x, dy)
     # The convolution of x by dy, summed over the images, with the channels of x in their place.
     images, kernel, padding = x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), ((1, 1), (1, 1))
     return lax.conv_general_dilated(images, kernel, (1, 1), padding, dimension_numbers=LAYOUT).transpose(1, 2, 0, 3)
@@ -205,6 +209,23 @@ def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
         product = lax.dot_general(u, moved.reshape(-1, TAPS * features), (((0,), (0,)), ((), ())))
         products.append(product.reshape(channels, TAPS, features).swapaxes(0, 1))
     return _stacked(weight.T, products, 1)
+
+
+def _product_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
+    """One matrix product over all pixels, of the side with more channels and nine moved copies of the other."""
+    channels, features, (height, width) = x.shape[-1], dy.shape[-1], x.shape[1:3]
+
+    def neighbours(images, order):
+        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        moved = [padded[:, i : i + height, j : j + width] for i in order for j in order]
+        return jnp.concatenate(moved, axis=-1).reshape(-1, TAPS * TAPS * images.shape[-1])
+
+    over_pixels = (((0,), (0,)), ((), ()))
+    if channels <= features:
+        product = lax.dot_general(neighbours(x, range(TAPS)), dy.reshape(-1, features), over_pixels)
+        return product.reshape(TAPS, TAPS, channels, features)
+    product = lax.dot_general(x.reshape(-1, channels), neighbours(dy, range(TAPS)[::-1]), over_pixels)
+    return product.reshape(channels, TAPS, TAPS, features).transpose(1, 2, 0, 3)
 
 
 def _adjoint(kernel: Kernel) -> Float[Array, "3 3 o c"]:

@@ -102,7 +102,7 @@ def test_batching(arrays):
     assert_close(kernel_gradients(fast), kernel_gradients(direct))
 
 
-@pytest.mark.parametrize("channels", [(3, 8), (32, 40), (64, 3)])
+@pytest.mark.parametrize("channels", [(3, 8), (32, 40), (64, 3), (3, 64), (16, 64)])
 def test_the_gradients_of_small_layers(channels):
     """Also next to a border on both sides at once."""
     keys = jax.random.split(jax.random.key(1), 2)
