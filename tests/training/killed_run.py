@@ -31,6 +31,7 @@ from configs import base
 from score_sde.experiment import Experiment
 from score_sde.networks import MLP, NETWORKS
 from score_sde.runs import run_training
+from score_sde.training import checkpoints
 
 MOMENTS = {
     "lock": ("score_sde.training.lock", "RunLock._acquire"),
@@ -155,6 +156,14 @@ def kill_from_thread(workdir: pathlib.Path, after: float | None = None, file: st
             time.sleep(delay)
         kill_now()
 
+    if file and not delay:  # a checkpoint that is being written is not finished before the thread has seen it
+        original = checkpoints.write_manifest
+
+        def held(*args):
+            time.sleep(300 if glob.glob(str(workdir / file)) else 0)
+            original(*args)
+
+        checkpoints.write_manifest = held
     threading.Thread(target=wait, daemon=True).start()
 
 
