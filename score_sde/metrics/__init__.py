@@ -1,6 +1,7 @@
 """Numbers about samples: features in, numbers out. Everything but a feature network runs in float64 on the host."""
 
 from score_sde.metrics.classifier import Judgement, KernelClassifier, judge
+from score_sde.metrics.dinov2 import dinov2_features
 from score_sde.metrics.extrapolation import Extrapolated, extrapolate
 from score_sde.metrics.features import FeatureStatistics, frechet_distance, oriented_gradients
 from score_sde.metrics.frechet_error import frechet_standard_error
@@ -18,6 +19,7 @@ __all__ = [
     "KernelClassifier",
     "KernelDistance",
     "Neighbourhoods",
+    "dinov2_features",
     "extrapolate",
     "frechet_distance",
     "frechet_standard_error",

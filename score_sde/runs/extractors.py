@@ -22,7 +22,8 @@ from jaxtyping import Float, Shaped
 
 from score_sde import parallel
 from score_sde.building import closest
-from score_sde.importers import inception_path, load_inception
+from score_sde.importers import dinov2_path, inception_path, load_dinov2, load_inception
+from score_sde.metrics.dinov2 import dinov2_features, stack_blocks
 from score_sde.metrics.features import oriented_gradients
 from score_sde.metrics.inception import fold, inception_features
 
@@ -108,19 +109,40 @@ def _inception(mesh: Mesh) -> Extractor:
                 features["logits"] = jnp.matmul(features["pool"], logits)
         return {name: features[name] for name in wanted}
 
+    outputs = ("pool", "spatial") if logits is None else ("pool", "spatial", "logits")
+    trunk = {name: value for name, value in tensors.items() if not name.startswith("logits.")}
+    digest = _digest_of_arrays("bilinear TF1, (x - 128) / 128, float32", trunk)
+    on_mesh = _on_mesh("inception", mesh, functools.partial(compute, cells, logits))
+    return Extractor("inception", digest, outputs, on_mesh)
+
+
+def _dinov2(mesh: Mesh) -> Extractor:
+    """The class token of DINOv2 in float32, its batch over the devices of the mesh."""
+    tensors = load_dinov2(dinov2_path())
+    parameters = parallel.replicate(stack_blocks(tensors), mesh)
+
+    features = jax.jit(dinov2_features)
+    digest = _digest_of_arrays("bicubic 224 antialias, ImageNet mean and sd, position offset 0.1, float32", tensors)
+    compute = _on_mesh("dinov2", mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("dinov2", digest, ("pool",), compute)
+
+
+def _on_mesh(
+    name: str, mesh: Mesh, compute: Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]
+) -> Callable[[Images, tuple[str, ...]], Features]:
+    """`compute` of 8-bit images, their batch over the devices."""
+
     def on_mesh(images: Images, wanted: tuple[str, ...]) -> Features:
         if images.ndim != 4 or images.dtype != np.uint8:
             raise ValueError(
-                f"Features 'inception' need images [b, h, w, 1 or 3] in 0…255, got {images.dtype} {images.shape}; use "
+                f"Features {name!r} need images [b, h, w, 1 or 3] in 0…255, got {images.dtype} {images.shape}; use "
                 "--features=pixels for other data."
             )
         sharded = jax.device_put(_padded(images, mesh), parallel.batch_sharding(mesh))
-        features = parallel.to_host(compute(cells, logits, sharded, wanted))
+        features = parallel.to_host(compute(sharded, wanted))
         return {name: values[: len(images)] for name, values in features.items()}
 
-    outputs = ("pool", "spatial") if logits is None else ("pool", "spatial", "logits")
-    trunk = {name: value for name, value in tensors.items() if not name.startswith("logits.")}
-    return Extractor("inception", _digest_of_arrays(trunk), outputs, on_mesh)
+    return on_mesh
 
 
 def _padded(images: Images, mesh: Mesh) -> Images:
@@ -185,8 +207,8 @@ def _of_user(name: str) -> Extractor:
     return Extractor(name, str(digest), outputs, compute)
 
 
-def _digest_of_arrays(tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(b"bilinear TF1, (x - 128) / 128, float32")
+def _digest_of_arrays(preprocessing: str, tensors: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(preprocessing.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).tobytes())
@@ -194,6 +216,7 @@ def _digest_of_arrays(tensors: dict[str, np.ndarray]) -> str:
 
 
 EXTRACTORS: dict[str, Callable[[Mesh], Extractor]] = {
+    "dinov2": _dinov2,
     "inception": _inception,
     "oriented_gradients": _oriented_gradients,
     "pixels": _pixels,

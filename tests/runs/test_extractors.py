@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from score_sde import parallel
-from score_sde.importers import import_inception, inception_path
-from score_sde.metrics import oriented_gradients
+from score_sde.importers import import_dinov2, import_inception, inception_path, load_dinov2
+from score_sde.metrics import FeatureStatistics, dinov2_features, oriented_gradients
+from score_sde.metrics.dinov2 import stack_blocks
 from score_sde.runs.extractors import get_extractor
 from score_sde.runs.references import Reference
 from score_sde.runs.scores import FEATURE_METRICS, Sampled
+from tests.importers import test_dinov2
 from tests.importers.test_inception import BLOCKS, STEM
 from tests.importers.test_torch_archive import archive
 
@@ -71,6 +73,37 @@ def test_inception_without_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_SDE_INCEPTION", str(tmp_path / "none.npz"))
     with pytest.raises(FileNotFoundError, match="python -m experiments.import_inception"):
         get_extractor("inception", MESH)
+
+
+def test_dinov2_without_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("SCORE_SDE_DINOV2", str(tmp_path / "none.npz"))
+    with pytest.raises(FileNotFoundError, match="python -m experiments.import_dinov2"):
+        get_extractor("dinov2", MESH)
+
+
+def test_dinov2_of_a_batch_that_devices_do_not_share(tmp_path, monkeypatch):
+    """Small random weights, from the bytes of a .pth to the distance, which is fd and never fid."""
+    (tmp_path / "weights.pth").write_bytes(test_dinov2.pth(test_dinov2.release()))
+    monkeypatch.setenv("SCORE_SDE_DINOV2", str(tmp_path / "weights.npz"))
+    import_dinov2(tmp_path / "weights.pth")
+    several, one = (get_extractor("dinov2", parallel.make_mesh(n)) for n in (len(jax.devices()), 1))
+    pool = several(IMAGES)["pool"]
+    alone = np.concatenate([one(IMAGES[i : i + 1])["pool"] for i in range(5)])
+    np.testing.assert_allclose(pool, alone, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(pool, dinov2_features(stack_blocks(load_dinov2()), IMAGES), rtol=0, atol=1e-5)
+    reference = Reference("", "", {"pool": FeatureStatistics.of(pool)}, {"features": "dinov2"}, pool)
+    assert list(FEATURE_METRICS["fid"].compute(Sampled({"pool": pool}, reference, several.name))) == ["fd"]
+    for output, advice in (("spatial", "sfid needs --features=inception"), ("logits", "needs --features=inception")):
+        with pytest.raises(ValueError, match=f"'dinov2' have no '{output}', only .*{advice}"):
+            several.check(("pool", output))
+    for wrong in (IMAGES.astype(np.float32), np.zeros((2, 2), np.uint8)):
+        with pytest.raises(ValueError, match=r"'dinov2' need images \[b, h, w, 1 or 3\] in 0…255, got"):
+            several(wrong)
+    changed = test_dinov2.release()
+    changed["norm.bias"][0] += 1
+    (tmp_path / "weights.pth").write_bytes(test_dinov2.pth(changed))
+    import_dinov2(tmp_path / "weights.pth")
+    assert len({several.digest, one.digest, get_extractor("dinov2", MESH).digest}) == 2
 
 
 def brightness_network() -> dict[str, np.ndarray]:

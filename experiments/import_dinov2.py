@@ -1,0 +1,29 @@
+"""Gets the weights of DINOv2 for FD_DINOv2, once: python -m experiments.import_dinov2 [--file=FILE]
+
+Without --file it fetches facebook/dinov2-large's model.safetensors from Hugging Face, or from $HF_ENDPOINT (1.2 GB), and checks
+its digest. FILE may be that file, that of another size without registers, or the release's dinov2_vitl14_pretrain.pth and its
+like; of it the digest is printed. Nothing in a file is run. --features=dinov2 uses the weights; docs/evaluation.md says more.
+"""
+
+from absl import flags
+
+from experiments.flags import start
+
+FILE = flags.DEFINE_string("file", None, "A file that is already there; fetched if not given.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_DINOV2 or ~/.cache/score_sde if not given.")
+
+
+def main() -> None:
+    from score_sde.importers import import_dinov2, load_dinov2
+    from score_sde.importers.weight_files import file_digest
+
+    path = import_dinov2(FILE.value, OUTPUT.value)
+    tensors = load_dinov2(path)
+    width, depth = tensors["cls_token"].shape[-1], sum(name.endswith(".norm1.weight") for name in tensors)
+    print(f"DINOv2 with {depth} blocks of width {width} in {path}")
+    if FILE.value is not None:
+        print(f"from {FILE.value} with SHA-256 {file_digest(FILE.value)}")
+
+
+if __name__ == "__main__":
+    start(main, required=())

@@ -1,0 +1,146 @@
+"""The weights of DINOv2 without registers, by the names of its release, from the public files that carry them.
+
+`python -m experiments.import_dinov2` fetches ViT-L/14's from Hugging Face, checks their digest and writes them as .npz;
+`--file` converts a file that is already there, of any size: model.safetensors of facebook/dinov2-small, -base, -large or
+-giant, or the release's own dinov2_vitl14_pretrain.pth and its like. Of the same weights both give the same tensors.
+"""
+
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+import urllib.request
+
+import numpy as np
+
+from score_sde.importers.safetensors import read_safetensors
+from score_sde.importers.torch_archive import read_torch_archive
+from score_sde.importers.weight_files import check_digest, file_digest, read_weights, weights_path, write_weights
+
+MODEL = "facebook/dinov2-large/resolve/main/model.safetensors"
+SHA256 = (
+    "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"  # as the file's page on huggingface.co has it
+)
+PATCH = 14
+
+_NAMES = (  # parts of Hugging Face's names, and what the release has for them
+    ("embeddings.cls_token", "cls_token"), ("embeddings.mask_token", "mask_token"), ("layernorm.", "norm."),
+    ("embeddings.position_embeddings", "pos_embed"), ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    ("encoder.layer.", "blocks."), ("attention.attention.", "attn."), ("attention.output.dense.", "attn.proj."),
+    ("layer_scale1.lambda1", "ls1.gamma"), ("layer_scale2.lambda1", "ls2.gamma"), ("mlp.weights_in.", "mlp.w12."),
+    ("mlp.weights_out.", "mlp.w3."),
+)  # fmt: skip
+_PARTS = ("query", "key", "value")
+
+
+def dinov2_path() -> pathlib.Path:
+    """Where the converted weights are kept: $SCORE_SDE_DINOV2, or ~/.cache/score_sde/dinov2-vitl14.npz."""
+    return weights_path("SCORE_SDE_DINOV2", "dinov2-vitl14.npz")
+
+
+def import_dinov2(file: str | pathlib.Path | None = None, output: str | pathlib.Path | None = None) -> pathlib.Path:
+    """Converts `file` (None: fetches ViT-L/14's, and checks its digest) to `output` (None: dinov2_path()).
+
+    Raises: ValueError for a file that is not this network, or a digest that differs; OSError where nothing can be fetched.
+    """
+    path = pathlib.Path(output) if output else dinov2_path()
+    if file is not None:
+        return write_weights(path, release_names(_read(pathlib.Path(file))))
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = _download(pathlib.Path(folder))
+        check_digest(file_digest(fetched), SHA256, MODEL)
+        return write_weights(path, release_names(_read(fetched)))
+
+
+def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
+    """Reads converted weights: "blocks.0.attn.qkv.weight" -> [3 d, d], and so on, in float32.
+
+    Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
+    """
+    command = "`python -m experiments.import_dinov2`, once (1.2 GB)"
+    return release_names(read_weights(pathlib.Path(path) if path else dinov2_path(), "DINOv2", command))
+
+
+def release_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors that an image needs, by the names of the release, in float32.
+
+    Raises: ValueError where this is not that network, or where it has registers.
+    """
+    if any("register_tokens" in name for name in tensors):
+        raise ValueError("This DINOv2 has registers, and FD_DINOv2 is of the one without: get facebook/dinov2-large.")
+    named = {_release_name(name): value for name, value in tensors.items()}
+    named.pop("mask_token", None)  # of its training alone
+    try:
+        named = _joined(named)
+        expected = _shapes(named)
+    except (KeyError, IndexError):
+        expected = {}
+    wrong = sorted(name for name in {*named, *expected} if name not in named or named[name].shape != expected.get(name))
+    if wrong or not expected:
+        raise ValueError(
+            f"This is not a DINOv2 with patches of {PATCH}×{PATCH}: among {len(tensors)} tensors {wrong[:3]} … are missing, "
+            "unknown or of another shape. Get facebook/dinov2-large's model.safetensors, or the release's "
+            "dinov2_vitl14_pretrain.pth."
+        )
+    return {name: np.asarray(value, np.float32) for name, value in named.items()}
+
+
+def _release_name(name: str) -> str:
+    for theirs, released in _NAMES:
+        name = name.replace(theirs, released)
+    return name
+
+
+def _joined(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Query, key and value in one tensor, as the release has them."""
+    joined = {name: value for name, value in named.items() if not any(f".attn.{part}." in name for part in _PARTS)}
+    for name in named:
+        if ".attn.query." in name:
+            joined[name.replace("query", "qkv")] = np.concatenate([named[name.replace("query", p)] for p in _PARTS])
+    return joined
+
+
+def _shapes(named: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
+    """Every tensor's shape, in a DINOv2 of the width, depth and number of positions that these have.
+
+    Raises: KeyError or IndexError where these cannot be told.
+    """
+    width, positions = named["cls_token"].shape[-1], named["pos_embed"].shape[1]
+    gated = "blocks.0.mlp.w3.weight" in named
+    first, last = ("mlp.w12", "mlp.w3") if gated else ("mlp.fc1", "mlp.fc2")
+    inner = named[f"blocks.0.{last}.weight"].shape[1]
+    linear = {"attn.qkv": (3 * width, width), "attn.proj": (width, width), last: (width, inner)}
+    linear[first] = (2 * inner if gated else inner, width)
+    block: dict[str, tuple[int, ...]] = {f"{name}.weight": shape for name, shape in linear.items()}
+    block |= {f"{name}.bias": shape[:1] for name, shape in linear.items()}
+    vectors = ("norm1.weight", "norm1.bias", "ls1.gamma", "norm2.weight", "norm2.bias", "ls2.gamma")
+    block |= dict.fromkeys(vectors, (width,))
+    depth = sum(name.endswith(".norm1.weight") for name in named)
+    return {f"blocks.{i}.{name}": shape for i in range(depth) for name, shape in block.items()} | {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, 1 + math.isqrt(max(positions - 1, 0)) ** 2, width),
+        "patch_embed.proj.weight": (width, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The tensors of either kind of file; PyTorch's is a zip."""
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    return read_torch_archive(path) if is_zip else read_safetensors(path)
+
+
+def _download(folder: pathlib.Path) -> pathlib.Path:
+    """ViT-L/14's file from Hugging Face, or from the mirror that $HF_ENDPOINT names, as in its own tools."""
+    path = folder / "model.safetensors"
+    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{MODEL}"
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except OSError as error:
+        raise OSError(f"{url} could not be fetched: {error}; get the file in another way, and say --file=.") from error
+    return path

@@ -1,0 +1,41 @@
+"""Converted weights on this machine: where they lie, how they are written and read, and the digest of what they came from."""
+
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+
+from score_sde.files import write_atomically
+
+
+def weights_path(variable: str, name: str) -> pathlib.Path:
+    """The value of an environment variable, or ~/.cache/score_sde/NAME."""
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    return pathlib.Path(os.environ.get(variable, f"{cache}/score_sde/{name}"))
+
+
+def write_weights(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> pathlib.Path:
+    """Writes a .npz, whole or not at all."""
+    write_atomically(path, lambda file: np.savez(file, **tensors))  # type: ignore[arg-type]
+    return path
+
+
+def read_weights(path: pathlib.Path, network: str, command: str) -> dict[str, np.ndarray]:
+    """Reads what `write_weights` wrote. Raises: FileNotFoundError where they were never imported, with the `command` for it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"No {network} weights at {path}; get them by {command}.")
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def file_digest(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_digest(digest: str, expected: str, what: str) -> None:
+    """Raises ValueError where they differ."""
+    if digest != expected:
+        raise ValueError(f"{what} has SHA-256 {digest}, and should have {expected}; not used.")
