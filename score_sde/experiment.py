@@ -19,7 +19,7 @@ from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.building import build, closest
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
-from score_sde.denoiser import Condition, Denoiser, Params, Uncertainty, condition_of
+from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.files import write_json
@@ -184,10 +184,6 @@ class Experiment:
         # Built once around nothing, so that a mistake is named before anything is drawn.
         built = build("sampling.threshold", THRESHOLDS, fields, _no_denoise, self.sde)
         return lambda denoise: dataclasses.replace(built, denoise=denoise)
-
-    def sampling_denoise(self, params: Params, condition: Condition) -> Denoise:
-        """The network with these parameters and this condition, thresholded as `config.sampling` says."""
-        return self.threshold(self.denoiser.bind(params, condition))
 
     @functools.cached_property
     def noise_level_loss(self) -> NoiseLevelLoss:

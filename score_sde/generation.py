@@ -64,13 +64,17 @@ class Generator(NamedTuple):
         parallel.check_batch_size(batch_size, self.mesh)
         sharding = parallel.batch_sharding(self.mesh)
         condition = jax.device_put(dict(self.condition(first_index, batch_size)), sharding)
-        denoise = self.threshold(self.denoiser.bind(params, condition))
+        denoise = self.denoise(params, condition)
         shape = (batch_size, *self.shape)
         samples = sample(
             key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=first_index, sharding=sharding
         )
         x, nfe, condition = parallel.to_host((samples.x, samples.nfe, condition))
         return Generated(first_index, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
+
+    def denoise(self, params: Params, condition: Condition) -> Denoise:
+        """The network with these parameters and this condition, thresholded."""
+        return self.threshold(self.denoiser.bind(params, condition))
 
     def __call__(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0

@@ -132,7 +132,7 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
     batch = experiment.eval_batches(1)[3]
     number = len(STRIP_LOG_SNR)
     condition = {"label": jnp.repeat(jnp.asarray(batch["label"]), number)} if "label" in batch else {}
-    denoise = experiment.sampling_denoise(params, condition)
+    denoise = experiment.generator.denoise(params, condition)
     times = np.asarray(sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR)))
     grid_times = experiment.grid.times(sde)
     clean = jnp.repeat(jnp.asarray(batch["x"]), number, axis=0)
@@ -158,7 +158,7 @@ def _draw_animation(experiment: Experiment, params: Params, path: pathlib.Path, 
     """The reverse SDE from noise to four rows of samples; each frame is scaled to the standard deviation of the data."""
     columns = experiment.spec.num_classes or 10
     number = 4 * columns
-    denoise = experiment.sampling_denoise(params, experiment.sampling_condition(0, number))
+    denoise = experiment.generator.denoise(params, experiment.sampling_condition(0, number))
     num_steps = len(experiment.grid.times(experiment.sde)) - 1
     keep = tuple(np.unique(np.linspace(0, num_steps, frames).round().astype(int)).tolist())
     samples = sample(

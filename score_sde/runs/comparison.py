@@ -115,7 +115,7 @@ def run_problem(
     """
     sde, shape = experiment.sde, experiment.spec.shape
     params = pick_params(restore(experiment, workdir, checkpoint), ema)
-    denoise = experiment.sampling_denoise(params, experiment.sampling_condition(0, number))
+    denoise = experiment.generator.denoise(params, experiment.sampling_condition(0, number))
     start = _start(sde)
     end = float(getattr(experiment.grid, "end", 1e-3 * sde.t_max)) if end is None else end
     key = experiment.run_key("sample")

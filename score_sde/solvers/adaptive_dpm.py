@@ -168,9 +168,8 @@ class AdaptivePair(Counting):
         """x_s from x_r of each image by the SDE's own noise, for r <= s."""
 
         def up():
-            z = noise.standard_normal(noise.fold_in(key, attempt), x)
-            scale, std = sde.transition(r, s)
-            return jax.vmap(jnp.where)(r < s, expand_like(scale, x) * x + self.s_noise * expand_like(std, x) * z, x)
+            noised = noise.diffused(noise.fold_in(key, attempt), sde, x, r, s, self.s_noise)
+            return jax.vmap(jnp.where)(r < s, noised, x)
 
         return jax.lax.cond(jnp.any(r < s), up, lambda: x)
 

@@ -52,7 +52,6 @@ class AncestralSteps(Wrapper):
         x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, r, carry[0])
 
         def up():
-            scale, std = sde.transition(r, s)
-            return scale * x + self.s_noise * std * noise.standard_normal(noise.fold_in(key, 0), x)
+            return noise.diffused(noise.fold_in(key, 0), sde, x, r, s, self.s_noise)
 
         return jax.lax.cond(r < s, up, lambda: x), (inner, evaluations)

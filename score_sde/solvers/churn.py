@@ -24,8 +24,7 @@ def add_noise(
 
     def churn():
         later = sde.time_of_log_snr(log_snr - 2 * jnp.log1p(gamma))
-        kept, std = sde.transition(t, later)
-        return kept * x + scale * std * noise.standard_normal(key, x), later
+        return noise.diffused(key, sde, x, t, later, scale), later
 
     return jax.lax.cond((gamma > 0) & jnp.isfinite(log_snr), churn, lambda: (x, t))
 

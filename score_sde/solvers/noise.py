@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from score_sde.broadcast import expand_like
+from score_sde.sdes.base import SDE
+
 
 def standard_normal(key: Key[Array, "*b"], x: Float[Array, "b *shape"]) -> Float[Array, "b *shape"]:
     """z ~ N(0, I) like `x`: from one key jointly, from a `[b]` array of keys image by image.
@@ -22,6 +25,19 @@ def scaled(key: Key[Array, "*b"], x: Float[Array, "b *shape"], std: Float[Array,
     branch in the compiled program can save it. A NaN goes on.
     """
     return jax.lax.cond(std == 0, lambda: jnp.zeros_like(x), lambda: std * standard_normal(key, x))
+
+
+def diffused(
+    key: Key[Array, "*b"],
+    sde: SDE,
+    x: Float[Array, "b *shape"],
+    t: Float[Array, "*times"],
+    s: Float[Array, "*times"],
+    s_noise: Float[Array, ""] | float,
+) -> Float[Array, "b *shape"]:
+    """α_{s|t} x + s_noise σ_{s|t} z: x_s from x_t by the SDE's own noise, for t < s."""
+    scale, std = sde.transition(t, s)
+    return expand_like(scale, x) * x + expand_like(s_noise * std, x) * standard_normal(key, x)
 
 
 def fold_in(key: Key[Array, "*b"], index: Int[Array, ""] | int) -> Key[Array, "*b"]:

@@ -108,8 +108,12 @@ def test_k_diffusion(name, monkeypatch):
         return jnp.broadcast_to(jnp.sqrt(jnp.mean(each**2)), each.shape)
 
     monkeypatch.setattr(adaptive_dpm, "image_errors", of_the_batch)
-    monkeypatch.setattr(noise, "fold_in", lambda key, attempt: attempt)
-    monkeypatch.setattr(noise, "standard_normal", lambda attempt, x: jnp.asarray(draws)[attempt])
+
+    def key_of(key, attempt):
+        return jax.random.wrap_key_data(jnp.stack([attempt, attempt]).astype(jnp.uint32))
+
+    monkeypatch.setattr(noise, "fold_in", key_of)
+    monkeypatch.setattr(noise, "standard_normal", lambda key, x: jnp.asarray(draws)[jax.random.key_data(key)[0]])
     family, mixture = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23, name.split("/")[0]
     with jax.enable_x64(True):
         sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81, eta=case["eta"])
