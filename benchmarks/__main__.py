@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all if none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--torch_python", help="unet: an interpreter with torch and diffusers")
+    parser.add_argument("--edm", help="unet: a checkout of NVlabs/edm, run by torch_python")
     parser.add_argument("--score_sde_2021", help="unet: a checkout of yang-song/score_sde")
     parser.add_argument(
         "--hackable_python", help="unet: an interpreter with hackable_diffusion, and the same jax as here"

@@ -11,6 +11,7 @@ BATCH_SIZE, SHAPE, HEUN_STEPS = 16, (32, 32, 3), 18
 GFLOP_PER_FORWARD = 3.318  # of one image, by XLA's count of the network without fast convolutions
 TASKS = {
     "score_sde": ["train", "evaluations", "solve", "matmul"],
+    "edm": ["train", "solve"],
     "diffusers": ["train", "solve"],
     "2021 code": ["train", "evaluations"],
     "hackable_diffusion": ["train", "evaluations"],
@@ -18,15 +19,21 @@ TASKS = {
 
 
 def run(
-    rounds: int, torch_python: str | None = None, score_sde_2021: str | None = None, hackable_python: str | None = None
+    rounds: int,
+    torch_python: str | None = None,
+    edm: str | None = None,
+    score_sde_2021: str | None = None,
+    hackable_python: str | None = None,
 ) -> dict:
-    """Measures and prints, with the peers whose interpreter or checkout is given."""
+    """Measures and prints, with the peers whose interpreter or checkout is given (EDM's runs with `torch_python`)."""
     from benchmarks.interleave import Worker, interleave
 
-    peer, here = ["-m", "benchmarks.workers.jax_peers"], sys.executable
+    here = sys.executable
+    peer, torch_peer = (["-m", f"benchmarks.workers.{name}"] for name in ("jax_peers", "torch_peers"))
     commands = {
         "score_sde": [here, "-m", "benchmarks.workers.ours"],
-        "diffusers": torch_python and [torch_python, "-m", "benchmarks.workers.diffusers_unet"],
+        "edm": torch_python and edm and [torch_python, *torch_peer, "edm", edm],
+        "diffusers": torch_python and [torch_python, *torch_peer, "diffusers"],
         "2021 code": score_sde_2021 and [here, *peer, "score_sde", score_sde_2021],
         "hackable_diffusion": hackable_python and [hackable_python, *peer, "hackable_diffusion"],
     }

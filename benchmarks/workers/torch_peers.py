@@ -1,21 +1,45 @@
-"""diffusers on PyTorch: the nearest U-Net it has, one training step (forward, backward, Adam, EMA) and Heun sampling."""
+"""PyTorch: one training step (forward, backward, Adam, EMA) and Heun sampling of another project's network.
+
+    python -m benchmarks.workers.torch_peers diffusers          the nearest U-Net that diffusers has
+    python -m benchmarks.workers.torch_peers edm CHECKOUT       EDM's network of the same architecture, layer by layer
+"""
 
 import copy
 import itertools
+import sys
 
-import diffusers
 import torch
 
 from benchmarks.interleave import serve
 from benchmarks.unet import BATCH_SIZE, HEUN_STEPS, SHAPE
 
 
-def main() -> None:
-    torch.manual_seed(0)
+def edm_network(checkout):
+    """SongUNet of NVlabs/edm."""
+    sys.path.insert(0, checkout)
+    from training.networks import SongUNet
+
+    network = SongUNet(
+        img_resolution=SHAPE[0],
+        in_channels=SHAPE[-1],
+        out_channels=SHAPE[-1],
+        model_channels=64,
+        channel_mult=[1, 2, 2],
+        num_blocks=2,
+        attn_resolutions=[16],
+        dropout=0.1,
+    )
+    return network, lambda net, x, noise: net(x, noise, None), {}
+
+
+def diffusers_network():
+    """UNet2DModel: it resamples by one convolution where the others have a residual block."""
+    import diffusers
+
     network = diffusers.UNet2DModel(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
+        sample_size=SHAPE[0],
+        in_channels=SHAPE[-1],
+        out_channels=SHAPE[-1],
         layers_per_block=2,
         block_out_channels=(64, 128, 128),
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
@@ -23,6 +47,26 @@ def main() -> None:
         attention_head_dim=None,
         dropout=0.1,
     )
+    return network, lambda net, x, noise: net(x, noise).sample, {"diffusers": diffusers.__version__}
+
+
+NETWORKS = {"edm": edm_network, "diffusers": diffusers_network}
+
+
+def gflop_per_forward(network, call):
+    """GFLOP of a forward pass of one image, by PyTorch's count."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    height, width, channels = SHAPE
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call(network, torch.zeros(1, channels, height, width), torch.zeros(1))
+    return counter.get_total_flops() / 1e9
+
+
+def main(name: str, *checkout: str) -> None:
+    torch.manual_seed(0)
+    network, call, versions = NETWORKS[name](*checkout)
+    cost = gflop_per_forward(network, call)
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     height, width, channels = SHAPE
@@ -31,7 +75,7 @@ def main() -> None:
     def denoise(net, x, sigma):
         """EDM's D(x; σ)."""
         c_skip, c_out = 0.25 / (sigma**2 + 0.25), sigma * 0.5 / (sigma**2 + 0.25).sqrt()
-        output = net(x / (sigma**2 + 0.25).sqrt(), sigma.log().flatten() / 4).sample
+        output = call(net, x / (sigma**2 + 0.25).sqrt(), sigma.log().flatten() / 4)
         return c_skip * x + c_out * output
 
     def train():
@@ -62,12 +106,13 @@ def main() -> None:
 
     facts = {
         "parameters": sum(p.numel() for p in network.parameters()),
+        "gflop_per_forward": cost,
         "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
+        **versions,
         "threads": torch.get_num_threads(),
     }
     serve({"train": train, "solve": solve}, facts)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
