@@ -35,6 +35,8 @@ TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS
 LEAST_WIDTH, LEAST_CHANNELS = 8, 64  # below, the transforms cost more than they save;
 LEAST_CHANNELS_OF_GRADIENT = 32  # less in the kernel's gradient, where the direct sum is slower
 FEW_CHANNELS = 16  # up to here the kernel's gradient against LEAST_CHANNELS or more is one matrix product
+OFFSETS = (-1, 0, 1)  # of the inputs that a tap sees
+OVER_PIXELS = (((0,), (0,)), ((), ()))  # dimension numbers of aᵀ b
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[Array, "b h w c"]
@@ -195,9 +197,7 @@ def _conv_along_height(x: Images, kernel: Float[Array, "3 1 c o"]) -> Outputs:
 
 def _product_along_height(x: Images, kernel: Float[Array, "3 1 c o"]) -> Outputs:
     """The same as one matrix product: 1.3 times as fast for rows of two tiles, and slower for longer ones."""
-    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    moved = jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(TAPS)], axis=-1)
-    product = jnp.matmul(moved.reshape(-1, moved.shape[-1]), kernel.reshape(-1, kernel.shape[-1]))
+    product = jnp.matmul(_moved(x, [(i, 0) for i in OFFSETS]), kernel.reshape(-1, kernel.shape[-1]))
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -208,32 +208,35 @@ def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
     One k after another, what a product is made of stays in the cache.
     """
     output, weight, data = transforms()
-    channels, features, height = x.shape[-1], dy.shape[-1], x.shape[1]
+    channels, features = x.shape[-1], dy.shape[-1]
     seen, columns, products = _seen(x), _columns(dy), []
     for k in range(len(data)):
         u = _terms(data[k], seen).reshape(-1, channels)
-        d = jnp.pad(_terms(output.T[k], columns), ((0, 0), (1, 1), (0, 0), (0, 0)))
-        moved = jnp.concatenate([d[:, TAPS - 1 - i :][:, :height] for i in range(TAPS)], axis=-1)
-        product = lax.dot_general(u, moved.reshape(-1, TAPS * features), (((0,), (0,)), ((), ())))
+        moved = _moved(_terms(output.T[k], columns), [(-i, 0) for i in OFFSETS])
+        product = lax.dot_general(u, moved, OVER_PIXELS)
         products.append(product.reshape(channels, TAPS, features).swapaxes(0, 1))
     return _stacked(weight.T, products, 1)
 
 
 def _product_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
     """One matrix product over all pixels, of the side with more channels and nine moved copies of the other."""
-    channels, features, (height, width) = x.shape[-1], dy.shape[-1], x.shape[1:3]
-
-    def neighbours(images, order):
-        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        moved = [padded[:, i : i + height, j : j + width] for i in order for j in order]
-        return jnp.concatenate(moved, axis=-1).reshape(-1, TAPS * TAPS * images.shape[-1])
-
-    over_pixels = (((0,), (0,)), ((), ()))
+    channels, features = x.shape[-1], dy.shape[-1]
+    offsets = [(i, j) for i in OFFSETS for j in OFFSETS]
     if channels <= features:
-        product = lax.dot_general(neighbours(x, range(TAPS)), dy.reshape(-1, features), over_pixels)
+        product = lax.dot_general(_moved(x, offsets), dy.reshape(-1, features), OVER_PIXELS)
         return product.reshape(TAPS, TAPS, channels, features)
-    product = lax.dot_general(x.reshape(-1, channels), neighbours(dy, range(TAPS)[::-1]), over_pixels)
+    moved = _moved(dy, [(-i, -j) for i, j in offsets])
+    product = lax.dot_general(x.reshape(-1, channels), moved, OVER_PIXELS)
     return product.reshape(channels, TAPS, TAPS, features).transpose(1, 2, 0, 3)
+
+
+def _moved(x: Images, offsets: Sequence[tuple[int, int]]) -> Float[Array, "pixels _"]:
+    """x[h + i, w + j] for each offset (i, j), 0 outside of the image, side by side: a row for each pixel."""
+    rows, columns = np.abs(offsets).max(axis=0).tolist()
+    padded = jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
+    (height, width), channels = x.shape[1:3], x.shape[-1]
+    moved = [padded[:, rows + i :, columns + j :][:, :height, :width] for i, j in offsets]
+    return jnp.concatenate(moved, axis=-1).reshape(-1, len(offsets) * channels)
 
 
 def _adjoint(kernel: Kernel) -> Float[Array, "3 3 o c"]:
