@@ -206,7 +206,9 @@ class Experiment:
         """The state at step 0, where `state_sharding` puts it; each device draws its own part."""
         # Only shapes matter; all processes must give the same numbers, and their examples are not the same.
         batch = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self._batch_of_one)
-        create = jax.jit(self._create_state, out_shardings=self.state_sharding)
+        # Each parameter is another small random program, run once: what takes long is the compiler, a third of it at level 1.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        create = jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=options)
         return create(self.run_key("init"), batch)
 
     def state_shapes(self) -> TrainState:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
@@ -15,18 +16,23 @@ from score_sde.solvers import Grid, Solver, sample
 
 
 class Generated(NamedTuple):
-    """A part of the images, on the host: the index of its first, the images, their conditions and evaluations."""
+    """A part of the images, on the host: the index of its first, the images, their conditions and evaluations.
+
+    `trajectory` has each image's states after the steps that the generator keeps, or is None if it keeps none.
+    """
 
     first_index: int
     x: Float[np.ndarray, "b *shape"]
     condition: dict[str, np.ndarray]
     nfe: Int[np.ndarray, " b"]
+    trajectory: Float[np.ndarray, "b k *shape"] | None
 
 
 class Generator(NamedTuple):
     """Draws image i from fold_in(key, i): the same image whatever the batch size or the number of devices.
 
-    Fields: `condition(first_index, number)` gives the condition of a batch of images; `threshold` wraps the bound denoiser.
+    Fields: `condition(first_index, number)` gives the condition of a batch of images; `threshold` wraps the bound denoiser;
+    `keep` are the steps after which the states are kept (0 is the start), none by default.
     """
 
     denoiser: Denoiser
@@ -36,6 +42,7 @@ class Generator(NamedTuple):
     mesh: Mesh
     condition: Callable[[int, int], Condition] = lambda first_index, number: {}
     threshold: Callable[[Denoise], Denoise] = lambda denoise: denoise
+    keep: tuple[int, ...] = ()
 
     def batches(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
@@ -67,10 +74,19 @@ class Generator(NamedTuple):
         denoise = self.denoise(params, condition)
         shape = (batch_size, *self.shape)
         samples = sample(
-            key, self.denoiser.sde, denoise, self.solver, self.grid, shape, first_index=first_index, sharding=sharding
+            key,
+            self.denoiser.sde,
+            denoise,
+            self.solver,
+            self.grid,
+            shape,
+            first_index=first_index,
+            keep=self.keep,
+            sharding=sharding,
         )
-        x, nfe, condition = parallel.to_host((samples.x, samples.nfe, condition))
-        return Generated(first_index, x[:count], {k: v[:count] for k, v in condition.items()}, nfe[:count])
+        trajectory = None if samples.trajectory is None else jnp.moveaxis(samples.trajectory, 0, 1)
+        parts = parallel.to_host((samples.x, condition, samples.nfe, trajectory))
+        return Generated(first_index, *jax.tree.map(lambda rows: rows[:count], parts))
 
     def denoise(self, params: Params, condition: Condition) -> Denoise:
         """The network with these parameters and this condition, thresholded."""
@@ -87,6 +103,5 @@ class Generator(NamedTuple):
 
 def join(parts: Sequence[Generated]) -> Generated:
     """Consecutive parts as one."""
-    condition = {name: np.concatenate([p.condition[name] for p in parts]) for name in parts[0].condition}
-    x, nfe = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "nfe"))
-    return Generated(parts[0].first_index, x, condition, nfe)
+    arrays = jax.tree.map(lambda *rows: np.concatenate(rows), *(part[1:] for part in parts))
+    return Generated(parts[0].first_index, *arrays)

@@ -31,6 +31,7 @@ from score_sde.training.state import Params
 
 NUM_SAMPLES = 400
 PICTURED = 100
+FRAMES = 50  # of the animation
 STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
 
 
@@ -54,7 +55,7 @@ def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Pat
     state = run_training(experiment, workdir)
     params = pick_params(state, None)
     clock.lap("training")
-    sde_images = experiment.generator(experiment.run_key("sample"), params, NUM_SAMPLES)
+    sde_images = _reverse_sde(experiment, params)
     clock.lap("sampling, reverse SDE")
     ode_images = _probability_flow(experiment, params)
     clock.lap("sampling, probability flow")
@@ -85,10 +86,17 @@ class _Clock:
         self.seconds[name], self._since = now - self._since, now
 
 
+def _reverse_sde(experiment: Experiment, params: Params) -> Generated:
+    """Images, and their states at FRAMES times on the way."""
+    num_steps = len(experiment.grid.times(experiment.sde)) - 1
+    keep = tuple(np.unique(np.linspace(0, num_steps, FRAMES).round().astype(int)).tolist())
+    return experiment.generator._replace(keep=keep)(experiment.run_key("sample"), params, NUM_SAMPLES)
+
+
 def _probability_flow(experiment: Experiment, params: Params) -> Generated:
     """The same images' noise, taken along the probability flow by the adaptive solver with per-image steps."""
     ends = experiment.grid.times(experiment.sde)[[0, -1]]
-    generator = experiment.generator._replace(solver=ProbabilityFlow(), grid=Given(ends))
+    generator = experiment.generator._replace(solver=ProbabilityFlow(rtol=1e-3, atol=1e-3), grid=Given(ends))
     return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
 
 
@@ -121,7 +129,8 @@ def _draw(
     for name, file in (("reverse SDE", "samples_sde.png"), ("probability flow", "samples_ode.png")):
         plots.save_image(workdir / file, plots.image_grid(samples[name].x[:PICTURED], columns=columns, upscale=6))
     _draw_strip(experiment, params, workdir / "strip.png")
-    _draw_animation(experiment, params, workdir / "reverse.webp")
+    if (trajectory := samples["reverse SDE"].trajectory) is not None:
+        _draw_animation(experiment, trajectory, workdir / "reverse.webp")
     plots.loss_curve(read_metrics(workdir / "metrics.jsonl"), workdir / "loss.png")
     draw_noise_levels({"held-out digits": levels}, workdir / "noise_levels.png")
 
@@ -130,47 +139,27 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
     """One held-out digit at several noise levels: noised, denoised in one step, and denoised by a whole solve."""
     sde, key = experiment.sde, experiment.run_key("evaluate")
     batch = experiment.eval_batches(1)[3]
-    number = len(STRIP_LOG_SNR)
-    condition = {"label": jnp.repeat(jnp.asarray(batch["label"]), number)} if "label" in batch else {}
+    condition = {name: jnp.asarray(batch[name]) for name in experiment.spec.conditions if name in batch}
     denoise = experiment.generator.denoise(params, condition)
-    times = np.asarray(sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR)))
-    grid_times = experiment.grid.times(sde)
-    clean = jnp.repeat(jnp.asarray(batch["x"]), number, axis=0)
-    noised, _ = sde.perturb(key, clean, jnp.asarray(times))
-    one_step = denoise(noised, jnp.asarray(times)).x0
-    full = [
-        sample(
-            key,
-            sde,
-            denoise,
-            experiment.solver,
-            Given(np.append(np.float32(t), grid_times[grid_times < np.float32(t)])),
-            noised.shape,
-            x_start=noised,
-        ).x[i]
-        for i, t in enumerate(times)
-    ]
+    clean, grid_times = jnp.asarray(batch["x"]), experiment.grid.times(sde)
+    times = np.asarray(sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR)), np.float32)
+    noised = [sde.perturb(key, clean, jnp.full(1, t))[0] for t in times]
+    one_step = jax.jit(lambda x, t: denoise(x, t).x0)
+
+    def solve(x, t):
+        grid = Given(np.append(t, grid_times[grid_times < t]))
+        return sample(key, sde, denoise, experiment.solver, grid, x.shape, x_start=x).x
+
+    rows = noised, list(map(one_step, noised, times)), list(map(solve, noised, times))
+    start, once, full = map(jnp.concatenate, rows)
     labels = [f"σ/α = {np.exp(-0.5 * snr):.2g}" for snr in STRIP_LOG_SNR]
-    plots.denoising_strip(noised, one_step, jnp.stack(full), labels, path, clean=batch["x"][0])
+    plots.denoising_strip(start, once, full, labels, path, clean=batch["x"][0])
 
 
-def _draw_animation(experiment: Experiment, params: Params, path: pathlib.Path, frames: int = 50) -> None:
+def _draw_animation(experiment: Experiment, trajectory: np.ndarray, path: pathlib.Path) -> None:
     """The reverse SDE from noise to four rows of samples; each frame is scaled to the standard deviation of the data."""
     columns = experiment.spec.num_classes or 10
-    number = 4 * columns
-    denoise = experiment.generator.denoise(params, experiment.sampling_condition(0, number))
-    num_steps = len(experiment.grid.times(experiment.sde)) - 1
-    keep = tuple(np.unique(np.linspace(0, num_steps, frames).round().astype(int)).tolist())
-    samples = sample(
-        experiment.run_key("sample"),
-        experiment.sde,
-        denoise,
-        experiment.solver,
-        experiment.grid,
-        (number, *experiment.spec.shape),
-        keep=keep,
-    )
-    states = np.asarray(samples.trajectory)
+    states = np.moveaxis(trajectory[: 4 * columns], 1, 0)
     scale = np.maximum(states.std(axis=tuple(range(1, states.ndim)), keepdims=True) / states[-1].std(), 1.0)
     plots.animation([plots.image_grid(x, columns=columns, upscale=6) for x in states / scale], path)
 

@@ -1,7 +1,7 @@
 """PyTorch: one training step (forward, backward, Adam, EMA) and Heun sampling of another project's network.
 
-    python -m benchmarks.workers.torch_peers diffusers          the nearest U-Net that diffusers has
-    python -m benchmarks.workers.torch_peers edm CHECKOUT       EDM's network of the same architecture, layer by layer
+`python -m benchmarks.workers.torch_peers diffusers` is the nearest U-Net that diffusers has; `… edm CHECKOUT` is EDM's network,
+the same architecture layer by layer.
 """
 
 import copy
@@ -14,7 +14,7 @@ from benchmarks.interleave import serve
 from benchmarks.unet import BATCH_SIZE, HEUN_STEPS, SHAPE
 
 
-def edm_network(checkout):
+def _edm(checkout):
     """SongUNet of NVlabs/edm."""
     sys.path.insert(0, checkout)
     from training.networks import SongUNet
@@ -32,7 +32,7 @@ def edm_network(checkout):
     return network, lambda net, x, noise: net(x, noise, None), {}
 
 
-def diffusers_network():
+def _diffusers():
     """UNet2DModel: it resamples by one convolution where the others have a residual block."""
     import diffusers
 
@@ -50,10 +50,10 @@ def diffusers_network():
     return network, lambda net, x, noise: net(x, noise).sample, {"diffusers": diffusers.__version__}
 
 
-NETWORKS = {"edm": edm_network, "diffusers": diffusers_network}
+NETWORKS = {"edm": _edm, "diffusers": _diffusers}
 
 
-def gflop_per_forward(network, call):
+def _gflop_per_forward(network, call):
     """GFLOP of a forward pass of one image, by PyTorch's count."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -66,7 +66,7 @@ def gflop_per_forward(network, call):
 def main(name: str, *checkout: str) -> None:
     torch.manual_seed(0)
     network, call, versions = NETWORKS[name](*checkout)
-    cost = gflop_per_forward(network, call)
+    cost = _gflop_per_forward(network, call)
     average = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     height, width, channels = SHAPE

@@ -106,6 +106,17 @@ def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     )
 
 
+def test_states_on_the_way_are_kept_image_by_image(workdir):
+    experiment = from_workdir(workdir)
+    params, key = pick_params(restore(experiment, workdir), None), experiment.run_key("sample")
+    keeping = experiment.generator._replace(keep=(0, 2, 4))
+    kept = keeping(key, params, NUMBER, BATCH, FIRST)
+    assert kept.trajectory.shape == (NUMBER, 3, *kept.x.shape[1:])
+    np.testing.assert_array_equal(kept.trajectory[:, -1], kept.x)
+    np.testing.assert_array_equal(keeping(key, params, 2, BATCH, FIRST + 9).trajectory, kept.trajectory[9:11])
+    assert experiment.generator(key, params, 2, BATCH).trajectory is None
+
+
 def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path):
     """Wherever it stands in its batch: the program is that of a whole batch."""
     experiment = from_workdir(workdir)
