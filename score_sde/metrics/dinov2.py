@@ -7,7 +7,6 @@ The names are those of the release: "blocks.0.attn.qkv.weight" [3 d, d].
 Source: Oquab et al., arXiv 2304.07193; as a metric, Stein et al., arXiv 2306.04675.
 """
 
-import functools
 import math
 from collections.abc import Mapping
 
@@ -63,17 +62,8 @@ def resize(images: UInt8[Array, "b h w c"]) -> Float[Array, "b 224 224 c"]:
 
     This is what the code of arXiv 2312.02696 does by default; that of arXiv 2306.04675 resizes by PIL, which rounds to 8 bit.
     """
-    rows, columns = (jnp.asarray(resampling(size)) for size in images.shape[1:3])
-    return jnp.einsum("ih,bhwc,jw->bijc", rows, jnp.asarray(images, jnp.float32), columns)
-
-
-@functools.cache
-def resampling(size: int) -> Float[np.ndarray, "224 size"]:
-    """The matrix of one axis of `resize`: Keys' kernel with a = −½, widened where pixels are lost, its weights of sum 1."""
-    step = size / SIZE
-    centre = (np.arange(SIZE) + 0.5) * step - 0.5
-    weight = keys((np.arange(size)[None, :] - centre[:, None]) / max(step, 1), -0.5)
-    return (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    shape = (len(images), SIZE, SIZE, images.shape[-1])
+    return jax.image.resize(jnp.asarray(images, jnp.float32), shape, "cubic", antialias=True)
 
 
 def positions(table: Float[np.ndarray, "1 n d"], offset: float = OFFSET) -> Float[np.ndarray, "1 257 d"]:

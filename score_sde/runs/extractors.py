@@ -120,7 +120,6 @@ def _dinov2(mesh: Mesh) -> Extractor:
     """The class token of DINOv2 in float32, its batch over the devices of the mesh."""
     tensors = load_dinov2(dinov2_path())
     parameters = parallel.replicate(stack_blocks(tensors), mesh)
-
     features = jax.jit(dinov2_features)
     digest = _digest_of_arrays("bicubic 224 antialias, ImageNet mean and sd, position offset 0.1, float32", tensors)
     compute = _on_mesh("dinov2", mesh, lambda images, wanted: {"pool": features(parameters, images)})
