@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-SIZE, PATCH = 224, 14
-GRID = SIZE // PATCH
+SIZE, GRID = 224, 16  # pixels and patches a side
 HEAD_WIDTH = 64  # of every published size
 EPSILON = 1e-6
 MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for [0, 1]
@@ -131,7 +130,7 @@ def _network(p: Tensors, x: Float[Array, "b 224 224 3"], head_width: int) -> Flo
         x = x + _along(p["ls1.gamma"], x) * _linear(p, "attn.proj", attended)
         return x + _along(p["ls2.gamma"], x) * feed_forward(p, _norm(p, "norm2", x)), None
 
-    patches = x.reshape(len(x), GRID, PATCH, GRID, PATCH, 3)
+    patches = x.reshape(len(x), GRID, SIZE // GRID, GRID, SIZE // GRID, 3)
     patches = jnp.einsum("bihjwc,dchw->bijd", patches, p["patch_embed.proj.weight"])
     patches = (patches + _along(p["patch_embed.proj.bias"], patches)).reshape(len(x), GRID**2, -1)
     first = jnp.broadcast_to(p["cls_token"], (len(x), 1, patches.shape[-1]))
