@@ -23,7 +23,7 @@ SEEDS = flags.DEFINE_list("seeds", ["0"], "Seed s is images s · num_samples …
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
 REFERENCE = flags.DEFINE_string("reference", "train", "train, eval, or a .npz of ours, EDM, ADM or pytorch-fid.")
 FEATURES = flags.DEFINE_string(
-    "features", "inception", "inception, dinov2, oriented_gradients, pixels, or a callable as module:attribute."
+    "features", "inception", "inception, dinov2, lpips, oriented_gradients, pixels, or a callable as module:attribute."
 )
 KEEP_SAMPLES = flags.DEFINE_enum("keep_samples", None, ["png", "npz"], "Keep the images too.")
 KEEP_FEATURES = flags.DEFINE_bool("keep_features", True, "Keep the samples' features, to add a metric later.")

@@ -21,7 +21,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
 FEATURES = flags.DEFINE_string(
-    "features", None, "Look for near duplicates in these too: inception, dinov2, oriented_gradients, module:attribute."
+    "features",
+    None,
+    "Look for near duplicates in these too: inception, dinov2, lpips, oriented_gradients, module:attribute.",
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, for --features.", lower_bound=1)
 OUTPUT = flags.DEFINE_string(

@@ -15,7 +15,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; reference_SPLIT_FEATURES.npz if not given.")
 FEATURES = flags.DEFINE_string(
-    "features", "inception", "inception, dinov2, oriented_gradients, pixels, or a callable as module:attribute."
+    "features", "inception", "inception, dinov2, lpips, oriented_gradients, pixels, or a callable as module:attribute."
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, over all devices.", lower_bound=1)
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)

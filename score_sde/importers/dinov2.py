@@ -8,15 +8,20 @@
 import math
 import os
 import pathlib
-import shutil
 import tempfile
-import urllib.request
 
 import numpy as np
 
 from score_sde.importers.safetensors import read_safetensors
 from score_sde.importers.torch_archive import read_torch_archive
-from score_sde.importers.weight_files import check_digest, file_digest, read_weights, weights_path, write_weights
+from score_sde.importers.weight_files import (
+    check_digest,
+    download,
+    file_digest,
+    read_weights,
+    weights_path,
+    write_weights,
+)
 
 MODEL = "facebook/dinov2-large/resolve/main/model.safetensors"
 SHA256 = (
@@ -48,7 +53,8 @@ def import_dinov2(file: str | pathlib.Path | None = None, output: str | pathlib.
     if file is not None:
         return write_weights(path, release_names(_read(pathlib.Path(file))))
     with tempfile.TemporaryDirectory() as folder:
-        fetched = _download(pathlib.Path(folder))
+        host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")  # or a mirror, as in Hugging Face's own tools
+        fetched = download(f"{host.rstrip('/')}/{MODEL}", pathlib.Path(folder))
         check_digest(file_digest(fetched), SHA256, MODEL)
         return write_weights(path, release_names(_read(fetched)))
 
@@ -132,15 +138,3 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
     return read_torch_archive(path) if is_zip else read_safetensors(path)
-
-
-def _download(folder: pathlib.Path) -> pathlib.Path:
-    """ViT-L/14's file from Hugging Face, or from the mirror that $HF_ENDPOINT names, as in its own tools."""
-    path = folder / "model.safetensors"
-    url = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{MODEL}"
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-    except OSError as error:
-        raise OSError(f"{url} could not be fetched: {error}; get the file in another way, and say --file=.") from error
-    return path

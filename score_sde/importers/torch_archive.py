@@ -1,13 +1,15 @@
-"""Tensors out of PyTorch's zip files, as numpy, without PyTorch and without running what the file says.
+"""Tensors out of PyTorch's files, as numpy, without PyTorch and without running what the file says.
 
-Such a file is a zip of raw tensors and one pickle. A pickle is a program; here it may build dicts, lists, tuples, numbers,
-strings and tensors, and inert records of whatever class it names (the modules of a TorchScript file). Nothing is imported.
+Such a file is a zip of raw tensors and one pickle; before PyTorch 1.6 it was a row of pickles with the raw tensors behind
+them. A pickle is a program; here it may build dicts, lists, tuples, numbers, strings and tensors, and inert records of
+whatever class it names (the modules of a TorchScript file). Nothing is imported.
 """
 
 import io
 import pathlib
 import pickle
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ DTYPES = {
     "ByteStorage": "|u1",
     "BoolStorage": "|b1",
 }
+OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 
 
 def read_torch_archive(file: str | pathlib.Path | bytes) -> dict[str, np.ndarray]:
@@ -28,19 +31,66 @@ def read_torch_archive(file: str | pathlib.Path | bytes) -> dict[str, np.ndarray
 
     Raises: ValueError for a file of another kind, or a pickle that asks for more than data.
     """
-    try:
-        archive = zipfile.ZipFile(io.BytesIO(file) if isinstance(file, bytes) else file)
-        (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-    except (zipfile.BadZipFile, ValueError) as error:
-        what = "these bytes" if isinstance(file, bytes) else file
-        raise ValueError(
-            f"read_torch_archive needs a zip file with one data.pkl, as torch.save and torch.jit.save write, got {what}; "
-            "convert older files with torch.save(torch.load(…, weights_only=True), …)."
-        ) from error
-    tree = _Unpickler(archive, name.removesuffix("data.pkl")).load()
+    with io.BytesIO(file) if isinstance(file, bytes) else pathlib.Path(file).open("rb") as stream:
+        is_old = stream.read(len(OLD_MAGIC)) == OLD_MAGIC
+        try:
+            tree = _read_old(stream) if is_old else _read_zip(stream)
+        except (zipfile.BadZipFile, _ArchiveError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
+            what = "these bytes" if isinstance(file, bytes) else file
+            raise ValueError(
+                "read_torch_archive needs a zip file with one data.pkl, as torch.save and torch.jit.save write, or a state "
+                f"dict as torch.save wrote it before PyTorch 1.6, got {what}."
+            ) from error
     tensors: dict[str, np.ndarray] = {}
     _collect(tree, (), tensors)
     return tensors
+
+
+class _ArchiveError(Exception):
+    """The file has another form."""
+
+
+def _read_zip(stream: io.BufferedIOBase) -> Any:
+    archive = zipfile.ZipFile(stream)
+    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(names) != 1:
+        raise _ArchiveError
+    folder = names[0].removesuffix("data.pkl")
+
+    def storage(kind: str, key: str, *_: Any) -> np.ndarray:
+        return np.frombuffer(archive.read(f"{folder}data/{key}"), DTYPES[kind])
+
+    return _Unpickler(io.BytesIO(archive.read(names[0])), storage).load()
+
+
+def _read_old(stream: io.BufferedIOBase) -> Any:
+    """Magic number, version, machine, the tensors' places, the storages' keys, and of each its length and its numbers.
+
+    The places come before the numbers, so they are read twice: to learn what the storages are, and to fill them.
+    """
+    size, kinds = stream.seek(0, io.SEEK_END), {}
+    stream.seek(0)
+
+    def note(kind: str, key: str, location: str, number: int, view: Any = None) -> np.ndarray:
+        if view is not None or not 0 <= number * np.dtype(DTYPES[kind]).itemsize <= size:
+            raise _ArchiveError
+        kinds[key] = kind
+        return np.zeros(number, DTYPES[kind])
+
+    for _ in range(3):
+        _Unpickler(stream, note).load()
+    start = stream.tell()
+    _Unpickler(stream, note).load()
+    storages = {}
+    for key in _Unpickler(stream, note).load():
+        number = int.from_bytes(stream.read(8), "little")
+        dtype = np.dtype(DTYPES[kinds[key]])
+        raw = stream.read(min(number * dtype.itemsize, size))
+        if len(raw) != number * dtype.itemsize:
+            raise _ArchiveError
+        storages[key] = np.frombuffer(raw, dtype)
+    stream.seek(start)
+    return _Unpickler(stream, lambda kind, key, *_: storages[key]).load()
 
 
 class _Record:
@@ -56,9 +106,9 @@ class _Record:
 class _Unpickler(pickle.Unpickler):
     """Reads data only: every global is one of ours, by its name."""
 
-    def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
-        self._archive, self._folder = archive, folder
+    def __init__(self, stream: io.BufferedIOBase, storage: Callable[..., np.ndarray]) -> None:
+        super().__init__(stream)
+        self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a global of the pickle.
@@ -82,8 +132,7 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         """The numbers of a storage."""
-        _, kind, key, *_ = pid
-        return np.frombuffer(self._archive.read(f"{self._folder}data/{key}"), DTYPES[kind])
+        return self._storage(*pid[1:])
 
 
 def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:

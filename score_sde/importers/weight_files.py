@@ -3,6 +3,8 @@
 import hashlib
 import os
 import pathlib
+import shutil
+import urllib.request
 
 import numpy as np
 
@@ -39,3 +41,19 @@ def check_digest(digest: str, expected: str, what: str) -> None:
     """Raises ValueError where they differ."""
     if digest != expected:
         raise ValueError(f"{what} has SHA-256 {digest}, and should have {expected}; not used.")
+
+
+def download(url: str, folder: pathlib.Path) -> pathlib.Path:
+    """Fetches a file into `folder`, under the last part of its address.
+
+    Raises: OSError where that cannot be done, which says so and what to do.
+    """
+    path = folder / url.rsplit("/", 1)[-1]
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, path.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+    except OSError as error:
+        raise OSError(
+            f"{url} could not be fetched: {error}; get the file in another way, and say --help for the flag that names it."
+        ) from error
+    return path

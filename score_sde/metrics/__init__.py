@@ -8,6 +8,7 @@ from score_sde.metrics.frechet_error import frechet_standard_error
 from score_sde.metrics.inception import InceptionFeatures, inception_features
 from score_sde.metrics.inception_score import InceptionScore, inception_score
 from score_sde.metrics.kernel_distance import KernelDistance, kernel_distance, squared_mmd
+from score_sde.metrics.lpips import lpips_distance, lpips_features
 from score_sde.metrics.neighbours import Neighbourhoods, nearest, neighbourhoods, similar_pairs
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "inception_score",
     "judge",
     "kernel_distance",
+    "lpips_distance",
+    "lpips_features",
     "nearest",
     "neighbourhoods",
     "oriented_gradients",

@@ -22,10 +22,11 @@ from jaxtyping import Float, Shaped
 
 from score_sde import parallel
 from score_sde.building import closest
-from score_sde.importers import dinov2_path, inception_path, load_dinov2, load_inception
+from score_sde.importers import dinov2_path, inception_path, load_dinov2, load_inception, load_lpips, lpips_path
 from score_sde.metrics.dinov2 import dinov2_features, stack_blocks
 from score_sde.metrics.features import oriented_gradients
 from score_sde.metrics.inception import fold, inception_features
+from score_sde.metrics.lpips import lpips_features
 
 Images = Shaped[np.ndarray, "b *shape"]  # 0…255 as uint8; float32 for data that are no images
 Features = dict[str, np.ndarray]
@@ -126,6 +127,15 @@ def _dinov2(mesh: Mesh) -> Extractor:
     return Extractor("dinov2", digest, ("pool",), compute)
 
 
+def _lpips(mesh: Mesh) -> Extractor:
+    """LPIPS's activations, averaged over places, in float32, the batch over the devices of the mesh."""
+    tensors = load_lpips(lpips_path())
+    parameters, features = parallel.replicate(tensors, mesh), jax.jit(lpips_features)
+    digest = _digest_of_arrays("sqrt(w) phi / (|phi| + 1e-10), mean over places, float32", tensors)
+    compute = _on_mesh("lpips", mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("lpips", digest, ("pool",), compute)
+
+
 def _on_mesh(
     name: str, mesh: Mesh, compute: Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]
 ) -> Callable[[Images, tuple[str, ...]], Features]:
@@ -217,6 +227,7 @@ def _digest_of_arrays(preprocessing: str, tensors: dict[str, np.ndarray]) -> str
 EXTRACTORS: dict[str, Callable[[Mesh], Extractor]] = {
     "dinov2": _dinov2,
     "inception": _inception,
+    "lpips": _lpips,
     "oriented_gradients": _oriented_gradients,
     "pixels": _pixels,
 }

@@ -111,7 +111,9 @@ def test_what_is_fetched_is_checked(tmp_path, monkeypatch):
     mirror = tmp_path / "mirror" / dinov2.MODEL
     mirror.parent.mkdir(parents=True)
     monkeypatch.setenv("HF_ENDPOINT", f"{(tmp_path / 'mirror').as_uri()}/")
-    with pytest.raises(OSError, match=r"mirror/facebook/dinov2-large/.* could not be fetched: .*say --file="):
+    with pytest.raises(
+        OSError, match=r"mirror/facebook/dinov2-large/.* could not be fetched: .*get the file in another way"
+    ):
         import_dinov2(output=tmp_path / "weights.npz")
     mirror.write_bytes(pth(release()))
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import pathlib
 import pickle
 import sys
 import types
@@ -100,3 +101,39 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match=r"needs a zip file with one data.pkl, .*old.pth"):
         read_torch_archive(tmp_path / "old.pth")
+
+
+OLD = (pathlib.Path(__file__).parent.parent / "golden" / "metrics" / "torch_old.pth").read_bytes()
+
+
+def test_a_state_dict_in_the_form_before_pytorch_1_6():
+    """As PyTorch 2.13 wrote it with _use_new_zipfile_serialization=False; two of the tensors share a storage."""
+    tensors = read_torch_archive(OLD)
+    expected = {
+        "lin0.model.1.weight": np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1),
+        "a.weight": np.arange(6, dtype=np.float64).reshape(2, 3).T,
+        "a.half": np.full(3, 2.5, np.float16),
+        "step": np.array(7, np.int64),
+        "view": np.array([3, 4, 5], np.float32),
+        "same": np.array([0, 2, 4, 6, 8], np.float32),
+    }
+    assert tensors.keys() == expected.keys()
+    for name, value in expected.items():
+        assert tensors[name].dtype == value.dtype and np.array_equal(tensors[name], value)
+
+
+@pytest.mark.parametrize("length", [15, 40, len(OLD) // 2, len(OLD) - 9, len(OLD) - 1])
+def test_an_old_file_that_was_cut(length):
+    with pytest.raises(ValueError, match=r"read_torch_archive needs .*before PyTorch 1\.6, got these bytes"):
+        read_torch_archive(OLD[:length])
+
+
+def test_an_old_file_whose_pickle_is_a_program(tmp_path):
+    class Program:
+        def __reduce__(self):
+            return pathlib.Path.touch, (tmp_path / "ran",)
+
+    magic = OLD[:15]
+    with pytest.raises(ValueError, match="which is not data"):
+        read_torch_archive(magic + pickle.dumps(1001) + pickle.dumps({}) + pickle.dumps(Program()))
+    assert not (tmp_path / "ran").exists()
