@@ -40,7 +40,7 @@ def get_config(variant: str = "vp") -> ConfigDict:
             "num_classes": 10,
         }
     )
-    num_steps = 750
+    num_steps = 600
     config.optimizer.learning_rate = 2e-3
     config.optimizer.schedule = ConfigDict({"schedule": "cosine", "warmup_steps": 100, "decay_steps": num_steps})
     config.ema.half_lives_kimg = (5.0,)
