@@ -29,7 +29,7 @@ from score_sde.solvers import Given, ProbabilityFlow, sample
 from score_sde.training.logging import read_metrics
 from score_sde.training.state import Params
 
-NUM_SAMPLES = 400
+NUM_SAMPLES = 300
 PICTURED = 100
 FRAMES = 50  # of the animation
 STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
