@@ -58,7 +58,6 @@ def get_config(variant: str = "vp") -> ConfigDict:
     config.sampling.grid = ConfigDict({"name": "log_snr_uniform", "num_steps": 100, "end": 1e-3})
     if variant == "flow" or variant == "cosine":
         config.sampling.grid.start = 0.999
-    config.likelihood.update(
-        {"rtol": 1e-3, "atol": 1e-3, "batch_size": 100}
-    )  # three batches of the 297 held-out digits
+    config.likelihood.rtol = config.likelihood.atol = 1e-3
+    config.likelihood.batch_size = 100  # three batches, nearly full, of the 297 held-out digits
     return config
