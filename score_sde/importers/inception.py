@@ -81,7 +81,10 @@ def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarr
 def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The tensors under the names of the graph of 2015: CELL.weight, .beta, .mean, .var, and logits.weight where there.
 
-    Raises: ValueError where this is not that network.
+    pytorch-fid's batch norms have a γ of ones, which the graph has not; it is left out, so that weights from both files are
+    the same.
+
+    Raises: ValueError where this is not that network, or a γ is not 1.
     """
     named = dict(_graph_name(name, value) for name, value in tensors.items() if value.ndim)
     kernel, last = named.get("conv.weight"), named.get("mixed_10.tower_2_conv.weight")
@@ -96,6 +99,14 @@ def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"This is not the InceptionV3 of 2015-12-05: {len(tensors)} tensors, {sorted(tensors)[:3]} …; its 94 cells begin "
             "with a 3×3 convolution of 3 channels to 32. torchvision's InceptionV3 is another network, with another FID."
+        )
+    gammas = {name: named.pop(name) for name in sorted(named) if name.endswith(".bn.weight")}
+    scaled = [name for name, gamma in gammas.items() if (gamma != 1).any()]
+    if scaled:
+        raise ValueError(
+            f"The InceptionV3 of 2015-12-05 has batch norms without a scale (bn.weight of ones), got other values in "
+            f"{len(scaled)} of {len(gammas)}, {scaled[:3]} …; this is another or a fine-tuned network: get "
+            "pt_inception-2015-12-05-6726825d.pth."
         )
     return named
 

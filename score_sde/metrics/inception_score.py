@@ -4,8 +4,10 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from scipy.special import log_softmax
+from jaxtyping import Array, Float
+from scipy.special import log_softmax, logsumexp
+
+from score_sde.metrics.feature_sets import on_host
 
 
 class InceptionScore(NamedTuple):
@@ -16,17 +18,18 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(
-    logits: Float[np.ndarray, "n classes"], num_splits: int = 10, seed: int | None = None
+    logits: Float[np.ndarray | Array, "n classes"], num_splits: int = 10, seed: int | None = None
 ) -> InceptionScore:
     """exp of the mean over examples of KL(p(y | x) ‖ p(y)), for each split of the examples, in float64.
 
     Args: seed: shuffles the examples before they are split; None leaves their order.
     Error: grows with the size of a split: the published numbers are 10 splits of 50,000 samples.
-    Raises: ValueError for more splits than examples.
+    Raises: ValueError for more splits than examples, or values that are not finite.
     Source: Salimans et al., arXiv 1606.03498, Sec. 4.
     """
     if not 1 <= num_splits <= len(logits):
         raise ValueError(f"inception_score needs 1 <= num_splits <= {len(logits)} (the examples), got {num_splits}.")
+    (logits,) = on_host("inception_score", logits)
     order = np.arange(len(logits)) if seed is None else np.random.RandomState(seed).permutation(len(logits))
     log_p = log_softmax(logits[order].astype(np.float64), axis=1)
     bounds = [len(logits) * i // num_splits for i in range(num_splits + 1)]
@@ -34,6 +37,6 @@ def inception_score(
     for start, stop in itertools.pairwise(bounds):
         part = log_p[start:stop]
         p = np.exp(part)
-        marginal = np.log(p.mean(axis=0))
-        scores.append(np.exp((p * (part - marginal[None])).sum(axis=1).mean()))
+        log_marginal = logsumexp(part, axis=0) - np.log(len(part))  # stays finite where p underflows
+        scores.append(np.exp((p * (part - log_marginal[None])).sum(axis=1).mean()))
     return InceptionScore(float(np.mean(scores)), float(np.std(scores)))

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-Features = Float[np.ndarray, "n d"]
+from score_sde.metrics.feature_sets import Features, OtherFeatures, on_host
+
 BLOCK = 2048  # rows of the distance matrix at once: 50,000 × 50,000 distances would be 20 GB
 
 
@@ -19,18 +20,25 @@ class Neighbourhoods(NamedTuple):
     coverage: float
 
 
-def neighbourhoods(real: Features, generated: Float[np.ndarray, "m d"], k: int = 5) -> Neighbourhoods:
+def neighbourhoods(real: Features, generated: OtherFeatures, k: int = 5) -> Neighbourhoods:
     """Shares of each set within the other, with balls around each example that reach to its k-th nearest of its own set.
 
     precision: share of generated in any real ball; recall: share of real in any generated ball; density: mean number of
     real balls around a generated example, over k; coverage: share of real balls that hold a generated example.
 
+    A ball is open: an example at exactly its radius is outside, as in the package prdc. Eq. 1 of 1904.06991 has it
+    inside (<=); the two differ only for exact ties, such as repeated samples.
+
     Error: depends on both sizes: compare only numbers of equal sizes and k (papers: 10,000 or 50,000 each; k = 3 or 5).
-    Raises: ValueError unless 1 <= k < both sizes.
+    Raises: ValueError unless 1 <= k < both sizes, for values that are not finite, or different numbers of features.
     Source: Kynkäänniemi et al., arXiv 1904.06991, Eqs. 1 and 2; Naeem et al., arXiv 2002.09797, Eqs. 4 and 5.
     """
+    real, generated = on_host("neighbourhoods", real, generated)
     if not 1 <= k < min(len(real), len(generated)):
-        raise ValueError(f"neighbourhoods needs 1 <= k < {min(len(real), len(generated))} (the smaller set), got {k}.")
+        raise ValueError(
+            f"neighbourhoods needs 1 <= k < {min(len(real), len(generated))} (the smaller set), got {k}; give more samples "
+            "or a smaller k."
+        )
     real_radius, generated_radius = _radii(real, k), _radii(generated, k)
     in_real = np.zeros(len(generated), np.int64)
     covered, recalled = [], []
@@ -47,10 +55,12 @@ def neighbourhoods(real: Features, generated: Float[np.ndarray, "m d"], k: int =
     )
 
 
-def nearest(
-    queries: Features, references: Float[np.ndarray, "m d"]
-) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The distance from each query to its nearest reference, and which one that is: what a model has memorized is near."""
+def nearest(queries: Features, references: OtherFeatures) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """The distance from each query to its nearest reference, and which one that is: what a model has memorized is near.
+
+    Raises: ValueError for values that are not finite, or different numbers of features.
+    """
+    queries, references = on_host("nearest", queries, references)
     best = [(block.min(axis=1), block.argmin(axis=1)) for block, _ in _squared_distances(queries, references)]
     squared, index = (np.concatenate(parts) for parts in zip(*best, strict=True))
     return np.sqrt(squared), index
@@ -62,10 +72,11 @@ def similar_pairs(rows: Features, count: int) -> tuple[Float64[np.ndarray, " k"]
     Every pair is looked at: n² d/2 multiplications in float32. 50,000 rows of 768 numbers took 26 s on two busy cores.
 
     Error: of the cosines none, they are computed again in float64; pairs closer than 1e-6 may change places at the end.
-    Raises: ValueError unless count >= 1.
+    Raises: ValueError unless count >= 1, or for values that are not finite.
     """
     if count < 1:
         raise ValueError(f"similar_pairs needs count >= 1, got {count}.")
+    (rows,) = on_host("similar_pairs", rows)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = (rows / np.where(lengths > 0, lengths, 1)).astype(np.float32)
     cosines, pairs = np.zeros(0, np.float32), np.zeros((0, 2), np.int64)
@@ -87,7 +98,7 @@ def similar_pairs(rows: Features, count: int) -> tuple[Float64[np.ndarray, " k"]
     return exact[order], pairs[order]
 
 
-def _radii(x: Features, k: int) -> Float64[np.ndarray, " n"]:
+def _radii(x: Float[np.ndarray, "n d"], k: int) -> Float64[np.ndarray, " n"]:
     """The squared distance of each example to its k-th nearest other one."""
     blocks = []
     for distances, rows in _squared_distances(x, x):
@@ -97,7 +108,7 @@ def _radii(x: Features, k: int) -> Float64[np.ndarray, " n"]:
 
 
 def _squared_distances(
-    x: Features, y: Float[np.ndarray, "m d"]
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Iterator[tuple[Float64[np.ndarray, "b m"], Int[np.ndarray, " b"]]]:
     """|xᵢ − yⱼ|² in blocks of rows, with their numbers. Both are centred first, against cancellation."""
     centre = y.mean(axis=0, dtype=np.float64)

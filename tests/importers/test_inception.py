@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.importers import import_inception, inception, inception_path, load_inception
+from score_sde.runs.extractors import _digest_of_arrays
 
 A = ["branch1x1", "branch5x5_1", "branch5x5_2", *(f"branch3x3dbl_{i}" for i in (1, 2, 3)), "branch_pool"]
 B = ["branch3x3", *(f"branch3x3dbl_{i}" for i in (1, 2, 3))]
@@ -24,8 +25,9 @@ def pytorch_fid():
     state = {}
     for index, cell in enumerate(cells):
         state[f"{cell}.conv.weight"] = np.full(shapes.get(cell, (1, 1, 1, 1)), index, np.float32)
-        for leaf in ("weight", "bias", "running_mean", "running_var"):
+        for leaf in ("bias", "running_mean", "running_var"):
             state[f"{cell}.bn.{leaf}"] = np.full(1, index, np.float32)
+        state[f"{cell}.bn.weight"] = np.ones(1, np.float32)
         state[f"{cell}.bn.num_batches_tracked"] = np.asarray(0)
     return state | {"fc.weight": np.zeros((1008, 2048), np.float32), "fc.bias": np.zeros(1008, np.float32)}, cells
 
@@ -44,6 +46,28 @@ def test_names_of_pytorch_fid(pytorch_fid):
     for ours, theirs in pairs.items():
         assert named[f"{ours}.mean"] == index[theirs] and named[f"{ours}.weight"].flat[0] == index[theirs]
     assert named["logits.weight"].shape == (1008, 2048)
+
+
+def test_both_files_give_the_same_weights(pytorch_fid):
+    """The TorchScript file has the graph's names, no γ and no logits; the digest is that of the extractor."""
+    state, cells = pytorch_fid
+    ours = inception.graph_names(state)
+    torchscript = {f"net.layers.{name}": ours[name] for name in reversed(ours) if not name.startswith("logits.")}
+    assert {name.rpartition(".")[2] for name in torchscript} == {"weight", "beta", "mean", "var"}
+    assert len(torchscript) == 4 * len(cells) == len(ours) - 2
+    trunks = [{n: v for n, v in x.items() if n[:6] != "logits"} for x in (ours, inception.graph_names(torchscript))]
+    assert _digest_of_arrays("", trunks[0]) == _digest_of_arrays("", trunks[1])
+    old = ours | {f"{cell}.bn.weight": np.ones(1, np.float32) for cell in ("conv", "mixed.conv")}  # converted earlier
+    assert inception.graph_names(old).keys() == ours.keys()
+
+
+def test_a_batch_norm_with_a_scale_is_refused(pytorch_fid):
+    changed = pytorch_fid[0] | {"Mixed_6d.branch1x1.bn.weight": np.array([1, 1.01], np.float32)}
+    with pytest.raises(
+        ValueError,
+        match=r"bn.weight of ones\), got other values in 1 of 94, \['mixed_6.conv.bn.weight'\].*: get pt_inc",
+    ):
+        inception.graph_names(changed)
 
 
 def test_a_file_is_converted_once_and_read_again(pytorch_fid, tmp_path, monkeypatch):

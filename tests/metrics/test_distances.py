@@ -1,5 +1,6 @@
 """Properties that the metrics have by definition, and their errors."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -78,6 +79,65 @@ def test_inception_score_of_sure_answers_is_the_number_of_classes():
     np.testing.assert_allclose(inception_score(np.zeros((10, 5)), 2), (1, 0), atol=1e-12)
 
 
+def test_inception_score_of_equal_sure_answers_is_one():
+    """exp(−800) is 0 in float64, and so are the shares of three classes."""
+    logits = np.tile([800.0, 0.0, 0.0, 0.0], (20, 1))
+    np.testing.assert_allclose(inception_score(logits, 2), (1, 0), atol=1e-12)
+
+
+def test_inception_score_of_classes_that_underflow_in_one_split():
+    """10 examples of each of two classes that are sure of them: 2; in a split of one of the classes only: 1."""
+    logits = 800.0 * np.eye(4)[np.repeat([0, 2], 10)]
+    np.testing.assert_allclose(inception_score(logits, 1), (2, 0), atol=1e-12)
+    np.testing.assert_allclose(inception_score(logits, 2), (1, 0), atol=1e-12)
+
+
+METRICS = {
+    "squared_mmd": squared_mmd,
+    "kernel_distance": lambda x, y: kernel_distance(x, y, 5, 20)[:2],
+    "neighbourhoods": neighbourhoods,
+    "nearest": nearest,
+    "similar_pairs": lambda x, y: similar_pairs(x, 20)[0],
+    "inception_score": lambda x, y: inception_score(x, 2),
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_jax_array_is_computed_in_float64_too(metric):
+    """Far from the origin, where float32 would lose most digits."""
+    x, y = (jnp.asarray(100 + RNG.standard_normal((40, 5)), jnp.float32) for _ in range(2))
+    expected = METRICS[metric](np.asarray(x, np.float64), np.asarray(y, np.float64))
+    ours = METRICS[metric](x, y)
+    for one, other in zip(np.atleast_1d(ours), np.atleast_1d(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    with pytest.raises(
+        ValueError, match=rf"{metric} needs finite values, got \[1.* rows with NaN .*; find out which samples diverged"
+    ):
+        METRICS[metric](x.at[3, 0].set(jnp.inf), y)
+
+
+@pytest.mark.parametrize("metric", ["squared_mmd", "kernel_distance", "neighbourhoods", "nearest"])
+def test_sets_with_different_numbers_of_features(metric):
+    x, y = RNG.standard_normal((40, 5)), RNG.standard_normal((40, 4))
+    with pytest.raises(
+        ValueError,
+        match=rf"{metric} needs sets with one number of features, got .*5\), \(40, 4\).*same extractor for both",
+    ):
+        METRICS[metric](x, y)
+    y = RNG.standard_normal((30, 5))
+    y[7] = np.nan
+    with pytest.raises(ValueError, match=rf"{metric} needs finite values, got \[0, 1\] rows .* of \[40, 30\] examples"):
+        METRICS[metric](x, y)
+
+
+def test_a_ball_is_open():
+    """On a line 0, 1, 2, …: with k = 1 each real ball has the radius 1, and its neighbour lies on its edge (<, not <=)."""
+    line = np.arange(6.0)[:, None]
+    assert neighbourhoods(line, line + 10.0, 1).precision == 0
+    assert neighbourhoods(line, line + 6.0, 1) == (0, 0, 0, 0)
+    assert neighbourhoods(line, line + 5.75, 1) == (1 / 6, 1 / 6, 1 / 6, 1 / 6)
+
+
 def test_extrapolation_removes_the_bias():
     """Samples of the reference itself: FD is positive and falls as 1/n, and FD∞ is 0 within its error."""
     exact = FeatureStatistics(10**6, np.zeros(10), np.eye(10))
@@ -89,11 +149,13 @@ def test_extrapolation_removes_the_bias():
 
 def test_errors():
     x = RNG.standard_normal((10, 3))
-    with pytest.raises(ValueError, match="squared_mmd needs at least 2 examples of each, got 10 and 1"):
+    with pytest.raises(ValueError, match="squared_mmd needs at least 2 examples of each, got 10 and 1; give more"):
         squared_mmd(x, x[:1])
-    with pytest.raises(ValueError, match=r"kernel_distance needs 2 <= subset_size <= 10 .*got 11"):
+    with pytest.raises(ValueError, match=r"subset_size <= 10 .*got 11; give more samples or a smaller subset_size"):
         kernel_distance(x, x, subset_size=11)
-    with pytest.raises(ValueError, match=r"neighbourhoods needs 1 <= k < 10 .*got 10"):
+    with pytest.raises(
+        ValueError, match=r"neighbourhoods needs 1 <= k < 10 .*got 10; give more samples or a smaller k"
+    ):
         neighbourhoods(x, x, 10)
     with pytest.raises(ValueError, match=r"inception_score needs 1 <= num_splits <= 10 .*got 11"):
         inception_score(x, 11)

@@ -12,10 +12,11 @@ from score_sde.metrics import (
     frechet_standard_error,
     oriented_gradients,
 )
+from score_sde.metrics.features import root
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
-ARRAYS = np.load(GOLDEN / "frechet.npz")
-VALUES = json.loads((GOLDEN / "frechet.json").read_text(encoding="utf-8"))["values"]
+ARRAYS = np.load(GOLDEN / "peers.npz")
+VALUES = json.loads((GOLDEN / "peers.json").read_text(encoding="utf-8"))["values"]
 
 
 def test_statistics_are_those_of_the_peers():
@@ -24,18 +25,11 @@ def test_statistics_are_those_of_the_peers():
     np.testing.assert_allclose(statistics.cov, ARRAYS["sigma_small_gen"], atol=1e-14)
 
 
-@pytest.mark.parametrize("pair", ["gen|real", "near|real", "real|real"])
-def test_distance_agrees_with_three_packages(pair):
-    ours = frechet_distance(*(ARRAYS[f"{kind}_{name}"] for name in pair.split("|") for kind in ("mu", "sigma")))
-    for theirs in VALUES[pair].values():
-        assert ours == pytest.approx(theirs, rel=1e-6, abs=1e-12)
-
-
 def test_fewer_examples_than_dimensions():
     a, b = (ARRAYS[f"feat_{name}"] for name in ("small_gen", "small_real"))
     ours = FeatureStatistics.of(a).frechet_distance(FeatureStatistics.of(b))
-    for theirs in VALUES["small_gen|small_real"].values():
-        assert ours == pytest.approx(theirs, rel=1e-6)
+    for peer in ("torch_fidelity", "pytorch_fid", "clean_fid"):
+        assert ours == pytest.approx(VALUES["small_gen|small_real"][f"fid_{peer}"], rel=1e-6)
     # Exact, without any root: tr (C1 C2)^½ is the sum of the singular values of A Bᵀ/√((n−1)(m−1)), A and B centred.
     a, b = a.astype(np.float64), b.astype(np.float64)
     shift = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum()
@@ -113,9 +107,50 @@ def test_bad_features_and_covariances_are_errors():
     with pytest.raises(ValueError, match=r"got 3, 1 of them not finite; find out which samples diverged"):
         FeatureStatistics.of(np.array([[0.0], [np.nan], [1.0]]))
     mean, cov = np.zeros(2), np.eye(2)
+    with pytest.raises(ValueError, match=r"a finite mean and covariance, got NaN .*; compute them again"):
+        FeatureStatistics(0, mean, np.full((2, 2), np.inf))
+    with pytest.raises(ValueError, match=r"a finite mean and covariance, got NaN"):
+        FeatureStatistics(0, mean + np.nan, cov)
+    with pytest.raises(ValueError, match=r"a mean \[d\] and a covariance \[d, d\], got shapes \(2,\) and \(3, 3\)"):
+        frechet_distance(mean, cov, mean, np.eye(3))
+    with pytest.raises(ValueError, match=r"one number of features, got 2 and 3; use the same extractor"):
+        frechet_distance(mean, cov, np.zeros(3), np.eye(3))
     for bad in (np.diag([1.0, -0.1]), np.array([[1.0, 0.5], [0.0, 1.0]])):
         with pytest.raises(ValueError, match=r"symmetric covariances without negative eigenvalues, got smallest"):
             frechet_distance(mean, cov, mean, bad)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_covariance_stored_in_float32(dtype):
+    """512 features, of rank 99 and with very different sizes: rounding gives eigenvalues of −1e-7 times the largest.
+
+    The dtype it is handed over in does not matter: readers of files cast.
+    """
+    rng, scale = np.random.default_rng(0), np.geomspace(3, 0.03, 512)
+    exact, other = (
+        FeatureStatistics.of(shift + scale * rng.normal(size=(n, 512))) for shift, n in ((0.1, 100), (0, 900))
+    )
+    mean, cov = (x.astype(np.float32).astype(dtype) for x in (exact.mean, exact.cov))
+    smallest = np.linalg.eigvalsh(cov.astype(np.float64)).min()
+    assert smallest < -100 * 512 * np.finfo(np.float64).eps * np.linalg.eigvalsh(exact.cov).max()
+    stored = FeatureStatistics(100, mean, cov)
+    for reference in (other, exact.merge(other)):
+        assert stored.frechet_distance(reference) == pytest.approx(exact.frechet_distance(reference), rel=1e-3)
+    assert stored.frechet_distance(exact) == pytest.approx(0, abs=1e-3 * np.trace(exact.cov))
+    assert stored.mean.dtype == stored.cov.dtype == np.float64
+    cov[0, 0] -= 100 * cov[0, 0]
+    with pytest.raises(ValueError, match=r"without negative eigenvalues, got smallest .* where rounding is .*e-"):
+        FeatureStatistics(100, mean, cov).frechet_distance(other)
+
+
+def test_the_root_keeps_small_eigenvalues_of_a_covariance_in_float32():
+    """The rounding of storage is far below d ε₃₂ max |λ| = 6e-5, which would take half of this spectrum for zero."""
+    eigenvalues = np.geomspace(1, 1e-6, 512)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 512)))[0]
+    cov = (basis * eigenvalues) @ basis.T
+    cov = ((cov + cov.T) / 2).astype(np.float32)
+    found = np.sort(np.linalg.svd(features.root(cov), compute_uv=False))[::-1] ** 2
+    np.testing.assert_allclose(found, eigenvalues, rtol=0.02)
 
 
 def test_oriented_gradients_of_a_ramp():
@@ -134,3 +169,27 @@ def test_oriented_gradients_turn_with_the_image():
 
 def test_flat_images_have_no_gradients():
     assert (oriented_gradients(np.full((1, 4, 6, 1), 0.3, np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(400, np.float64), (400, np.float32), (40, np.float64)])
+def test_cholesky_s_root_is_taken_only_far_from_singular(count, dtype):
+    """The root of a covariance of more samples than features, and the same distances as by eigendecomposition."""
+    rng = np.random.default_rng(0)
+    scale = np.exp(-np.linspace(0, 3, 64))
+    statistics = FeatureStatistics.of(rng.standard_normal((count, 64)) * scale)
+    cov = statistics.cov.astype(dtype).astype(np.float64)
+    factor, other = root(cov), FeatureStatistics.of(rng.standard_normal((400, 64)) * scale)
+    assert np.allclose(factor, np.tril(factor)) == (count > 64)
+    np.testing.assert_allclose(factor @ factor.T, cov, atol=1e-13)
+    values, vectors = np.linalg.eigh(cov)
+    by_eigenvalues = vectors * np.sqrt(np.maximum(values, 0))
+    overlaps = [np.linalg.svd(r.T @ other.root, compute_uv=False).sum() for r in (factor, by_eigenvalues)]
+    np.testing.assert_allclose(*overlaps, rtol=1e-12 if count > 64 else 1e-6)
+
+
+def test_a_nearly_singular_covariance_has_no_use_for_cholesky_s_root():
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.standard_normal((64, 64)))[0]
+    nearly = (basis * np.where(np.arange(64) < 32, 1.0, 1e-15)) @ basis.T
+    nearly = (nearly + nearly.T) / 2
+    assert abs(np.linalg.svd(root(nearly), compute_uv=False)[32:]).max() < 1e-14
