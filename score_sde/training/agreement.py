@@ -1,4 +1,4 @@
-"""What one process does for all, with its outcome known to all."""
+"""What one process does for all, with its outcome known to all, and what all must agree on."""
 
 from collections.abc import Callable
 
@@ -34,3 +34,12 @@ def on_first_process(function: Callable[[], object]) -> None:
         raise error
     if outcome[0]:
         raise ERRORS[outcome[0] - 1](outcome[1:].tobytes().rstrip(b"\0").decode(errors="replace"))
+
+
+def everywhere(condition: bool) -> bool:
+    """Whether `condition` holds on every process. Every process must call it."""
+    if jax.process_count() == 1:
+        return condition
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))

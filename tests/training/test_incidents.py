@@ -2,10 +2,14 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from score_sde import parallel
 from score_sde.training.incidents import FiniteGuard
+from score_sde.training.state import TrainState
 
 
 def guard(workdir, policy="stop", max_skips=100, **kwargs):
@@ -52,3 +56,18 @@ def test_skips_in_a_row_are_counted_through_a_resume(tmp_path):
 def test_another_policy_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"training.nonfinite needs one of \('stop', 'skip'\).*got 'ignore' and 100"):
         guard(tmp_path, "ignore")
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    mesh = parallel.make_mesh(fsdp=len(jax.devices()))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("fsdp"))
+    good = np.zeros((8 * len(jax.devices()), 2), np.float32)
+    bad = good.copy()
+    bad[-1, -1] = np.nan  # on the last device
+    for params, average in ((bad, good), (good, bad)):
+        ema = {"1": {"w": jax.device_put(average, rows)}}
+        state = TrainState(jnp.asarray(41), {"w": jax.device_put(params, rows)}, ema, ())
+        with pytest.raises(FloatingPointError, match=r"after step 41 is not finite, .* checkpoint is step 40"):
+            guard(tmp_path).check_parameters(state)
+    everywhere = {"w": jax.device_put(good, parallel.replicated(mesh))}
+    guard(tmp_path).check_parameters(TrainState(jnp.asarray(41), everywhere, {"1": everywhere}, ()))
