@@ -2,12 +2,14 @@
 
 Of samples: fid, kid, prdc, is, sfid, fd_infinity, memorization. Of the model: noise_levels (loss on held-out data by noise
 level), bits_per_dim (as experiments.likelihood), density (a generated 2-D density against the learned one). Samples are
-drawn, rounded to 8 bits, turned into features and thrown away; the same command goes on where it was killed. Each call adds
-a line to WORKDIR/ledger.jsonl: see experiments.ledger. docs/evaluation.md says how to read the numbers.
+drawn, rounded to 8 bits where the data are images of at most 256 levels, turned into features and thrown away; the same
+command goes on where it was killed. Each call adds a line to WORKDIR/ledger.jsonl: see experiments.ledger.
+docs/evaluation.md says how to read the numbers.
 """
 
 from absl import flags
 
+from experiments.feature_names import feature_names
 from experiments.flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
@@ -22,11 +24,14 @@ NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50_000, "How many samples of e
 SEEDS = flags.DEFINE_list("seeds", ["0"], "Seed s is images s · num_samples … (s + 1) · num_samples − 1.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
 REFERENCE = flags.DEFINE_string("reference", "train", "train, eval, or a .npz of ours, EDM, ADM or pytorch-fid.")
-FEATURES = flags.DEFINE_string(
-    "features", "inception", "inception, dinov2, lpips, oriented_gradients, pixels, or a callable as module:attribute."
-)
+FEATURES = flags.DEFINE_string("features", "inception", f"{feature_names()}.")
 KEEP_SAMPLES = flags.DEFINE_enum("keep_samples", None, ["png", "npz"], "Keep the images too.")
-KEEP_FEATURES = flags.DEFINE_bool("keep_features", True, "Keep the samples' features, to add a metric later.")
+KEEP_FEATURES = flags.DEFINE_bool(
+    "keep_features",
+    True,
+    "Keep the samples' features: fid, kid, prdc, fd_infinity and memorization can be added later without drawing; sfid and is "
+    "need other outputs of the network, and draw every image again unless the first call names them too.",
+)
 ALL_CHECKPOINTS = flags.DEFINE_bool("all_checkpoints", False, "Evaluate every checkpoint, and draw the curves.")
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)

@@ -1,8 +1,8 @@
 """Which noise levels suit these data: python -m experiments.inspect_data --config=configs/cifar10/small.py
 
 Reads --split once; prints, draws and writes (JSON) σ_data, distances, prior mismatch at t_max for each SDE, classes, exact
-and near duplicates, and a suggestion as overrides of the config. With --workdir instead of --config, also the model's loss
-by noise level; with --features, near duplicates by these too.
+and near duplicates, and a suggestion as overrides of the config, to be pasted behind experiments.train. With --workdir
+instead of --config, also the model's loss by noise level; with --features, near duplicates by these too.
 """
 
 import pathlib
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.feature_names import feature_names
 from experiments.flags import CHECKPOINT, EMA, config_or_run, start, workdir_path
 
 if TYPE_CHECKING:
@@ -20,11 +21,7 @@ if TYPE_CHECKING:
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
-FEATURES = flags.DEFINE_string(
-    "features",
-    None,
-    "Look for near duplicates in these too: inception, dinov2, lpips, oriented_gradients, module:attribute.",
-)
+FEATURES = flags.DEFINE_string("features", None, f"Look for near duplicates in these too: {feature_names()}.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, for --features.", lower_bound=1)
 OUTPUT = flags.DEFINE_string(
     "output", None, "Folder for inspect_data.json and the pictures; the workdir, or here, if not given."
@@ -46,7 +43,7 @@ def main() -> None:
     if FEATURES.value is not None:
         result["near_duplicates_by_features"] = by_features(experiment, folder, seen.duplicates)
     if jax.process_index() == 0:
-        print(report(result))
+        print(report(result, of_run=CONFIG.value is None))
     if CONFIG.value is None:
         levels = run_noise_levels(experiment, workdir_path(), MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
         result["noise_levels"] = {"log_snr": levels.log_snr.tolist(), "loss": levels.mean.tolist()}

@@ -1,7 +1,9 @@
 """The evaluations of runs as a table: python -m experiments.ledger --workdir=runs/vp[,runs/ve]
 
---compare=1,2: what differs between two rows. --plot=fid:nfe (or :images, :ema): a picture. --again=3: the command that makes
-row 3 again. --copy=1,3 --output=docs: adds these rows to docs/ledger.jsonl, the one that is published.
+--compare=1,2: what differs between two rows, and which of their numbers compare. --plot=fid:nfe (or :images, :ema): a picture,
+with a line through rows that nothing else sets apart. --again=3: the command that makes row 3 again, without what it kept
+(--keep_samples, --keep_features) and the environment (PYTHONPATH). --copy=1,3 --output=docs: adds these rows to
+docs/ledger.jsonl, the one that is published.
 """
 
 import pathlib
@@ -35,7 +37,8 @@ def row_numbers(flag: str, words: list[str]) -> list[int]:
 
 
 def main() -> None:
-    from score_sde.runs.ledger import copy_rows, curves, differences, find_row, read_rows, table
+    from score_sde.runs.ledger import ERRORS_TOLD, copy_rows, find_row, read_rows, table
+    from score_sde.runs.row_comparison import curves, differences
 
     workdirs = [pathlib.Path(name) for name in flags.FLAGS.workdir.split(",")]
     rows, warnings = read_rows(workdirs)
@@ -61,7 +64,7 @@ def main() -> None:
         path = pathlib.Path(OUTPUT.value or workdirs[0] / f"{metric}_{axis}.png")
         print(metric_curves(found, path, AXES[axis], metric))
     else:
-        print(table(rows))
+        print(f"{table(rows)}\n{ERRORS_TOLD}")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.feature_names import feature_names
 from experiments.flags import config_or_run, start
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; reference_SPLIT_FEATURES.npz if not given.")
-FEATURES = flags.DEFINE_string(
-    "features", "inception", "inception, dinov2, lpips, oriented_gradients, pixels, or a callable as module:attribute."
-)
+FEATURES = flags.DEFINE_string("features", "inception", f"{feature_names()}.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, over all devices.", lower_bound=1)
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
 KEEP_FEATURES = flags.DEFINE_bool("keep_features", False, "Features go into the file too, for kid and prdc.")
@@ -33,8 +32,7 @@ def main() -> None:
 
 def compare(paths: list[pathlib.Path]) -> None:
     """Prints the distances between two references."""
-    from score_sde.report import format_value
-    from score_sde.runs.ledger import error_of
+    from score_sde.runs.ledger import with_error
     from score_sde.runs.reference_distances import reference_distances
     from score_sde.runs.references import load_reference
 
@@ -46,7 +44,7 @@ def compare(paths: list[pathlib.Path]) -> None:
         print(f"{reference.name}: {count} images, digest {reference.digest[:16]}")
     results, warnings = reference_distances(*references)
     for name, result in results.items():
-        print(f"{name:16s} {format_value(float(result['value']), error_of(result))}")
+        print(f"{name:16s} {with_error(result)}")
     for warning in warnings:
         print(f"Warning: {warning}")
 

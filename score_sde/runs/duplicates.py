@@ -96,7 +96,10 @@ def draw_pairs(experiment: Experiment, split: str, found: Mapping[str, Any], pat
 def summary(found: Mapping[str, Any]) -> str:
     """One line of a report."""
     most = " or more" if found["likely"] == KEPT else ""
-    text = f"{found['likely']}{most} pairs correlate above {found['threshold']}, likely duplicates (by {found['of']}"
+    text = (
+        f"{found['likely']}{most} pairs correlate above {found['threshold']}, likely duplicates if these data are like "
+    )
+    text += f"CIFAR-10, on which the threshold was set (by {found['of']}"
     if not found["closest"]:
         return f"{text})"
     best = found["closest"][0]

@@ -5,7 +5,6 @@ import datetime
 import functools
 import pathlib
 import shlex
-import shutil
 import time
 from typing import Any, NamedTuple
 
@@ -15,22 +14,24 @@ import numpy as np
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
-from score_sde.report import environment, format_value
-from score_sde.runs.density import run_density
+from score_sde.report import environment
+from score_sde.runs.counts import check_counts, count_warnings
 from score_sde.runs.extractors import Extractor, get_extractor
-from score_sde.runs.features import FeatureSet, sample_features
-from score_sde.runs.ledger import append_row, digest_of_json, error_of
-from score_sde.runs.measures import bits_as_json, run_likelihood, run_noise_levels
+from score_sde.runs.features import FeatureSet, in_8_bits, sample_features
+from score_sde.runs.ledger import append_row, digest_of_json, with_error, without_folders
 from score_sde.runs.memorization import draw_closest, memorization
-from score_sde.runs.references import Reference, check_reference, data_reference, load_reference
+from score_sde.runs.model_metrics import MODEL_METRICS, model_results
+from score_sde.runs.reference_checks import check_holds, check_reference
+from score_sde.runs.references import Reference, data_reference, load_reference
 from score_sde.runs.restoring import pick_params, restore
-from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, count_warnings, over_seeds
+from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, over_seeds
 from score_sde.runs.streams import digest_of
 from score_sde.training.state import Params
 
-MODEL_METRICS = ("noise_levels", "bits_per_dim", "density")
 METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
-ALIASES = {"bpd": "bits_per_dim", "fd": "fid", "kd": "kid"}
+# The names of numbers with other features than Inception's, and short ones.
+ALIASES = {"bpd": "bits_per_dim", "inception_score": "is", "classifier_score": "is"}
+ALIASES |= {"fd": "fid", "sfd": "sfid", "kd": "kid", "fid_infinity": "fd_infinity"}
 
 
 class Evaluation(NamedTuple):
@@ -153,9 +154,10 @@ class _Job:
 
     def memorized(self, pool: np.ndarray, seed: int) -> Result:
         """The metric of this name, with its picture."""
-        train, held_out = (self.data(split)[1].read() for split in ("train", "eval"))
+        (train, near), (held_out, far) = (self.data(split) for split in ("train", "eval"))
         first = seed * self.evaluation.num_samples
-        result = memorization(pool, train, held_out, first)
+        result = memorization(pool, near.read(), far.read(), first)
+        result |= {"train_digest": train.digest, "held_out_digest": held_out.digest}
         if len(self.experiment.spec.shape) == 3:
             path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
             draw_closest(self.experiment, self.params, result, self.evaluation.batch_size, first, path)
@@ -194,7 +196,11 @@ def run_evaluation(
     if job.drawn:
         number = sum(job.drawn)
         row |= {"images_drawn": number, "images_per_second": round(number / sum(job.seconds), 3)}
-    results |= _model_results(job)
+    of_model, more = model_results(
+        experiment, workdir, evaluation.metrics, int(state.step), evaluation.ema, evaluation.max_examples
+    )
+    results |= of_model
+    row |= more
     row |= {"results": results, "seconds": round(time.perf_counter() - began, 2)}
     if jax.process_index() == 0:
         append_row(workdir, row)
@@ -221,52 +227,45 @@ def _identity(job: _Job) -> dict[str, Any]:
     }
 
 
+def _checked_reference(job: _Job) -> Reference:
+    """The reference. Raises: ValueError for what cannot work, before any sample is drawn."""
+    spec = job.experiment.spec
+    job.extractor.check(job.wanted)
+    job.extractor.check_data(spec.shape, np.uint8 if in_8_bits(spec) else np.float32)
+    check_counts(job.metrics, job.evaluation.num_samples)
+    reference = job.reference()
+    check_holds(reference, job.metrics)
+    check_counts(job.metrics, job.evaluation.num_samples, reference)
+    return reference
+
+
 def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     """The metrics of samples over all seeds, and the fields of the row that belong to them."""
-    job.extractor.check(job.wanted)
-    reference, evaluation = job.reference(), job.evaluation
-    warnings = check_reference(reference, job.extractor, job.experiment.spec.shape)
+    reference = _checked_reference(job)
+    evaluation, warnings = job.evaluation, check_reference(reference, job.extractor, job.experiment)
     per_seed, nfe = [], []
     for seed in evaluation.seeds:
         features = job.samples(seed)
         sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name)
         per_seed.append(job.score(sampled, seed))
         nfe.append(features.read("nfe").mean())
-        if seed == evaluation.seeds[0] and {"fid", "fd_infinity"} & set(job.metrics):
-            warnings += count_warnings(sampled)
+        if seed == evaluation.seeds[0]:
+            warnings += count_warnings(sampled, job.metrics)
         if not evaluation.keep_features:
             parallel.meet("all have read the features")
             if jax.process_index() == 0:
-                shutil.rmtree(features.folder)
+                features.remove()
     about = {"name": reference.name, "digest": reference.digest, "count": reference.num_examples}
+    about |= {name: reference.description.get(name) for name in ("split", "crop", "source")}
+    about["source"] = without_folders(about["source"])
     row: dict[str, Any] = {"features": job.extractor.name, "extractor_digest": job.extractor.digest, "reference": about}
     row |= {"num_samples": evaluation.num_samples, "seeds": list(evaluation.seeds), "nfe": float(np.mean(nfe))}
     return over_seeds(per_seed, evaluation.seeds), row | {"warnings": warnings}
 
 
-def _model_results(job: _Job) -> dict[str, Result]:
-    """The metrics that need no samples of a common size."""
-    ema = job.evaluation.ema
-    which = (job.experiment, job.workdir, job.evaluation.max_examples, job.step, ema)
-    results: dict[str, Result] = {}
-    for name in job.evaluation.metrics:
-        if name == "noise_levels":
-            curve = run_noise_levels(*which)
-            levels = {"log_snr": curve.log_snr.tolist(), "mean": curve.mean.tolist()}
-            note = f"mean over {len(curve.mean)} noise levels of ‖ε̂ − ε‖²/d, {curve.num_examples} examples"
-            results[name] = {"value": float(curve.mean.mean()), "note": note, **levels}
-        elif name == "bits_per_dim":
-            bits = bits_as_json(run_likelihood(*which))
-            results[name] = {"value": bits.pop("mean"), **bits}
-        elif name == "density":
-            density = run_density(job.experiment, job.workdir, job.step, ema)
-            results["density_kl"] = {"value": density["kl"], "standard_error": density["kl_standard_error"], **density}
-    return results
-
-
 def _print(row: dict[str, Any]) -> None:
     for name, result in row["results"].items():
-        text = f"{name:16s} {format_value(float(result['value']), error_of(result))}"
+        text = f"{name:16s} {with_error(result)}"
         text += "".join(f", {key.replace('_', ' ')} {result[key]:.4g}" for key in result if key.startswith("min_of_"))
         if "interval" in result:
             text += ", 95 % interval {:.4g} to {:.4g}".format(*result["interval"])

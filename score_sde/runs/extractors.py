@@ -1,9 +1,9 @@
 """Feature extractors: images in, named arrays of features out, by one interface whatever the network behind it.
 
 "pool" [n, d] is what distances are taken between; an extractor may also give "spatial" (for sFID) and "logits" (for the
-Inception Score). A name with a colon, "module:attribute", is a callable of the user's: from images [b, h, w, c] in 0…255 to
-[b, d], or to a dict of such arrays. Its attributes `digest` (text that changes with the weights) and `outputs` (names, "pool"
-among them) are used where they exist.
+Inception Score). A name with a colon, "module:attribute", is a callable of the user's: from images [b, h, w, c] in 0…255
+(other data: float32, as they are) to [b, d], or to a dict of such arrays. Its attributes `digest` (text that changes with
+the weights) and `outputs` (names, "pool" among them) are used where they exist.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from score_sde.metrics.features import oriented_gradients
 from score_sde.metrics.inception import fold, inception_features
 from score_sde.metrics.lpips import lpips_features
 
-Images = Shaped[np.ndarray, "b *shape"]  # 0…255 as uint8; float32 for data that are no images
+Images = Shaped[np.ndarray, "b *shape"]  # 0…255 as uint8; float32 for data that are no images of at most 256 levels
 Features = dict[str, np.ndarray]
 
 
@@ -41,19 +41,23 @@ class Extractor:
       digest: of the weights and of the preprocessing; features with different digests are not compared.
       outputs: what it can give; always "pool".
       compute: of a batch, whose size is a multiple of the devices; each image's features do not depend on the others.
+      of_8_bits: whether it takes nothing but images [h, w, 1 or 3] in 0…255.
     """
 
     name: str
     digest: str
     outputs: tuple[str, ...]
     compute: Callable[[Images, tuple[str, ...]], Features]
+    of_8_bits: bool = False
 
     def __call__(self, images: Images, wanted: Sequence[str] = ("pool",)) -> Features:
         """The `wanted` outputs, in float32.
 
-        Raises: ValueError for an output that this extractor lacks, or an array without one row per image.
+        Raises: ValueError for an output that this extractor lacks, data that it does not take, or an array without one
+          row per image.
         """
         self.check(wanted)
+        self.check_data(images.shape[1:], images.dtype)
         features = self.compute(images, tuple(wanted))
         rows = {name: np.asarray(features[name], np.float32) for name in wanted}
         for name, values in rows.items():
@@ -68,10 +72,21 @@ class Extractor:
         for name in set(wanted) - set(self.outputs):
             raise ValueError(f"Features {self.name!r} have no {name!r}, only {list(self.outputs)}; {_ADVICE[name]}")
 
+    def check_data(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> None:
+        """Raises ValueError for examples that this extractor does not take, and says why."""
+        image = len(shape) == 3 and shape[-1] in (1, 3) and dtype == np.uint8
+        if self.of_8_bits and not image:
+            sizes = ", ".join(map(str, ("b", *shape)))
+            raise ValueError(
+                f"Features {self.name!r} need images [b, h, w, 1 or 3] in 0…255, got {np.dtype(dtype)} [{sizes}]; data "
+                "without levels or of more than 256 stay floats, since 8 bits would clip or round them: store images as "
+                "uint8, or use --features=pixels or a callable for other data."
+            )
+
 
 _ADVICE = {
     "pool": "an extractor always needs it.",
-    "spatial": "sfid needs --features=inception.",
+    "spatial": "sfid needs --features=inception, or a callable that gives it.",
     "logits": (
         "the Inception Score needs --features=inception with weights that have logits: get pytorch-fid's "
         "pt_inception-2015-12-05-6726825d.pth and run `python -m experiments.import_inception --file=` with it."
@@ -113,8 +128,8 @@ def _inception(mesh: Mesh) -> Extractor:
     outputs = ("pool", "spatial") if logits is None else ("pool", "spatial", "logits")
     trunk = {name: value for name, value in tensors.items() if not name.startswith("logits.")}
     digest = _digest_of_arrays("bilinear TF1, (x - 128) / 128, float32", trunk)
-    on_mesh = _on_mesh("inception", mesh, functools.partial(compute, cells, logits))
-    return Extractor("inception", digest, outputs, on_mesh)
+    on_mesh = _on_mesh(mesh, functools.partial(compute, cells, logits))
+    return Extractor("inception", digest, outputs, on_mesh, of_8_bits=True)
 
 
 def _dinov2(mesh: Mesh) -> Extractor:
@@ -123,8 +138,8 @@ def _dinov2(mesh: Mesh) -> Extractor:
     parameters = parallel.replicate(stack_blocks(tensors), mesh)
     features = jax.jit(dinov2_features)
     digest = _digest_of_arrays("bicubic 224 antialias, ImageNet mean and sd, position offset 0.1, float32", tensors)
-    compute = _on_mesh("dinov2", mesh, lambda images, wanted: {"pool": features(parameters, images)})
-    return Extractor("dinov2", digest, ("pool",), compute)
+    compute = _on_mesh(mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("dinov2", digest, ("pool",), compute, of_8_bits=True)
 
 
 def _lpips(mesh: Mesh) -> Extractor:
@@ -132,21 +147,16 @@ def _lpips(mesh: Mesh) -> Extractor:
     tensors = load_lpips(lpips_path())
     parameters, features = parallel.replicate(tensors, mesh), jax.jit(lpips_features)
     digest = _digest_of_arrays("sqrt(w) phi / (|phi| + 1e-10), mean over places, float32", tensors)
-    compute = _on_mesh("lpips", mesh, lambda images, wanted: {"pool": features(parameters, images)})
-    return Extractor("lpips", digest, ("pool",), compute)
+    compute = _on_mesh(mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("lpips", digest, ("pool",), compute, of_8_bits=True)
 
 
 def _on_mesh(
-    name: str, mesh: Mesh, compute: Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]
+    mesh: Mesh, compute: Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]
 ) -> Callable[[Images, tuple[str, ...]], Features]:
     """`compute` of 8-bit images, their batch over the devices."""
 
     def on_mesh(images: Images, wanted: tuple[str, ...]) -> Features:
-        if images.ndim != 4 or images.dtype != np.uint8:
-            raise ValueError(
-                f"Features {name!r} need images [b, h, w, 1 or 3] in 0…255, got {images.dtype} {images.shape}; use "
-                "--features=pixels for other data."
-            )
         sharded = jax.device_put(_padded(images, mesh), parallel.batch_sharding(mesh))
         features = parallel.to_host(compute(sharded, wanted))
         return {name: values[: len(images)] for name, values in features.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Shaped, UInt8
 
 import score_sde
 from score_sde import parallel, plots
-from score_sde.data import EvalBatches
+from score_sde.data import DataSpec, EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
@@ -24,6 +25,7 @@ from score_sde.training.state import Params
 DIGITS = 16  # of a digest, in the name of a folder
 LEAST_PART = 256  # images of a data set in one file, up to a batch: every file is brought to the disk
 HASHES = "image_hashes"  # 16 bytes of each image of a data set, beside its features
+SPREAD = 64  # rows that tell one data set from another
 
 
 class FeatureSet(NamedTuple):
@@ -48,6 +50,13 @@ class FeatureSet(NamedTuple):
     def parts(self, name: str = "pool") -> Iterator[Shaped[np.ndarray, "b ..."]]:
         """One array, part by part."""
         return (self.shards.read(first)[name] for first in self.shards.firsts)
+
+    def remove(self) -> None:
+        """Deletes the features; images kept beside them stay, with the manifest that says what they are."""
+        for first in self.shards.firsts:
+            self.shards._part(first).unlink(missing_ok=True)
+        if not any(entry.is_dir() for entry in self.folder.iterdir()):
+            shutil.rmtree(self.folder)
 
 
 class WithSamples(Shards):
@@ -94,18 +103,18 @@ def sample_features(
     """Draws images first_index … first_index + num_samples − 1, rounds them to 8 bits, and keeps features and "nfe".
 
     Args:
-      wanted: outputs of the extractor.
+      wanted: outputs of the extractor; a set with other outputs is another set, and its images are drawn again.
       folder: a folder inside it is named after what determines the features.
       keep_samples: "png" or "npz": the images stay too, in its folder samples_png or samples_npz.
       drawn: gets the number of images of each part that was not there yet.
     Raises: FloatingPointError for a sample that is not finite.
     """
     facts = {"num_samples": num_samples, "first_index": first_index, "batch_size": batch_size}
-    facts |= _facts_of(extractor, wanted) | {"num_classes": experiment.spec.num_classes}
+    facts |= _facts_of(extractor, wanted, experiment.spec) | {"num_classes": experiment.spec.num_classes}
     manifest = describe(experiment, params, "sampling", shape=list(experiment.spec.shape), **facts)
     firsts, end = list(range(first_index, first_index + num_samples, batch_size)), first_index + num_samples
     features = NpzShards(folder / manifest["digest"][:DIGITS], firsts)
-    shards = _with_samples(features, keep_samples, experiment.spec.shape)
+    shards = _with_samples(features, keep_samples, experiment.spec)
     prepare(shards, manifest)
     size, key = parallel.round_up(batch_size, experiment.mesh), experiment.run_key("sample")
     params = parallel.replicate(params, experiment.mesh)
@@ -114,7 +123,7 @@ def sample_features(
         for number in remaining:
             first = firsts[number]
             part = experiment.generator.batch(key, params, size, first, min(batch_size, end - first))
-            levels = to_levels(part.x, first)
+            levels = to_levels(part.x, experiment.spec, first)
             x = {} if keep_samples is None else {"x": levels}
             arrays = {**extractor(levels, wanted), "nfe": part.nfe, **x}
             if drawn is not None:
@@ -125,13 +134,16 @@ def sample_features(
     return FeatureSet(features, manifest)
 
 
-def _with_samples(features: NpzShards, kind: str | None, shape: tuple[int, ...]) -> Shards:
+def _with_samples(features: NpzShards, kind: str | None, spec: DataSpec) -> Shards:
     if kind is None:
         return features
     if kind not in ("png", "npz"):
         raise ValueError(f"--keep_samples needs png or npz, got {kind!r}.")
-    if kind == "png" and not is_image(shape):
-        raise ValueError(f"--keep_samples=png needs images [h, w, 1 or 3], got shape {shape}; use npz.")
+    if kind == "png" and not (is_image(spec.shape) and in_8_bits(spec)):
+        raise ValueError(
+            f"--keep_samples=png needs images [h, w, 1 or 3] of at most 256 levels, got shape {spec.shape} and "
+            f"levels={spec.levels}; use npz."
+        )
     made = (PngShards if kind == "png" else NpzShards)(features.folder / f"samples_{kind}", features.firsts)
     return WithSamples(features, made)
 
@@ -169,7 +181,7 @@ def source_features(
         for part in remaining:
             found = []
             for batch, x in zip(of_part[part], ahead, strict=False):
-                levels = to_levels(x, batch * batch_size)
+                levels = to_levels(x, batches.spec, batch * batch_size)
                 found.append({**extractor(levels, wanted), HASHES: image_hashes(levels)})
             yield part, {name: np.concatenate([one[name] for one in found]) for name in found[0]}, {}
 
@@ -191,12 +203,23 @@ def source_manifest(
 ) -> dict[str, Any]:
     """What determines the features of a split, as plain JSON with its digest."""
     batches, data = split_batches(experiment, split, 1), plain(experiment.config)["data"]
-    first = batches.source.gather(np.arange(min(8, len(batches.source))))["x"]
+    spread = np.unique(np.linspace(0, len(batches.source) - 1, SPREAD).round().astype(np.int64))
+    hashes = image_hashes(batches.source.gather(spread)["x"])
     content = {"source": data[split], "crop": data["augment"].get("crop"), "split": split, "count": number}
-    content |= {"shape": list(batches.spec.shape), "first_examples": digest_of_json(first.tolist())}
-    content |= {"batch_size": batch_size, "version": score_sde.__version__, **_facts_of(extractor, wanted)}
-    content["format"] = 2  # with hashes
+    content |= {"shape": list(batches.spec.shape), "examples": hashlib.sha256(hashes.tobytes()).hexdigest()}
+    content |= {"batch_size": batch_size, "version": score_sde.__version__, "file": _file_of(data[split])}
+    content |= _facts_of(extractor, wanted, batches.spec)
+    content["format"] = 3  # with hashes; rows from all over the set
     return {**content, "digest": digest_of_json(content)}
+
+
+def _file_of(source: dict[str, Any]) -> dict[str, int] | None:
+    """Size and time of change of the file that a source reads, which tell what a few rows do not; None for no file."""
+    path = pathlib.Path(str(source.get("path", ""))).expanduser()
+    if not path.is_file():
+        return None
+    about = path.stat()
+    return {"size": about.st_size, "mtime_ns": about.st_mtime_ns}
 
 
 def image_hashes(levels: Shaped[np.ndarray, "b *shape"]) -> UInt8[np.ndarray, "b 16"]:
@@ -205,19 +228,26 @@ def image_hashes(levels: Shaped[np.ndarray, "b *shape"]) -> UInt8[np.ndarray, "b
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(levels), 16)
 
 
-def _facts_of(extractor: Extractor, wanted: Sequence[str]) -> dict[str, Any]:
-    facts = {"features": extractor.name, "extractor": extractor.digest, "outputs": sorted(wanted)}
+def _facts_of(extractor: Extractor, wanted: Sequence[str], spec: DataSpec) -> dict[str, Any]:
+    facts: dict[str, Any] = {"features": extractor.name, "extractor": extractor.digest, "outputs": sorted(wanted)}
+    if in_8_bits(spec) != is_image(spec.shape):  # said only where the shape misleads: older folders stay valid
+        facts["in_8_bits"] = in_8_bits(spec)
     # The same network rounds differently on another kind of device.
     return facts | {"platform": jax.default_backend()}
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether examples are images that 8 bits can hold."""
+    """Whether examples look like grey or colour images."""
     return len(shape) == 3 and shape[-1] in (1, 3)
 
 
-def to_levels(x: Float[np.ndarray, "b *shape"], first_index: int = 0) -> Shaped[np.ndarray, "b *shape"]:
-    """Images as 0…255, rounded to the nearest level; other data as they are.
+def in_8_bits(spec: DataSpec) -> bool:
+    """Whether examples are arrays [h, w, c] of at most 256 levels, which 8 bits hold; continuous data they would clip."""
+    return len(spec.shape) == 3 and spec.levels is not None and spec.levels <= 256
+
+
+def to_levels(x: Float[np.ndarray, "b *shape"], spec: DataSpec, first_index: int = 0) -> Shaped[np.ndarray, "b *shape"]:
+    """Images of at most 256 levels as 0…255, rounded to the nearest; other data as they are.
 
     Raises: FloatingPointError, with the index, for an example that is not finite.
     """
@@ -227,4 +257,4 @@ def to_levels(x: Float[np.ndarray, "b *shape"], first_index: int = 0) -> Shaped[
             f"Image {first_index + bad[0]} is not finite ({len(bad)} in this batch), so no distance can be told; use another "
             "solver or grid, or look at the samples with experiments.sample --format=npz --dtype=float32."
         )
-    return plots.to_uint8(x) if is_image(x.shape[1:]) else x
+    return plots.to_uint8(x) if in_8_bits(spec) else x

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
 from score_sde.building import build
+from score_sde.data import DataSpec
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
@@ -35,8 +36,8 @@ class Stream:
     """What one pass over the data leaves.
 
     Attributes: moments by channel (the last axis); `values` a histogram; `classes` class -> count; `duplicates` groups of
-      examples that are equal in 8 bits; `sample` some examples as rows, drawn at random; of images `thumbnails`, without
-      those that repeat another, and the `index` of each.
+      examples that are equal (images in 8 bits); `sample` some examples as rows, drawn at random; of images `thumbnails`,
+      without those that repeat another, and the `index` of each.
     """
 
     num_examples: int
@@ -60,9 +61,10 @@ class Stream:
 class _Pass:
     """Sums over the batches of one pass, in float64."""
 
-    def __init__(self, total: int, shape: tuple[int, ...]):
+    def __init__(self, total: int, spec: DataSpec):
         self.chosen = set(np.random.default_rng(0).permutation(total)[:SAMPLED].tolist())
-        self.compared, channels = set(compared(total).tolist()) if is_image(shape) else set(), shape[-1]
+        self.compared, channels = set(compared(total).tolist()) if is_image(spec.shape) else set(), spec.shape[-1]
+        self.spec = spec
         self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
         self.values, self.classes = np.zeros(len(HISTOGRAM) - 1, np.int64), Counter[int]()
         self.seen: dict[bytes, list[int]] = {}
@@ -80,7 +82,7 @@ class _Pass:
         self.values += np.histogram(np.clip(rows, -1, 1), HISTOGRAM)[0]
         if "label" in batch:
             self.classes.update(batch["label"][batch["mask"]].tolist())
-        levels, new = to_levels(x, int(index[0])), []
+        levels, new = to_levels(x, self.spec, int(index[0])), []
         for row, (i, content) in enumerate(zip(index.tolist(), image_hashes(levels), strict=True)):
             same = self.seen.setdefault(content.tobytes(), [])
             if not same and i in self.compared:
@@ -102,7 +104,7 @@ def stream(
     """Reads every example of a split once (or the first `max_examples`)."""
     batches = split_batches(experiment, split, batch_size)
     total = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
-    sums, number = _Pass(total, batches.spec.shape), math.ceil(total / batch_size)
+    sums, number = _Pass(total, batches.spec), math.ceil(total / batch_size)
     with Progress(number, batch_size=batch_size, quiet=quiet, name="inspect") as progress:
         for step, batch in enumerate(prefetch(batches.__getitem__, 0, number), start=1):
             keep = batch["mask"] & (batch["index"] < total)
@@ -213,6 +215,7 @@ def inspect(
     """All of the above as plain JSON, and the pass over the data that it comes from."""
     seen = stream(experiment, split, max_examples, quiet=quiet)
     mismatch = prior_mismatches(experiment, seen.sample)
+    suggestion = suggest(experiment, seen.sigma_data, float(seen.distances.max()))
     dimension = experiment.spec.dimension
     repeated = sum(len(indices) - 1 for indices in seen.duplicates)
     result = {
@@ -231,13 +234,14 @@ def inspect(
         "classes": seen.classes,
         "duplicates": {"repeated": repeated, "groups": seen.duplicates[:100]},
         "near_duplicates": near_duplicates(seen.thumbnails, seen.index, "thumbnails") if len(seen.index) > 1 else None,
-        "suggestion": suggest(experiment, seen.sigma_data, float(seen.distances.max())),
+        "suggestion": suggestion,
+        "overrides": as_overrides(suggestion, prefix=""),
     }
     return result, seen
 
 
-def report(result: Mapping[str, Any]) -> str:
-    """The result as text."""
+def report(result: Mapping[str, Any], of_run: bool = False) -> str:
+    """The result as text, its last line the suggested flags. Args: of_run: the config is that of a run, already trained."""
     lines = [f"{result['examples']} examples of {result['split']}, {tuple(result['shape'])}, in the model's units"]
     channels = _pairs(zip(result["channel_mean"], result["channel_sd"], strict=True))
     lines += [f"σ_data {result['sigma_data']:.4f} (root mean square {result['root_mean_square']:.4f})"]
@@ -251,10 +255,11 @@ def report(result: Mapping[str, Any]) -> str:
     lines += [summary(result[name]) for name in kinds if result.get(name)]
     lines += ["KL of x at t_max, as a Gaussian, from the prior:"]
     lines += [f"  {name:24s} {value:10.4g} nats" for name, value in result["prior_mismatch_nats"].items()]
-    lines += ["Suggested (paste behind experiments.train):"]
-    flags = as_overrides(result["suggestion"])
-    lines += [f"  {flag}   {rule['rule']}" for flag, rule in zip(flags, result["suggestion"].values(), strict=True)]
-    return "\n".join(lines)
+    lines += ["Suggested:"]
+    lines += [f"  {field} {rule['value']}: {rule['rule']}" for field, rule in result["suggestion"].items()]
+    where = "for a new run, in another --workdir, " if of_run else ""
+    lines += [f"{where}to be pasted behind experiments.train:".capitalize()]
+    return "\n".join([*lines, " ".join(as_overrides(result["suggestion"]))])
 
 
 def _pairs(channels: Iterable[tuple[float, float]]) -> str:

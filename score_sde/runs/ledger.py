@@ -9,14 +9,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from score_sde.plain_config import differences as config_differences
 from score_sde.report import format_value
 
 LEDGER = "ledger.jsonl"
 _SHOWN = ("workdir", "step", "ema", "solver", "steps", "nfe", "num_samples", "seeds", "reference", "features")
-# Differ between any two evaluations, and say nothing about the number.
-_INCIDENTAL = ("date", "seconds", "images_per_second", "images_drawn", "command", "results", "warnings")
-_ALIKE = ("workdir", "step", "ema", "solver", "steps", "num_samples")  # in the label of a curve
 
 
 class Row(NamedTuple):
@@ -95,6 +91,19 @@ def copy_rows(rows: Sequence[Row], folder: pathlib.Path) -> int:
     return len(new)
 
 
+def without_folders(content: Any) -> Any:
+    """The same with the last part of every absolute path, since the rest means something on one machine only."""
+    if isinstance(content, dict):
+        return {name: without_folders(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [without_folders(value) for value in content]
+    return (
+        pathlib.PurePath(content).name
+        if isinstance(content, str) and list(_absolute_paths(content)) == [content]
+        else content
+    )
+
+
 def _absolute_paths(content: Any) -> Iterator[str]:
     """Every absolute path in the strings of a row, alone or within a command."""
     if isinstance(content, str):
@@ -128,71 +137,37 @@ def table(rows: Sequence[Row]) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row.values["results"]))
     lines = [["row", *_SHOWN, *metrics]]
     for row in rows:
-        cells = [_cell(row_value(row, name)) for name in _SHOWN]
-        lines.append([str(row.number), *cells, *(_metric_cell(row.values["results"].get(name)) for name in metrics)])
+        cells, found = [cell(row_value(row, name)) for name in _SHOWN], row.values["results"]
+        lines.append([str(row.number), *cells, *(with_error(found[name]) if name in found else "" for name in metrics)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
+# Field of a result -> what a table calls it; the first that is there is shown.
+ERRORS = {"sd": "sd", "standard_error": "se", "split_sd": "sd of splits"}
+ERRORS_TOLD = (
+    "se: standard error; sd: standard deviation over seeds, of one seed's value; sd of splits: over the splits."
+)
+
+
 def error_of(result: dict[str, Any]) -> float | None:
-    """The spread over seeds where there are several, else the standard error, or None."""
-    error = result.get("sd")
-    return result.get("standard_error") if error is None else error
+    """The spread over seeds where there are several, else the standard error, or the spread over splits, or None."""
+    return next((result[name] for name in ERRORS if result.get(name) is not None), None)
 
 
-def _cell(value: Any) -> str:
+def with_error(result: dict[str, Any]) -> str:
+    """value ± error, and which error that is."""
+    text = format_value(float(result["value"]), error_of(result))
+    kind = next((ERRORS[name] for name in ERRORS if result.get(name) is not None), "")
+    return f"{text} {kind}" if "±" in text else text
+
+
+def cell(value: Any) -> str:
+    """A value as short text: of a path the last part."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     if isinstance(value, str) and "/" in value:
         return pathlib.PurePath(value).name
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _metric_cell(result: dict[str, Any] | None) -> str:
-    if result is None:
-        return ""
-    return format_value(float(result["value"]), error_of(result))
-
-
-def differences(one: Row, other: Row) -> list[str]:
-    """What differs between two rows, then their metrics side by side."""
-    settings = [{k: v for k, v in row.values.items() if k not in _INCIDENTAL} for row in (one, other)]
-    lines = [
-        text.replace(" there, ", f" in row {one.number}, ").replace(" here", f" in row {other.number}")
-        for text in config_differences(settings[0], settings[1])
-    ]
-    results = [row.values["results"] for row in (one, other)]
-    for name in dict.fromkeys([*results[0], *results[1]]):
-        lines.append(
-            f"{name}: {_metric_cell(results[0].get(name)) or '-'} | {_metric_cell(results[1].get(name)) or '-'}"
-        )
-    reasons = [
-        text.split(":")[0] for text in lines if text.startswith(("reference.digest", "extractor", "num_samples"))
-    ]
-    if reasons:
-        lines.append(f"These numbers are not comparable: {', '.join(reasons)} differ.")
-    return lines
-
-
-def curves(rows: Sequence[Row], metric: str, against: str) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """{what is alike: (x, values, errors)}, each sorted by x; errors are 0 where they are not known.
-
-    Args: against: "nfe", "images" (seen in training) or "ema" (half-life in thousands of images).
-    Raises: ValueError for another axis, or where no row has both.
-    """
-    if against not in ("nfe", "images", "ema"):
-        raise ValueError(f"--plot needs METRIC:nfe, METRIC:images or METRIC:ema, got {metric}:{against}.")
-    points: dict[str, list[tuple[float, float, float]]] = {}
-    for row in rows:
-        x, result = row_value(row, against), row.values["results"].get(metric)
-        if result is None or x in (None, "none"):
-            continue
-        hidden = {"nfe": ("steps",), "images": ("step",), "ema": ("ema",)}[against]
-        label = ", ".join(f"{n}={_cell(row_value(row, n))}" for n in _ALIKE if n not in hidden)
-        points.setdefault(label, []).append((float(x), float(result["value"]), float(error_of(result) or 0.0)))
-    if not points:
-        known = sorted({name for row in rows for name in row.values["results"]})
-        raise ValueError(f"No row has {metric!r} and {against!r}; metrics here: {known}.")
-    return {label: tuple(map(list, zip(*sorted(p), strict=True))) for label, p in points.items()}  # type: ignore[misc]

@@ -61,7 +61,7 @@ def held_out_bits_per_dim(
                 results.append(part)
                 progress.update(index + 1, {"bits/dim": part.values.mean()})
         return summarize(results)
-    facts = {"batch_size": size, "version": score_sde.__version__, **_describe_data(experiment, batches)}
+    facts = {"batch_size": size, "version": score_sde.__version__, **describe_data(experiment, batches)}
     manifest = describe(experiment, params, "likelihood", **facts)
     shards = NpzShards(folder / manifest["digest"][:16], list(range(0, len(batches.source), size)))
     prepare(shards, manifest)
@@ -74,7 +74,7 @@ def held_out_bits_per_dim(
     return summarize([ExampleBits(**shards.read(first)) for first in shards.firsts])
 
 
-def _describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:
+def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:
     """What tells one set of held-out examples from another: its config, size and units, and its first examples."""
     first = batches.source.gather(np.arange(min(8, len(batches.source))))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(first[name]).tobytes() for name in sorted(first)))

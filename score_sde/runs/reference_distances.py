@@ -1,8 +1,10 @@
 """How far two references lie apart: a test set from a training set, or one half of a set from the other."""
 
 from score_sde.metrics import frechet_standard_error
-from score_sde.runs.references import Reference, check_alike
-from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, singular_warning
+from score_sde.runs.counts import singular_warning
+from score_sde.runs.reference_checks import check_alike
+from score_sde.runs.references import Reference
+from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, published_name
 
 
 def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Result], list[str]]:
@@ -11,7 +13,7 @@ def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Res
     With the spatial distance where both know it, and the kernel distance where both hold their features. The error is over
     sets such as `one`, where its features are there, the other fixed.
 
-    Raises: ValueError where they are of different features, weights, resolutions or channels.
+    Raises: ValueError where they are of different features, weights, resolutions, channels or crops.
     """
     warnings = check_alike(one, other.description, f"those of {other.name}", f"{other.name} is of")
     warnings += check_alike(other, one.description, f"those of {one.name}", f"{one.name} is of")
@@ -23,9 +25,11 @@ def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Res
     distance: Result = {"value": one.statistics["pool"].frechet_distance(pool)}
     if one.features is not None:
         distance["standard_error"] = frechet_standard_error(one.features, pool)
-    results: dict[str, Result] = {"fid" if name == "inception" else "fd": distance}
+    results: dict[str, Result] = {published_name("fid", name): distance}
     if "spatial" in one.statistics and "spatial" in other.statistics:
-        results["sfid"] = {"value": one.statistics["spatial"].frechet_distance(other.statistics["spatial"])}
+        results[published_name("sfid", name)] = {
+            "value": one.statistics["spatial"].frechet_distance(other.statistics["spatial"])
+        }
     if one.features is not None and other.features is not None:
         results |= FEATURE_METRICS["kid"].compute(Sampled({"pool": one.features}, other, name))
     return results, warnings

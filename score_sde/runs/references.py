@@ -8,22 +8,23 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, UInt8
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.metrics.features import FeatureStatistics
 from score_sde.runs.extractors import Extractor
-from score_sde.runs.features import DIGITS, HASHES, FeatureSet, source_features
+from score_sde.runs.features import HASHES, FeatureSet, source_features
 from score_sde.runs.ledger import digest_of_json
 from score_sde.shards import NpzShards
 
-INCEPTION_DIMENSION = 2048
 BLOCK = 4096  # rows of which a covariance is taken at once
 FORMAT = "score_sde reference 1"
 _OUTPUTS = ("pool", "spatial")
@@ -46,6 +47,24 @@ class Reference(NamedTuple):
     def num_examples(self) -> int | None:
         """How many images, or None where the file does not tell."""
         return self.statistics["pool"].count or None
+
+    def rows(self, metric: str) -> Float[np.ndarray, "n d"]:
+        """The features. Raises: ValueError where its file does not hold them."""
+        if self.features is None:
+            raise ValueError(
+                f"{metric} needs the features of the reference, and {self.name} holds only their mean and covariance; make "
+                "it with `experiments.reference --keep_features`, or say --reference=train."
+            )
+        return self.features
+
+    def spatial(self, metric: str) -> FeatureStatistics:
+        """The statistics of spatial features. Raises: ValueError where its file does not have them."""
+        if "spatial" not in self.statistics:
+            raise ValueError(
+                f"{metric} needs spatial statistics, which {self.name} does not have; make the reference with "
+                "experiments.reference, or read ADM's file with mu_s and sigma_s."
+            )
+        return self.statistics["spatial"]
 
 
 def statistics_of(parts: Iterator[Float[np.ndarray, "_ _"]]) -> FeatureStatistics:
@@ -89,7 +108,7 @@ def data_reference(
     digest = digest_of_json({name: description[name] for name in ("features", "extractor", "shape", "images")})
     cached = NpzShards(features.folder / "statistics", [0])
     if cached.is_done(0):
-        return Reference(split, digest, _from_arrays(cached.read(0)), description), features
+        return Reference(split, digest, _from_arrays(cached.folder, cached.read(0)), description), features
     statistics = {name: statistics_of(features.parts(name)) for name in wanted if name in _OUTPUTS}
     if jax.process_index() == 0:
         cached.write(0, _as_arrays(statistics))
@@ -141,7 +160,7 @@ def make_reference(
 def load_reference(path: pathlib.Path) -> Reference:
     """Reads our file, or another code's.
 
-    Raises: FileNotFoundError; ValueError for a file of another kind.
+    Raises: FileNotFoundError; ValueError for a file of another kind, or one that is cut off or has numbers of no use.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -151,14 +170,53 @@ def load_reference(path: pathlib.Path) -> Reference:
     try:
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files if name != "arr_0"}  # ADM's images
-    except ValueError as error:
-        raise ValueError(f"{path} is no .npz of plain arrays ({error}); nothing in a file is executed here.") from error
-    if "description" in arrays:
-        description = json.loads(str(arrays.pop("description")))
-        features = arrays.pop("features", None)
-        digest = description.pop("digest")
-        return Reference(str(path), digest, _from_arrays(arrays), description, features)
-    return _of_other_code(path, arrays)
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: an .npy
+        raise ValueError(
+            f"{path} is no .npz of plain arrays or is cut off ({error}); copy or make it again: nothing in a file is "
+            "executed here."
+        ) from error
+    description = _own_description(arrays)
+    if description is None:
+        return _of_other_code(path, arrays)
+    lacks = [name for name in ("pool_count", "pool_mean", "pool_cov") if name not in arrays]
+    lacks += [name for name in ("digest", "features", "extractor", "shape") if name not in description]
+    if lacks:
+        raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with experiments.reference.")
+    statistics, features = _from_arrays(path, arrays), arrays.get("features")
+    rows = None if features is None else _rows(path, features, statistics["pool"])
+    return Reference(str(path), description.pop("digest"), statistics, description, rows)
+
+
+def _own_description(arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
+    """What our files say of themselves; None for another code's."""
+    try:
+        description = json.loads(str(arrays["description"]))
+        ours = str(description["format"]).startswith(FORMAT.rpartition(" ")[0])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return description if ours else None
+
+
+def _statistics(path: pathlib.Path, output: str, count: int, mean: np.ndarray, cov: np.ndarray) -> FeatureStatistics:
+    """Raises: ValueError for arrays of a file that no distance can be taken from."""
+    if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
+        raise ValueError(
+            f"{path} needs a mean [d] and a covariance [d, d] of its {output!r} features, got shapes {mean.shape} and "
+            f"{cov.shape}; make it again."
+        )
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise ValueError(f"{path} has numbers that are not finite, in the statistics of {output!r}; make it again.")
+    return FeatureStatistics(count, mean, cov)
+
+
+def _rows(path: pathlib.Path, rows: np.ndarray, pool: FeatureStatistics) -> Float[np.ndarray, "n d"]:
+    """Raises: ValueError for features of a file that its statistics are not of."""
+    if rows.shape != (pool.count, len(pool.mean)) or not np.isfinite(rows).all():
+        raise ValueError(
+            f"{path} needs finite features [{pool.count}, {len(pool.mean)}] beside its statistics, got shape {rows.shape}, "
+            f"{int((~np.isfinite(rows)).sum())} of the numbers not finite; make it again."
+        )
+    return rows
 
 
 def _of_other_code(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> Reference:
@@ -172,56 +230,12 @@ def _of_other_code(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> Referen
     for name, (mean, cov) in pairs.items():
         if mean in arrays and cov in arrays:
             mu, sigma = (np.asarray(arrays[key], np.float64) for key in (mean, cov))
-            statistics[name] = FeatureStatistics(0, mu, (sigma + sigma.T) / 2)
+            square = sigma.ndim == 2 and sigma.shape[0] == sigma.shape[1]
+            statistics[name] = _statistics(path, name, 0, mu, (sigma + sigma.T) / 2 if square else sigma)
     kind = "ADM" if "spatial" in statistics else "EDM or pytorch-fid"
     digest = hashlib.sha256(b"".join(a.tobytes() for s in statistics.values() for a in (s.mean, s.cov)))
-    return Reference(
-        str(path), digest.hexdigest(), statistics, {"format": f"mu, sigma ({kind})", "features": "inception"}
-    )
-
-
-def check_reference(reference: Reference, extractor: Extractor, shape: tuple[int, ...]) -> list[str]:
-    """What is not known about a reference that samples are compared with, as warnings.
-
-    Raises: ValueError where it was made with other features, or of images of another resolution or number of channels.
-    """
-    samples = {"features": extractor.name, "extractor": extractor.digest, "shape": shape}
-    return check_alike(reference, samples, "the samples'", "the samples are")
-
-
-def check_alike(reference: Reference, other: Mapping[str, Any], theirs: str, they_are: str) -> list[str]:
-    """What is not known about a reference, as warnings.
-
-    Args: other: the description of what it is compared with, whose features a message calls `theirs`.
-    Raises: ValueError where features, their weights, or the resolution or the channels of the images differ.
-    """
-    about, advice = reference.description, "Make the right one with experiments.reference, or name another --reference."
-    if about["features"] != other["features"]:
-        raise ValueError(
-            f"The reference {reference.name} holds features {about['features']!r}, and {theirs} are "
-            f"{other['features']!r}: their distance means nothing. {advice}"
-        )
-    here, there = other.get("extractor"), about.get("extractor")
-    if here and there and here != there:
-        raise ValueError(
-            f"The reference {reference.name} was made with other weights or preprocessing of {about['features']!r} (digest "
-            f"{there[:DIGITS]} there, {here[:DIGITS]} here). {advice}"
-        )
-    shapes = [tuple(description["shape"]) for description in (about, other) if "shape" in description]
-    if len(set(shapes)) > 1:
-        raise ValueError(
-            f"The reference {reference.name} is of images {shapes[0]}, and {they_are} {shapes[1]}: resized images have "
-            f"other features. {advice}"
-        )
-    dimension = len(reference.statistics["pool"].mean)
-    if about["features"] == "inception" and dimension != INCEPTION_DIMENSION:
-        raise ValueError(
-            f"The reference {reference.name} has {dimension} features, and the InceptionV3 of FID has "
-            f"{INCEPTION_DIMENSION}. {advice}"
-        )
-    if "shape" in about:
-        return []
-    return [f"{reference.name} ({about['format']}) does not tell its resolution, its images or how they were resized."]
+    description = {"format": f"mu, sigma ({kind})", "features": "inception"}
+    return Reference(str(path), digest.hexdigest(), statistics, description)
 
 
 def _as_arrays(statistics: dict[str, FeatureStatistics]) -> dict[str, np.ndarray]:
@@ -232,9 +246,9 @@ def _as_arrays(statistics: dict[str, FeatureStatistics]) -> dict[str, np.ndarray
     }
 
 
-def _from_arrays(arrays: dict[str, Float64[np.ndarray, "..."] | np.ndarray]) -> dict[str, FeatureStatistics]:
+def _from_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, FeatureStatistics]:
     return {
-        name: FeatureStatistics(int(arrays[f"{name}_count"]), arrays[f"{name}_mean"], arrays[f"{name}_cov"])
+        name: _statistics(path, name, int(arrays[f"{name}_count"]), arrays[f"{name}_mean"], arrays[f"{name}_cov"])
         for name in _OUTPUTS
         if f"{name}_mean" in arrays
     }

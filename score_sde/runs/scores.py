@@ -1,7 +1,7 @@
 """Metrics of a set of samples from their features: each a number with what is known of its error.
 
 A result is {"value", and where known "standard_error", "interval", further numbers, "note"}. Only with Inception features does
-a distance bear the name FID, KID or Inception Score; with others it is fd, kd.
+a number bear a published name, FID, sFID, KID or Inception Score; with others it is fd, sfd, kd, classifier_score.
 """
 
 import math
@@ -23,12 +23,20 @@ from score_sde.metrics import (
 from score_sde.runs.references import Reference
 
 Result = dict[str, Any]
-CUSTOMARY = 50_000  # samples, in the papers' FID
-FEW = 10_000  # images in a reference
 MOST_NEIGHBOURS = 10_000  # of each set, for precision and recall
 CHEAP = 512  # features: up to here a bootstrap takes seconds
 RESAMPLES = 100
-KID_SUBSET, NEIGHBOUR = 1000, 5
+KID_SUBSET, NEIGHBOUR, IS_SPLITS = 1000, 5, 10
+NORMAL = 1.96  # standard errors on each side of a 95 % interval
+# metric: its name with Inception features, and with others.
+NAMES = {
+    "fid": ("fid", "fd"),
+    "sfid": ("sfid", "sfd"),
+    "kid": ("kid", "kd"),
+    "fd_infinity": ("fid_infinity", "fd_infinity"),
+    "is": ("inception_score", "classifier_score"),
+}
+DISTANCES = frozenset(name for metric in NAMES if metric != "is" for name in NAMES[metric])  # the least is the best
 
 
 class Sampled(NamedTuple):
@@ -42,18 +50,14 @@ class Sampled(NamedTuple):
     def pool(self) -> Float[np.ndarray, "n d"]:
         return self.features["pool"]
 
-    def named(self, inception: str, other: str) -> str:
-        """The published name, which belongs to Inception features, or another."""
-        return inception if self.extractor == "inception" else other
+    def named(self, metric: str) -> str:
+        """As `published_name`."""
+        return published_name(metric, self.extractor)
 
-    def rows(self, metric: str) -> Float[np.ndarray, "m d"]:
-        """The reference's features. Raises: ValueError where its file does not hold them."""
-        if self.reference.features is None:
-            raise ValueError(
-                f"{metric} needs the features of the reference, and {self.reference.name} holds only their mean and "
-                "covariance; make it with `experiments.reference --keep_features`, or say --reference=train."
-            )
-        return self.reference.features
+
+def published_name(metric: str, extractor: str) -> str:
+    """The name of a metric's number, which is the published one with Inception features only."""
+    return NAMES[metric][0 if extractor == "inception" else 1]
 
 
 def _fid(sampled: Sampled) -> dict[str, Result]:
@@ -68,47 +72,47 @@ def _fid(sampled: Sampled) -> dict[str, Result]:
         result["interval"] = [result["value"] + low, result["value"] + high]
         result["note"] = f"{spread}; interval of {RESAMPLES} bootstrap resamples"
     else:
-        result["note"] = f"{spread}; no bootstrap, for {sampled.pool.shape[1]} features"
-    return {sampled.named("fid", "fd"): result}
+        reach = NORMAL * result["standard_error"]
+        result["interval"] = [result["value"] - reach, result["value"] + reach]
+        result["note"] = (
+            f"{spread}; interval of a normal distribution with it, no bootstrap, for {sampled.pool.shape[1]} features"
+        )
+    return {sampled.named("fid"): result}
 
 
 def _sfid(sampled: Sampled) -> dict[str, Result]:
-    if "spatial" not in sampled.reference.statistics:
-        raise ValueError(
-            f"sfid needs spatial statistics, which {sampled.reference.name} does not have; make the reference with "
-            "experiments.reference, or read ADM's file with mu_s and sigma_s."
-        )
-    of, spatial = sampled.reference.statistics["spatial"], sampled.features["spatial"]
+    of, spatial = sampled.reference.spatial("sfid"), sampled.features["spatial"]
     value, error = FeatureStatistics.of(spatial).frechet_distance(of), frechet_standard_error(spatial, of)
-    return {"sfid": {"value": value, "standard_error": error}}
+    return {sampled.named("sfid"): {"value": value, "standard_error": error}}
 
 
 def _fd_infinity(sampled: Sampled) -> dict[str, Result]:
-    fit = _extrapolated(sampled, points=15)
+    fit = extrapolated(sampled.pool, sampled.reference.statistics["pool"], points=15)
     return {
-        sampled.named("fid_infinity", "fd_infinity"): {
+        sampled.named("fd_infinity"): {
             "value": fit.value,
             "standard_error": fit.standard_error,
             "bias": fit.bias,
             "smallest": int(fit.counts[0]),
+            "largest": int(fit.counts[-1]),
             "note": "FD(n) = FD∞ + slope/n; the standard error is of the fit, reference fixed",
         }
     }
 
 
 def _kid(sampled: Sampled) -> dict[str, Result]:
-    real = sampled.rows("kid")
+    real = sampled.reference.rows("kid")
     size = min(
         KID_SUBSET, min(len(real), len(sampled.pool)) // 2
     )  # of subsets that are everything, the spread would be 0
     kid = kernel_distance(sampled.pool, real, subset_size=size)
     note = f"100 subsets of {size}, which overlap: the error leaves out which samples were drawn; --seeds covers that"
     result = {"value": kid.mean, "standard_error": kid.standard_error, "subset_size": size, "note": note}
-    return {sampled.named("kid", "kd"): result}
+    return {sampled.named("kid"): result}
 
 
 def _prdc(sampled: Sampled) -> dict[str, Result]:
-    real, generated = sampled.rows("prdc"), sampled.pool
+    real, generated = sampled.reference.rows("prdc"), sampled.pool
     count = min(len(real), len(generated), MOST_NEIGHBOURS)
     rng = np.random.default_rng(0)  # a source may be in the order of its classes
     parts = [x[np.sort(rng.permutation(len(x))[:count])] for x in (real, generated)]
@@ -119,9 +123,9 @@ def _prdc(sampled: Sampled) -> dict[str, Result]:
 
 
 def _is(sampled: Sampled) -> dict[str, Result]:
-    splits = min(10, len(sampled.pool))
+    splits = min(IS_SPLITS, len(sampled.pool))
     score = inception_score(sampled.features["logits"], num_splits=splits)
-    return {"inception_score": {"value": score.mean, "split_sd": score.std, "splits": splits}}
+    return {sampled.named("is"): {"value": score.mean, "split_sd": score.std, "splits": splits}}
 
 
 class Metric(NamedTuple):
@@ -159,55 +163,33 @@ def bootstrap(pool: Float[np.ndarray, "n d"], reference: FeatureStatistics, seed
     return float(low), float(high)
 
 
-def _extrapolated(sampled: Sampled, points: int) -> Extrapolated:
-    count = len(sampled.pool)
-    if count < 20:
-        raise ValueError(f"fd_infinity needs at least 20 samples, got {count}; raise --num_samples.")
-    smallest = min(5000, count // 2) if count < CUSTOMARY else 5000
-    return extrapolate(sampled.pool, sampled.reference.statistics["pool"], smallest=smallest, points=points)
-
-
-def count_warnings(sampled: Sampled) -> list[str]:
-    """Why these numbers cannot be held against published ones, with the bias to expect."""
-    warnings, count, real = [], len(sampled.pool), sampled.reference.num_examples
-    if count != CUSTOMARY and count >= 20:
-        bias = _extrapolated(sampled, points=3).bias
-        name = sampled.named("fid", "fd")
-        excess = bias * (1 - count / CUSTOMARY)
-        warnings.append(
-            f"{name} is of {count:,} samples, and published numbers are of {CUSTOMARY:,}, of which the same model would have "
-            f"about {excess:.3g} less (rough: FD(n) = FD∞ + slope/n fitted to three n; {bias:.3g} less at n = ∞)."
-        )
-    if real is not None and real < FEW:
-        warnings.append(
-            f"The reference has only {real:,} images, fewer than the {FEW:,} below which its own error dominates; published "
-            "references are of the whole training set."
-        )
-    return warnings + singular_warning(min(count, real or count), sampled.pool.shape[1])
-
-
-def singular_warning(count: int, dimension: int) -> list[str]:
-    """Why the smaller of two sets says little, if it does."""
-    if count > dimension:
-        return []
-    return [
-        f"{count:,} examples cannot tell a covariance of {dimension} features: it is singular, and the distance mostly bias."
-    ]
+def extrapolated(rows: Float[np.ndarray, "n _"], reference: FeatureStatistics, points: int) -> Extrapolated:
+    """FD∞ from 5,000 of the samples on, as published, or from half of them."""
+    return extrapolate(rows, reference, smallest=min(5000, len(rows) // 2), points=points)
 
 
 def over_seeds(results: Sequence[Mapping[str, Result]], seeds: Sequence[int]) -> dict[str, Result]:
-    """Of one seed its results; of k the mean, the standard deviation, each value, and the least, called min_of_k."""
+    """Of one seed its results; of k the mean, the standard deviation, each value, and of distances the least, min_of_k.
+
+    Counts and digests that are those of every seed stay.
+    """
     if len(results) == 1:
         return {name: dict(result) for name, result in results[0].items()}
-    combined = {}
+    combined: dict[str, Result] = {}
     for name in results[0]:
         values = np.array([result[name]["value"] for result in results])
+        fixed = {field: v for field, v in results[0][name].items() if isinstance(v, int | str) and field != "note"}
         combined[name] = {
+            **{field: v for field, v in fixed.items() if all(result[name].get(field) == v for result in results)},
             "value": float(values.mean()),
             "sd": float(values.std(ddof=1)),
             "standard_error": float(values.std(ddof=1) / math.sqrt(len(values))),
-            f"min_of_{len(values)}": float(values.min()),
             "values": dict(zip(map(str, seeds), values.tolist(), strict=True)),
             "note": f"mean over {len(values)} seeds; the sd is of one seed's value",
         }
+        if name in DISTANCES:
+            combined[name][f"min_of_{len(values)}"] = float(values.min())
+        left_out = [field for field in ("interval", "bias") if field in results[0][name]]
+        if left_out:
+            combined[name]["note"] += f"; the {' and the '.join(left_out)} of a seed stand in a row of that seed alone"
     return combined

@@ -1,6 +1,7 @@
 """Near duplicates: what people do to images hides none, and like colours make none."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -112,4 +113,6 @@ def test_the_command(tmp_path):
     assert result["near_duplicates"]["compared"] == 120 == result["near_duplicates_by_features"]["compared"]
     for name in ("inspect_data", "near_duplicates", "near_duplicates_by_features"):
         assert (tmp_path / f"{name}.png").is_file()
-    assert run.stdout.count("likely duplicates") == 2
+    assert run.stdout.count("likely duplicates if these data are like CIFAR-10, on which the threshold was set") == 2
+    flags = run.stdout.split("To be pasted behind experiments.train:\n")[1].splitlines()[0]
+    assert shlex.split(flags) == [f"--config.{override}" for override in result["overrides"]]

@@ -148,7 +148,10 @@ def test_digits_with_pictures(tmp_path):
         ({"num_samples": 1}, r"needs num_samples >= 2 and batch_size >= 1"),
         ({"metrics": ("is",)}, r"have no 'logits'"),
         ({"metrics": ("sfid",)}, r"have no 'spatial'"),
-        ({"keep_samples": "png"}, r"--keep_samples=png needs images \[h, w, 1 or 3\], got shape \(2,\)"),
+        (
+            {"keep_samples": "png"},
+            r"--keep_samples=png needs images \[h, w, 1 or 3\] of at most 256 levels, got shape \(2,\)",
+        ),
         ({"keep_samples": "gif"}, r"--keep_samples needs png or npz, got 'gif'"),
     ],
 )

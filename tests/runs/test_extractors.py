@@ -3,21 +3,25 @@
 import collections
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.feature_names import feature_names
 from score_sde import parallel
 from score_sde.importers import import_dinov2, import_inception, inception_path, load_dinov2
 from score_sde.metrics import FeatureStatistics, dinov2_features, oriented_gradients
 from score_sde.metrics.dinov2 import stack_blocks
-from score_sde.runs.extractors import get_extractor
+from score_sde.runs.extractors import EXTRACTORS, get_extractor
 from score_sde.runs.references import Reference
 from score_sde.runs.scores import FEATURE_METRICS, Sampled
 from tests.importers import test_dinov2
 from tests.importers.test_inception import BLOCKS, STEM
 from tests.importers.test_torch_archive import archive
+from tests.multiprocess.launch import ROOT
 
 MESH = parallel.make_mesh(1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
@@ -57,6 +61,16 @@ def test_a_callable_of_the_user():
 def test_names_that_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
         get_extractor(name, MESH)
+
+
+def test_the_names_that_help_shows_are_those_there_are():
+    assert feature_names() == f"{', '.join(sorted(EXTRACTORS))}, or a callable as module:attribute"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "reference", "inspect_data"])
+def test_help_loads_no_framework(name):
+    code = f"import sys, experiments.{name}; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "False\n"
 
 
 def test_outputs_that_are_not_there():

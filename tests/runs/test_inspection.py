@@ -1,10 +1,12 @@
 """The advisor on data whose moments, distances, duplicates and divergences are known."""
 
 import math
+import shlex
 
+import absl.flags
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from configs import base, quickstart
 from score_sde.experiment import Experiment, apply_override
@@ -72,6 +74,7 @@ def test_suggestions_are_overrides_of_this_config(config):
         apply_override(config, override)
     assert Experiment(config).sde.sigma_max == fields["sde.sigma_max"]
     text = report(result)
+    assert result["overrides"] == as_overrides(result["suggestion"], prefix="")
     assert (
         "--config.sde.sigma_max=" in text
         and "2 examples repeat another one exactly" in text
@@ -89,6 +92,28 @@ def test_log_normal_times_follow_the_scale_of_the_data():
     config.sde = ConfigDict({"name": "edm", "sigma_max": 80.0})
     rules = inspection.suggest(Experiment(config), 0.75, 10.0)
     assert rules["sde.sigma_max"]["value"] == 120 and seen.num_examples == 1500
+
+
+@pytest.mark.parametrize("of_run", [False, True])
+def test_the_last_line_can_be_pasted_behind_train(monkeypatch, of_run):
+    """As a shell and absl read it; above it the rules, and, for the config of a run, that it is for a new one."""
+    result, _ = inspect(Experiment(quickstart.get_config()), quiet=True, max_examples=100)
+    *above, line = report(result, of_run).splitlines()
+    argv = ["train", "--config=configs/quickstart.py", *shlex.split(line)]
+    monkeypatch.setattr("sys.argv", argv)  # where ml_collections looks for fields of the config
+    values = absl.flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values)
+    assert values(argv) == ["train"]  # nothing is left over
+    assert (
+        Experiment(holder.value).objective.time_sampler.mean
+        == result["suggestion"]["objective.time_sampler.mean"]["value"]
+    )
+    assert holder.value.parameterization.sigma_data == result["suggestion"]["parameterization.sigma_data"]["value"]
+    assert (
+        above[-1]
+        == f"{'For a new run, in another --workdir, to' if of_run else 'To'} be pasted behind experiments.train:"
+    )
+    assert any(text.startswith("  objective.time_sampler.mean") and "EDM's −1.2" in text for text in above)
 
 
 def test_the_picture(tmp_path, config):

@@ -6,7 +6,16 @@ import json
 import pytest
 
 from score_sde.runs import ledger
-from score_sde.runs.ledger import append_row, copy_rows, curves, differences, digest_of_json, find_row, read_rows, table
+from score_sde.runs.ledger import (
+    append_row,
+    copy_rows,
+    digest_of_json,
+    find_row,
+    read_rows,
+    table,
+    with_error,
+    without_folders,
+)
 from tests.multiprocess.launch import ROOT
 
 
@@ -79,34 +88,11 @@ def test_the_table(tmp_path):
         )
     ]
     assert lines[1].split()[2:] == [
-        *("1000", "5", "heun", "18", "35", "50000", "0,1", "cifar10.npz", "inception", "3.14", "±", "0.25")
+        *("1000", "5", "heun", "18", "35", "50000", "0,1", "cifar10.npz", "inception", "3.14", "±", "0.25", "se")
     ]
-    assert lines[2].endswith("2.50 ± 0.50")
-
-
-def test_what_differs(tmp_path):
-    other = row(2.5, nfe=50.0, reference={"name": "b", "digest": "bb", "count": 10}, date="2", command="other")
-    one, two = written(tmp_path, row(3.0), other)
-    lines = differences(one, two)
-    assert "nfe: 35.0 in row 1, 50.0 in row 2" in lines and "fid: 3.00 ± 0.25 | 2.50 ± 0.25" in lines
-    assert lines[-1] == "These numbers are not comparable: reference.digest differ." and not any(
-        "date" in t for t in lines
-    )
-    assert differences(one, one) == ["fid: 3.00 ± 0.25 | 3.00 ± 0.25"]
-
-
-def test_curves(tmp_path):
-    rows = written(tmp_path, row(2.0, nfe=50.0), row(3.0, nfe=20.0), row(9.0, step=5), row(1.0, ema="none"))
-    by_nfe = curves(rows, "fid", "nfe")
-    (label,) = [name for name in by_nfe if "step=1000, ema=5" in name]
-    assert by_nfe[label] == ([20.0, 50.0], [3.0, 2.0], [0.25, 0.25]) and "steps=" not in label
-    images = curves(rows[:1] + rows[2:3], "fid", "images")
-    assert list(images.values()) == [([640.0, 128000.0], [9.0, 2.0], [0.25, 0.25])]
-    assert all("none" not in label for label in curves(rows, "fid", "ema"))
-    with pytest.raises(ValueError, match=r"--plot needs METRIC:nfe, .*got fid:hue"):
-        curves(rows, "fid", "hue")
-    with pytest.raises(ValueError, match=r"No row has 'kid' and 'nfe'; metrics here: \['fid'\]"):
-        curves(rows, "kid", "nfe")
+    assert lines[2].endswith("2.50 ± 0.50 sd")  # of the seeds, before the standard error of their mean
+    assert with_error({"value": 8.0, "split_sd": 0.25}) == "8.00 ± 0.25 sd of splits"
+    assert with_error({"value": 8.0}) == "8"
 
 
 RELATIVE = {"reference": {"name": "data/cifar10.npz", "digest": "aa", "count": 50000}}
@@ -135,6 +121,11 @@ def test_rows_with_paths_of_one_machine_are_not_copied(tmp_path, field, text):
     with pytest.raises(ValueError, match=r"Only rows without absolute paths can be copied, got .* in row 2; evaluate"):
         copy_rows(rows, tmp_path / "docs")
     assert not (tmp_path / "docs").exists()
+
+
+def test_what_a_row_tells_of_its_data_holds_no_path_of_this_machine():
+    content = {"name": "array", "path": "/data/x.npz", "files": ["~/a.npz", "data/b.npz"], "n": 3, "t": "a /b c"}
+    assert without_folders(content) == content | {"path": "x.npz", "files": ["a.npz", "data/b.npz"]}
 
 
 def test_the_published_ledger():

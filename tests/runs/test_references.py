@@ -9,14 +9,14 @@ from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, frechet_standard_error
 from score_sde.runs import features, references
 from score_sde.runs.extractors import Extractor, get_extractor
+from score_sde.runs.reference_checks import check_holds, check_reference
 from score_sde.runs.reference_distances import reference_distances
-from score_sde.runs.references import check_reference, load_reference, make_reference, statistics_of
+from score_sde.runs.references import load_reference, make_reference, statistics_of
 from tests.multiprocess.launch import launch
 from tests.runs.evaluated import digits
 
 EXPERIMENT = Experiment(digits())
 PIXELS = get_extractor("pixels", EXPERIMENT.mesh)
-SHAPE = (8, 8, 1)
 
 
 def make(path, experiment=EXPERIMENT, extractor=PIXELS, split="eval", **options):
@@ -89,25 +89,40 @@ def test_files_of_other_codes(tmp_path):
     )
     assert np.array_equal(adm.statistics["spatial"].cov, 2 * np.eye(5)) and edm.digest != adm.digest
     inception = Extractor("inception", "w", ("pool",), lambda images, wanted: {})
-    (warning,) = check_reference(edm, inception, (32, 32, 3))
+    (warning,) = check_reference(edm, inception, EXPERIMENT)
     assert "(mu, sigma (EDM or pytorch-fid)) does not tell its resolution" in warning
     with pytest.raises(ValueError, match=r"holds features 'inception', and the samples' are 'pixels'"):
-        check_reference(edm, PIXELS, SHAPE)
+        check_reference(edm, PIXELS, EXPERIMENT)
     np.savez(tmp_path / "small.npz", mu=np.zeros(3), sigma=np.eye(3))
     with pytest.raises(ValueError, match=r"has 3 features, and the InceptionV3 of FID has 2048"):
-        check_reference(load_reference(tmp_path / "small.npz"), inception, (32, 32, 3))
+        check_reference(load_reference(tmp_path / "small.npz"), inception, EXPERIMENT)
 
 
 def test_what_must_not_be_compared(tmp_path):
-    made = make(tmp_path / "a.npz", max_examples=10)
-    assert check_reference(made, PIXELS, SHAPE) == []
-    with pytest.raises(ValueError, match=r"is of images \(8, 8, 1\), and the samples are \(16, 16, 1\): resized"):
-        check_reference(made, PIXELS, (16, 16, 1))
+    made = make(tmp_path / "a.npz", split="train")
+    assert check_reference(made, PIXELS, EXPERIMENT) == []
+    larger = made._replace(description=made.description | {"shape": [16, 16, 1]})
+    with pytest.raises(ValueError, match=r"is of images \(16, 16, 1\), and the samples are \(8, 8, 1\): resized"):
+        check_reference(larger, PIXELS, EXPERIMENT)
+    with pytest.raises(
+        ValueError, match=r"with crop=\[8, 8\], and the samples are images with crop=None: they show other parts"
+    ):
+        check_reference(made._replace(description=made.description | {"crop": [8, 8]}), PIXELS, EXPERIMENT)
     other = Extractor("pixels", "other weights", ("pool",), PIXELS.compute)
     with pytest.raises(
         ValueError, match=r"other weights or preprocessing .*score_sde pixels.* there, other weights here"
     ):
-        check_reference(made, other, SHAPE)
+        check_reference(made, other, EXPERIMENT)
+
+
+def test_a_reference_of_other_data_than_the_training_data(tmp_path):
+    """Another source is named with what differs; a part of the source with the share."""
+    held_out, part = make(tmp_path / "a.npz", max_examples=20), make(tmp_path / "b.npz", split="train", max_examples=20)
+    other, few = check_reference(held_out, PIXELS, EXPERIMENT)
+    assert "(split 'eval') is not of the run's training data: source.split: 'test' there, 'train' here" in other
+    assert "is of 20 of the 297 examples of its split only" in few
+    (few,) = check_reference(part, PIXELS, EXPERIMENT)
+    assert "is of 20 of the 1,500 examples of its split only" in few
 
 
 def test_the_digest_is_that_of_the_images(tmp_path):
@@ -159,6 +174,7 @@ def test_references_that_must_not_be_compared(tmp_path):
         "features": ("inception", r"a.npz holds features 'pixels', and those of .*b.npz are 'inception'"),
         "extractor": ("new weights", r"other weights or preprocessing .*score_sde pixels.* there, new weights here"),
         "shape": ([16, 16, 1], r"is of images \(8, 8, 1\), and .*b.npz is of \(16, 16, 1\): resized"),
+        "crop": ([8, 8], r"is of images with crop=None, and .*b.npz is of images with crop=\[8, 8\]"),
     }
     for name, (value, message) in changes.items():
         with pytest.raises(ValueError, match=message):
@@ -189,10 +205,86 @@ def test_files_that_are_refused(tmp_path):
     np.savez(tmp_path / "code.npz", mu=np.array([{"a": 1}], object), sigma=np.eye(1))
     with pytest.raises(ValueError, match=r"is no .npz of plain arrays .*nothing in a file is executed"):
         load_reference(tmp_path / "code.npz")
+    whole = (tmp_path / "other.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    (tmp_path / "text.npz").write_text("not found")
+    for name in ("cut", "array", "text"):
+        with pytest.raises(
+            ValueError, match=rf"{name}.npz is no .npz of plain arrays or is cut off .*copy or make it again"
+        ):
+            load_reference(tmp_path / f"{name}.npz")
     with pytest.raises(ValueError, match=r"--output needs a name that ends in .npz, got .*a.json"):
         make(tmp_path / "a.json")
     with pytest.raises(ValueError, match="--split needs train or eval, got 'test'"):
         make(tmp_path / "a.npz", split="test")
+
+
+def test_a_description_of_another_code(tmp_path):
+    """Beside mu and sigma it is passed over; alone it is no reference; ours without its arrays is told what it lacks."""
+    arrays = {"mu": np.zeros(3), "sigma": np.eye(3)}
+    for text in ("FFHQ at 64", json.dumps({"dataset": "ffhq"}), json.dumps([1]), json.dumps({"format": "jpg"})):
+        np.savez(tmp_path / "a.npz", description=np.array(text), **arrays)
+        assert load_reference(tmp_path / "a.npz").description["format"].startswith("mu, sigma")
+        np.savez(tmp_path / "b.npz", description=np.array(text))
+        with pytest.raises(ValueError, match=r"needs our arrays or mu and sigma .*got \['description'\]"):
+            load_reference(tmp_path / "b.npz")
+    make(tmp_path / "c.npz", max_examples=5)
+    ours = dict(np.load(tmp_path / "c.npz"))
+    np.savez(tmp_path / "d.npz", **{name: value for name, value in ours.items() if name != "pool_cov"})
+    with pytest.raises(ValueError, match=r"d.npz is no whole reference, it lacks \['pool_cov'\]; make it again with"):
+        load_reference(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"mu": np.zeros(2048), "sigma": np.eye(100)},
+            r"of its 'pool' features, got shapes \(2048,\) and \(100, 100\)",
+        ),
+        ({"mu": np.zeros(3), "sigma": np.ones((3, 2))}, r"got shapes \(3,\) and \(3, 2\); make it again"),
+        (
+            {"mu": np.array([0.0, np.nan]), "sigma": np.eye(2)},
+            r"numbers that are not finite, in the statistics of 'pool'",
+        ),
+        (
+            {"mu": np.zeros(2), "sigma": np.diag([1.0, np.inf])},
+            r"numbers that are not finite, in the statistics of 'pool'",
+        ),
+    ],
+)
+def test_statistics_of_no_use(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        load_reference(tmp_path / "a.npz")
+
+
+def test_features_that_the_statistics_are_not_of(tmp_path):
+    make(tmp_path / "a.npz", max_examples=5, keep_features=True)
+    ours = dict(np.load(tmp_path / "a.npz"))
+    for rows, message in (
+        (ours["features"][:4], r"got shape \(4, 64\), 0 of"),
+        (ours["features"] * np.nan, ".*, 320 of the num"),
+    ):
+        np.savez(tmp_path / "b.npz", **ours | {"features": rows})
+        with pytest.raises(ValueError, match=rf"needs finite features \[5, 64\] beside its statistics, {message}"):
+            load_reference(tmp_path / "b.npz")
+
+
+def test_what_a_reference_does_not_hold_is_told_before_samples_are_drawn(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(2), sigma=-np.eye(2))
+    bare = load_reference(tmp_path / "a.npz")
+    for metrics, message in (
+        (["fid"], r"holds no covariance: .*negative eigenvalue.* Make the right one"),
+        (["kid"], r"kid needs the features of the reference, and .*a.npz holds only .*--keep_features"),
+        (["prdc"], r"prdc needs the features of the reference"),
+        (["sfid"], r"sfid needs spatial statistics, which .*a.npz does not have"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_holds(bare, metrics)
+    check_holds(bare, ["is"])
 
 
 def test_flips_change_nothing(tmp_path):
