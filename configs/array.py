@@ -1,16 +1,37 @@
-"""Your own arrays, from .npy or .npz files: set data.train.path and data.eval.path, and network.name="mlp" for points.
+"""Your own arrays, from .npy or .npz files: set data.train.path and data.eval.path. "points" has the network for points [n, d].
 
-Images are [n, h, w, c] (uint8: 256 levels), signals [n, length, c]; floating arrays are continuous data.
+Without a variant, images [n, h, w, c] (uint8: 256 levels) and signals [n, length, c]; floating arrays are continuous data and
+are taken as they are, unless value_range says what to map to [-1, 1]. What the network is told beside x:
+
+  labels      --config.data.train.label_key=y --config.data.eval.label_key=y --config.network.num_classes=10
+  a vector    --config.data.train.conditions='{"embedding": "text"}' (and of data.eval) --config.network.embedding_dim=512
+
+where y and text are arrays of the file (or text.npy beside an .npy file), one row for each example.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-from configs import folder
+from configs import density2d, folder
 
 
-def get_config() -> ConfigDict:
-    """No variants."""
-    config = folder.get_config()
-    source = {"name": "array", "path": "", "key": "x"}
-    config.data = ConfigDict({"train": source, "eval": source, "augment": {"random_flip": False, "dequantize": False}})
+def get_config(variant: str = "") -> ConfigDict:
+    """Variants: "" or "points"."""
+    if variant not in ("", "points"):
+        raise ValueError(f"array has the variants '' and 'points', got {variant!r}.")
+    config = density2d.get_config() if variant == "points" else folder.get_config()
+    augment = {"random_flip": False, "dequantize": False}
+    config.data = ConfigDict({"train": source(), "eval": source(), "augment": augment})
+    if variant == "points":
+        config.network.update({"num_classes": 0, "embedding_dim": 0})
+        config.training.update({"eval_every": 1000, "checkpoint_every": 1000})
+        config.likelihood.divergence = ConfigDict({"name": "hutchinson", "num_probes": 1, "kind": "rademacher"})
     return config
+
+
+def source() -> ConfigDict:
+    """An array file; fields that are None can be set by flags."""
+    value_range = {"value_range": placeholder(tuple), "levels": placeholder(int)}
+    return ConfigDict(
+        {"name": "array", "path": "", "key": "x", "label_key": placeholder(str), "conditions": {}, **value_range}
+    )

@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
                 "blocks_per_level": 2,
                 "attention_resolutions": (16,),
                 "dropout": 0.1,
+                "num_classes": 0,
+                "embedding_dim": 0,
                 "dtype": "float32",
                 "remat": "none",
             },

@@ -1,4 +1,8 @@
-"""Your own images, from a folder: set data.train.path and data.eval.path. Resized and centre-cropped to 64×64."""
+"""Your own images, from a folder: set data.train.path and data.eval.path. Resized and centre-cropped to 64×64.
+
+With labels=True (of both) and network.num_classes=N, each image's class is the subfolder that it lies in. With
+conditions={"embedding": "text.npy"} (of both) and network.embedding_dim=D, row i of the file [n, D] goes with the i-th image.
+"""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +12,15 @@ from configs.cifar10 import small
 def get_config() -> ConfigDict:
     """No variants."""
     config = small.get_config()
-    source = {"name": "folder", "path": "", "image_size": 64, "channels": 3, "convert": True, "labels": False}
+    source = {
+        "name": "folder",
+        "path": "",
+        "image_size": 64,
+        "channels": 3,
+        "convert": True,
+        "labels": False,
+        "conditions": {},
+    }
     config.data = ConfigDict({"train": source, "eval": source, "augment": {"random_flip": True, "dequantize": False}})
     config.network.update(
         {"channels": 128, "channel_multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention_resolutions": (16,)}

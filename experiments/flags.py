@@ -1,16 +1,21 @@
 """Flags that several entry points share, and the start of each."""
 
+import inspect
 import pathlib
+import re
+import runpy
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+import configs
+from score_sde.building import check_path, closest
 
 if TYPE_CHECKING:  # --help loads no framework
-    from ml_collections import ConfigDict
-
     from score_sde.experiment import Experiment
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
@@ -35,7 +40,7 @@ def workdir_path() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value or ".")
 
 
-def config_or_run(program: str, config: "ConfigDict | None") -> "Experiment":
+def config_or_run(program: str, config: ConfigDict | None) -> "Experiment":
     """The experiment of `config`, the value of --config, or, without one, of the run in --workdir.
 
     Raises: ValueError where both or neither are given.
@@ -53,6 +58,13 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
     for flag in (DISTRIBUTED, COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID, COORDINATOR_TIMEOUT):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])  # --help shows them
 
+    def parsed(argv: list[str]) -> list[str]:
+        try:
+            check_config_flags(argv)
+        except (ValueError, OSError) as error:
+            raise SystemExit(f"Error: {error}") from error
+        return app.parse_flags_with_usage(argv)
+
     def prepared(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"Unknown arguments {argv[1:]}; flags start with --.")
@@ -64,14 +76,58 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
             _join_processes()
             main()
         except Exception as error:
-            known = isinstance(error, ValueError | OSError | FloatingPointError) and flags.FLAGS.verbosity <= 0
-            text = f"Error: {error}\n(--verbosity=1 shows where.)" if known else traceback.format_exc()
+            sentence = sentence_of(error)
+            known = sentence is not None and flags.FLAGS.verbosity <= 0
+            text = f"Error: {sentence}\n(--verbosity=1 shows where.)" if known else traceback.format_exc()
             parallel.end_failed_process(text)
             if known:
                 raise SystemExit(text) from error
             raise
 
-    app.run(prepared)
+    app.run(prepared, flags_parser=parsed)
+
+
+def sentence_of(error: Exception) -> str | None:
+    """What to tell a user of an error: its message, or the sentence in what a compiled program raised; None: it is a bug."""
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return str(error)
+    unfinished = re.search(r"RuntimeError: (Adaptive did not reach the end .*)", str(error))
+    return unfinished[1] if unfinished else None
+
+
+def check_config_flags(argv: list[str]) -> None:
+    """Checks --config=FILE.py[:variant] and the fields of --config.FIELD=VALUE, without loading JAX.
+
+    Raises: FileNotFoundError or ValueError that lists the known ones with the closest. A wrong value is absl's to refuse.
+    """
+    if "config" not in flags.FLAGS:
+        return
+    given = re.findall(r"^--?config(?:=|\n)(.+)$", "\n".join(argv[1:]), re.MULTILINE)
+    if given:
+        config = load_config(given[-1])
+        for path in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv[1:]), re.MULTILINE):
+            check_path(config, path, flag="--config.")
+
+
+def load_config(name: str) -> ConfigDict:
+    """The config of FILE.py[:variant]."""
+    file, _, variant = name.partition(":")
+    if not pathlib.Path(file).is_file():
+        folder = pathlib.Path(configs.__file__).parent
+        paths = [path.relative_to(folder.parent).as_posix() for path in sorted(folder.rglob("*.py"))]
+        known = [path for path in paths if not path.endswith("__init__.py") and "/sweeps/" not in path]
+        raise FileNotFoundError(
+            f"--config needs FILE.py[:variant], got {name!r}; there are {known}.{closest(file, known)}"
+        )
+    get_config: Any = runpy.run_path(file).get("get_config")
+    if get_config is None:
+        raise ValueError(f"--config needs a file with a function get_config() that returns a ConfigDict, got {file}.")
+    if variant and not inspect.signature(get_config).parameters:
+        raise ValueError(f"{file} has no variants, got {variant!r}; drop it.")
+    config = get_config(variant) if variant else get_config()
+    if not isinstance(config, ConfigDict):
+        raise ValueError(f"get_config() of {file} needs to return a ConfigDict, got {type(config).__name__}.")
+    return config
 
 
 def _join_processes() -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
-from score_sde.building import build, closest
+from score_sde.building import Part, build, check_fields, check_kind, check_path
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.dynamics import Denoise
@@ -28,7 +28,7 @@ from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
-from score_sde.plain_config import plain
+from score_sde.plain_config import SECTION_FIELDS, is_whole, plain, section_at
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.thresholding import THRESHOLDS
@@ -51,6 +51,19 @@ SECTIONS = (
     "likelihood",
 )
 OPTIONAL_FIELDS = ("sampling.label", "sampling.threshold")  # that a config may lack, and --set may give
+# The sections that become an object of a catalogue.
+PARTS = {
+    "sde": Part(SDES),
+    "parameterization": Part(PARAMETERIZATIONS, {"noise_label": NOISE_LABELS}),
+    "network": Part(NETWORKS),
+    "objective": Part(OBJECTIVES, {"weighting": WEIGHTINGS, "time_sampler": TIME_SAMPLERS}, num_args=1),
+    "data.train": Part(SOURCES),
+    "data.eval": Part(SOURCES),
+    "sampling.solver": Part(SOLVERS, dict.fromkeys(("predictor", "corrector", "solver"), SOLVERS)),
+    "sampling.grid": Part(GRIDS, {"grid": GRIDS, "inner": GRIDS}),
+    "sampling.threshold": Part(THRESHOLDS, num_args=2),
+    "likelihood.divergence": Part(DIVERGENCES),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,40 +76,55 @@ class Experiment:
     config: ConfigDict
 
     def __post_init__(self):
-        missing = [name for name in SECTIONS if name not in self.config]
+        missing = [name for name in (*SECTIONS, "seed") if name not in self.config]
         unknown = [name for name in self.config if name not in (*SECTIONS, "seed")]
         if missing or unknown:
             raise ValueError(
                 f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}."
             )
+        if not is_whole(self.config.seed, 0):
+            raise ValueError(f"config.seed needs a whole number >= 0, got {self.config.seed!r}.")
         if "num_devices" in self.config.training:
             raise ValueError(
                 f"training.num_devices is now mesh.num_devices, got {self.config.training.num_devices}; move it to the "
                 "section mesh."
             )
+        for path, fields in SECTION_FIELDS.items():
+            check_fields(path, section_at(self.config, path), fields)
+        for path, part in PARTS.items():
+            section = section_at(self.config, path)
+            if section is not None or path not in OPTIONAL_FIELDS:
+                part.check(path, section)
+        self.optimizer  # noqa: B018  its fields are checked as it is built
+
+    def _build(self, path: str, *args: Any) -> Any:
+        """The object of the section at `path`."""
+        part = PARTS[path]
+        return build(path, part.catalogue, _fields(section_at(self.config, path)), *args, **part.nested)
 
     @functools.cached_property
     def sde(self) -> SDE:
-        return build("sde", SDES, _fields(self.config.sde))
+        return self._build("sde")
 
     @functools.cached_property
     def parameterization(self) -> Parameterization:
-        section = _fields(self.config.parameterization)
-        return build("parameterization", PARAMETERIZATIONS, section, noise_label=NOISE_LABELS)
+        return self._build("parameterization")
 
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         learned = self.config.objective.get("learned_uncertainty", False)
-        network = build("network", NETWORKS, _fields(self.config.network))
-        return Denoiser(self.sde, self.parameterization, network, Uncertainty() if learned else None)
+        return Denoiser(self.sde, self.parameterization, self._build("network"), Uncertainty() if learned else None)
 
     @functools.cached_property
     def objective(self) -> Objective:
-        section = _fields(self.config.objective)
-        return build("objective", OBJECTIVES, section, self.sde, weighting=WEIGHTINGS, time_sampler=TIME_SAMPLERS)
+        return self._build("objective", self.sde)
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
+        for path in ("optimizer", "optimizer.schedule"):
+            section = section_at(self.config, path) or ConfigDict()
+            if not isinstance(section, ConfigDict):
+                raise ValueError(f"config.{path} needs a section, as in configs/base.py, got {section!r}.")
         fields = _fields(self.config.optimizer)
         return build_optimizer(**{name: value for name, value in fields.items() if name != "accumulation_steps"})
 
@@ -108,8 +136,6 @@ class Experiment:
         """
         free: dict[str, int | None] = {"num_devices": None, "data": None, "fsdp": 1, "tensor": 1}
         section, batch_size = free | _fields(self.config.mesh), self.config.training.batch_size
-        if section.keys() != free.keys():
-            raise ValueError(f"config.mesh needs the fields {sorted(free)}, got {sorted(section)}.")
         mesh = parallel.mesh_for_batch(batch_size) if section == free else parallel.make_mesh(**section)
         parallel.check_batch_size(batch_size, mesh, self.config.optimizer.get("accumulation_steps", 1))
         network = self.denoiser.network
@@ -122,11 +148,11 @@ class Experiment:
 
     @functools.cached_property
     def train_source(self) -> Source:
-        return build("data.train", SOURCES, _fields(self.config.data.train))
+        return self._build("data.train")
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        return build("data.eval", SOURCES, _fields(self.config.data.eval))
+        return self._build("data.eval")
 
     @functools.cached_property
     def spec(self) -> DataSpec:
@@ -159,12 +185,11 @@ class Experiment:
 
     @functools.cached_property
     def solver(self) -> Solver:
-        section = _fields(self.config.sampling.solver)
-        return build("sampling.solver", SOLVERS, section, predictor=SOLVERS, corrector=SOLVERS, solver=SOLVERS)
+        return self._build("sampling.solver")
 
     @functools.cached_property
     def grid(self) -> Grid:
-        return build("sampling.grid", GRIDS, _fields(self.config.sampling.grid), grid=GRIDS, inner=GRIDS)
+        return self._build("sampling.grid")
 
     @functools.cached_property
     def generator(self) -> Generator:
@@ -175,14 +200,10 @@ class Experiment:
     @functools.cached_property
     def threshold(self) -> Callable[[Denoise], Denoise]:
         """The wrapper of a denoiser in `config.sampling.threshold`, a field that a config need not have; None is none."""
-        section = self.config.sampling.get("threshold")
-        if section is None:
+        if self.config.sampling.get("threshold") is None:
             return lambda denoise: denoise
-        if not isinstance(section, ConfigDict):
-            raise ValueError(f"config.sampling.threshold needs a section with a name or None, got {section!r}.")
-        fields = _fields(section)
         # Built once around nothing, so that a mistake is named before anything is drawn.
-        built = build("sampling.threshold", THRESHOLDS, fields, _no_denoise, self.sde)
+        built = self._build("sampling.threshold", _no_denoise, self.sde)
         return lambda denoise: dataclasses.replace(built, denoise=denoise)
 
     @functools.cached_property
@@ -192,10 +213,8 @@ class Experiment:
     @functools.cached_property
     def log_prob(self) -> LogProb:
         section = self.config.likelihood
-        divergence = build("likelihood.divergence", DIVERGENCES, _fields(section.divergence))
-        return LogProb(
-            adaptive=Adaptive(rtol=section.rtol, atol=section.atol), t_min=section.t_min, divergence=divergence
-        )
+        adaptive = Adaptive(rtol=section.rtol, atol=section.atol)
+        return LogProb(adaptive=adaptive, t_min=section.t_min, divergence=self._build("likelihood.divergence"))
 
     def run_key(self, purpose: str) -> jax.Array:
         """The key of one use of the seed: "init", "train", "sample", "likelihood" or "evaluate"."""
@@ -263,25 +282,42 @@ class Experiment:
         )
 
     def sampling_condition(self, first_index: int, number: int) -> Condition:
-        """The condition of images first_index … first_index + number − 1: classes in turn, or `sampling.label` for all.
+        """The condition of images first_index … first_index + number − 1, each a function of its image's index alone.
 
-        Raises: ValueError for a network whose condition is not a label alone.
+        Labels are the classes in turn, or `sampling.label` for all. All other conditions of image i are those of example
+        i mod n of the n held-out ones (`data.eval`).
+
+        Raises: ValueError for a label that is no class, or held-out data without the conditions of the training data.
         """
         spec, label = self.spec, self.config.sampling.get("label")
+        indices = np.arange(first_index, first_index + number)
+        condition = {}
+        if spec.num_classes is not None:
+            if label is not None and not 0 <= label < spec.num_classes:
+                raise ValueError(
+                    f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}; the "
+                    "network's null class is never shown to it in training."
+                )
+            condition["label"] = indices % spec.num_classes if label is None else np.full(number, label)
+            condition["label"] = condition["label"].astype(np.int32)
         others = [name for name in spec.conditions if name != "label"]
         if others:
-            raise ValueError(
-                f"Sampling from a config gives labels only; this model also needs {others}: call sample() itself."
-            )
-        if spec.num_classes is None:
-            return {}
-        if label is not None and not 0 <= label <= spec.num_classes:
-            raise ValueError(
-                f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}."
-            )
-        indices = np.arange(first_index, first_index + number)
-        labels = indices % spec.num_classes if label is None else np.full(number, label)
-        return {"label": jnp.asarray(labels, jnp.int32)}
+            self.check_held_out()
+            rows = self.eval_source.gather(indices % len(self.eval_source))
+            condition |= {name: rows[name] for name in others}
+        return {name: jnp.asarray(values) for name, values in condition.items()}
+
+    def check_held_out(self) -> None:
+        """Raises ValueError where held-out examples have another shape, other levels or conditions than those of training."""
+        there, here = self.eval_batches(1).spec, self.spec
+        facts = ("shape", "levels", "conditions")
+        differ = [
+            f"{n}: {getattr(here, n)!r} there, {getattr(there, n)!r} here"
+            for n in facts
+            if getattr(there, n) != getattr(here, n)
+        ]
+        if differ:
+            raise ValueError(f"config.data.eval needs examples like those of data.train; {'; '.join(differ)}.")
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
@@ -309,26 +345,33 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
 def apply_override(config: ConfigDict, override: str) -> None:
     """Sets "FIELD.FIELD=VALUE" in a config: VALUE is read as a Python literal, else as a string; {…} replaces a section.
 
-    Raises: ValueError without an "=", or for a field that the config does not have and that is not optional.
+    Raises: ValueError without an "=", for a field that the config does not have and that is not optional, or for a value of
+    another kind.
     """
     path, equals, text = override.partition("=")
-    *parents, field = path.split(".")
-    section = config
-    for name in parents:
-        section = section.get(name) if isinstance(section, ConfigDict) else None
-    exists = isinstance(section, ConfigDict) and (field in section or path in OPTIONAL_FIELDS)
-    if not equals or not exists:
-        known = list(section) if isinstance(section, ConfigDict) else list(config)
-        raise ValueError(
-            f"An override needs FIELD=VALUE with a field of the config, got {override!r}; known here: {known}."
-            f"{closest(field, known)}"
-        )
+    if not equals:
+        raise ValueError(f"An override needs FIELD=VALUE, as sampling.grid.num_steps=50, got {override!r}.")
+    check_path(config, path, OPTIONAL_FIELDS)
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
+    parents, _, field = path.rpartition(".")
+    section = section_at(config, parents) if parents else config
+    check_kind(path, section.get(field), value)
     with section.unlocked(), section.ignore_type():
         section[field] = ConfigDict(value) if isinstance(value, dict) else value
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain config with the fields that its sections leave out, as what they build has them."""
+    filled = plain(ConfigDict(config))
+    for path, part in PARTS.items():
+        section = section_at(filled, path)
+        if section is not None:
+            section |= plain(part.defaults(section.get("name"))) | section
+            section |= {name: None for name, value in section.items() if value in ([], {})}  # nothing is nothing
+    return filled
 
 
 def _fields(section: ConfigDict) -> dict[str, Any]:

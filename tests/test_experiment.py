@@ -2,15 +2,22 @@
 
 import importlib
 import pathlib
+import re
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from experiments.flags import sentence_of
 from score_sde import parallel
+from score_sde.adaptive import Adaptive
 from score_sde.building import build
-from score_sde.experiment import Experiment, apply_override
+from score_sde.experiment import Experiment, apply_override, completed
+from score_sde.plain_config import plain
 from score_sde.sdes import SDES, VP
 from score_sde.thresholding import Threshold
 
@@ -80,9 +87,9 @@ def test_thresholding_is_a_field_that_a_config_need_not_have():
     with pytest.raises(ValueError, match="Threshold needs limit > 0, got limit=-1.0"):
         wrapped(name="static", limit=-1.0)
     with pytest.raises(
-        ValueError, match="config.sampling.threshold needs a section with a name or None, got 'dynamic'"
+        ValueError, match=r"config.sampling.threshold needs a section with a name, .*, got 'dynamic'; the"
     ):
-        broken(sampling__threshold="dynamic").threshold
+        broken(sampling__threshold="dynamic")
 
 
 def test_a_missing_argument_is_an_error_of_the_config():
@@ -100,8 +107,8 @@ def test_a_mesh_that_does_not_fit():
         broken(mesh__num_devices=4096).mesh
     with pytest.raises(ValueError, match="training.num_devices is now mesh.num_devices, got 2; move it"):
         broken(training__num_devices=2)
-    with pytest.raises(ValueError, match=r"config.mesh needs the fields \['data', 'fsdp', 'num_devices', 'tensor'\]"):
-        broken(mesh__fdsp=2).mesh
+    with pytest.raises(ValueError, match=r"config.mesh has the unknown field 'fdsp'.*Did you mean 'fsdp'\?"):
+        broken(mesh__fdsp=2)
     with pytest.raises(ValueError, match="accumulation_steps needs to be >= 1 and divide the 128 examples"):
         broken(optimizer__accumulation_steps=3, mesh__num_devices=1).mesh
 
@@ -119,6 +126,150 @@ def test_overrides():
     apply_override(config, "sampling.grid.num_steps=7")
     apply_override(config, "sde={'name': 've', 'sigma_max': 10.0}")
     assert config.sampling.grid.num_steps == 7 and config.sde.to_dict() == {"name": "ve", "sigma_max": 10.0}
-    for text in ("sampling.grid.num_stpes=7", "sampling.grid.num_steps", "nothing.x=1"):
-        with pytest.raises(ValueError, match="An override needs FIELD=VALUE"):
+    for text, message in (
+        ("sampling.grid.num_steps", r"An override needs FIELD=VALUE, as .*, got 'sampling.grid.num_steps'"),
+        ("sampling.grid.num_stpes=7", r"sampling.grid has no 'num_stpes'; it has .* Did you mean 'num_steps'\?"),
+        ("nothing.x=1", r"the config has no 'nothing'; it has \["),
+        ("seed.x=1", r"seed.x needs a section, but seed is 0; set all of seed instead"),
+        ("sampling.grid.num_steps=ten", r"sampling.grid.num_steps needs a number, like 7, got 'ten'"),
+        ("sampling.grid=uniform", r"(?s)sampling.grid needs a section, as \{'name': …\}, like .*, got 'uniform'"),
+    ):
+        with pytest.raises(ValueError, match=message):
             apply_override(config, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("training__num_stps", 7, "config.training has the unknown field 'num_stps'.*Did you mean 'num_steps'"),
+        ("ema__half_life", 7, "config.ema has the unknown field 'half_life'.*Did you mean 'half_lives_kimg'"),
+        ("likelihood__rtoll", 7, "config.likelihood has the unknown field 'rtoll'.*Did you mean 'rtol'"),
+        ("sampling__lable", 7, "config.sampling has the unknown field 'lable'.*Did you mean 'label'"),
+        ("data__augment__random_flp", True, "config.data.augment has the unknown field .*Did you mean 'random_flip'"),
+        ("data__evl", {}, "config.data has the unknown field 'evl'.*Did you mean 'eval'"),
+        (
+            "optimizer__learning_rat",
+            1.0,
+            "config.optimizer has the unknown .*'adam' takes .*Did you mean 'learning_rate'",
+        ),
+        ("optimizer__schedule__warmup", 1, "config.optimizer.schedule has the unknown .*Did you mean 'warmup_steps'"),
+        ("optimizer__name", "adm", "optimizer.name needs one of .*got 'adm'. Did you mean 'adam'"),
+        ("network", {"name": "mlp", "widht": 3}, r"takes \['width', 'depth',.*'dtype'\]. Did you mean 'width'"),
+        ("training__num_steps", -5, "config.training.num_steps needs a whole number >= 1, got -5"),
+        ("training__log_every", 0, "config.training.log_every needs a whole number >= 1, got 0"),
+        ("training__eval_levels", 0, "config.training.eval_levels needs a whole number >= 1, got 0"),
+        ("training__batch_size", 0, "config.training.batch_size needs a whole number >= 1, got 0"),
+        ("training__keep_every", 0, "config.training.keep_every needs a whole number >= 1 or None, got 0"),
+        ("ema__half_lives_kimg", (-3.0,), r"config.ema.half_lives_kimg needs different numbers > 0, .*, got \(-3.0,\)"),
+        ("ema__half_lives_kimg", (50.0, 50), r"config.ema.half_lives_kimg needs different numbers > 0"),
+        ("optimizer__learning_rate", -1.0, "optimizer.learning_rate needs a number > 0, got -1.0"),
+        ("optimizer__clip_norm", 0.0, "optimizer.clip_norm needs a number > 0, or None not to clip, got 0.0"),
+        ("likelihood__atol", 0.0, "config.likelihood.atol needs a number > 0, got 0.0"),
+        ("data__augment__crop", 8, r"config.data.augment.crop needs one size for each spatial axis, as .*, got 8"),
+        ("sde", "vp", "config.sde needs a section with a name, as .*, got 'vp'; the names are"),
+        ("training", "long", r"config.training needs a section with the fields \['num_steps'.*, got 'long'"),
+        ("optimizer", "adam", "config.optimizer needs a section, as in configs/base.py, got 'adam'"),
+        ("objective__weighting", "edm", "config.objective.weighting needs a section with a name, .*, got 'edm'"),
+        ("optimizer__schedule", "cosine", "config.optimizer.schedule needs a section, as .*, got 'cosine'"),
+        ("seed", None, "config.seed needs a whole number >= 0, got None"),
+    ],
+)
+def test_what_no_config_can_be_is_told_when_it_is_read(path, value, message):
+    with pytest.raises(ValueError, match=message):
+        broken(**{path: value})
+
+
+def test_a_missing_field_is_named():
+    config = base.get_config()
+    del config.training["log_every"]
+    with pytest.raises(ValueError, match=r"config.training needs the fields \['log_every'\] too"):
+        Experiment(config)
+    del config["seed"]
+    with pytest.raises(ValueError, match=r"needs the sections .* and a seed; missing \['seed'\]"):
+        Experiment(config)
+
+
+def test_fields_that_came_later_need_not_be_there():
+    """As in the config.json of an older run; and left out or given as it would be, a field is the same."""
+    config, older = base.get_config(), base.get_config()
+    for section, names in {
+        "training": (
+            "eval_every",
+            "eval_levels",
+            "sample_every",
+            "keep_checkpoints",
+            "keep_every",
+            "nonfinite",
+            "max_skips",
+        ),
+        "sampling": ("num_preview",),
+        "network": ("num_classes", "embedding_dim", "remat"),
+        "optimizer": ("accumulation_steps",),
+    }.items():
+        for name in names:
+            del older[section][name]
+    Experiment(older)
+    assert completed(plain(older))["network"] == completed(plain(config))["network"]
+    older.network.dropout = 0.0
+    assert completed(plain(older))["network"] != completed(plain(config))["network"]
+
+
+def run(*arguments):
+    """What an entry point says, in lines."""
+    command = [sys.executable, "-m", f"experiments.{arguments[0]}", *arguments[1:]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CONFIGS.parent)
+    assert result.returncode != 0
+    return [line for line in result.stderr.splitlines() if not line.startswith(("WARNING", "I0000", "W0000"))]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config=configs/density2d.py", "--config.sde.beta_mx=3"],
+            r"--config.sde.beta_mx: sde has no .*'beta_max'\?",
+        ),
+        (
+            ["--config", "configs/quickstrt.py"],
+            r"--config needs FILE.py.*'configs/quickstrt.py'; .*'configs/quickstart.py'\?",
+        ),
+        (["--config=configs/quickstart.py:foo"], r"quickstart has the variants \['cosine', .*got 'foo'"),
+        (["--config=configs/folder.py:foo"], r"configs/folder.py has no variants, got 'foo'; drop it"),
+        (["--config=configs/__init__.py"], r"--config needs a file with a function get_config\(\)"),
+    ],
+)
+def test_a_mistake_in_the_flags_is_one_line_before_jax_is_loaded(arguments, message, tmp_path, monkeypatch):
+    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was loaded')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (line,) = run("train", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert re.match(f"Error: {message}", line), line
+
+
+def test_a_mistake_in_a_config_file_is_one_line(tmp_path):
+    """And nothing is left in the workdir."""
+    (tmp_path / "mine.py").write_text(
+        "from configs import density2d\n"
+        "def get_config(variant):\n"
+        "    config = density2d.get_config('moon' if variant == 'moon' else 'moons')\n"
+        "    if variant == 'typo':\n"
+        "        config.training['num_stps'] = 3\n"
+        "    return config\n"
+    )
+    for variant, message in (
+        ("typo", "config.training has the unknown field 'num_stps'"),
+        ("moon", "DensitySource needs a"),
+    ):
+        lines = run("train", f"--config={tmp_path}/mine.py:{variant}", f"--workdir={tmp_path / 'run'}")
+        assert re.match(f"Error: {message}", lines[0]) and lines[1:] == ["(--verbosity=1 shows where.)"], lines
+    assert not (tmp_path / "run").exists()
+
+
+def test_which_errors_are_a_users():
+    """What a compiled program raises is a sentence only where it holds one of ours."""
+    solver = Adaptive(max_steps=1)
+    with pytest.raises(RuntimeError) as error:
+        solver.solve(lambda t, y: -50 * y, jnp.ones((2, 3)), jnp.asarray(0.0), jnp.asarray(1.0)).y.block_until_ready()
+    sentence = sentence_of(error.value)
+    assert re.fullmatch(r"Adaptive did not reach the end for 2 of 2 images within max_steps=1 .*network\.", sentence)
+    assert sentence_of(ValueError("x")) == "x"
+    assert sentence_of(RuntimeError("a bug")) is None and sentence_of(TypeError("a bug")) is None

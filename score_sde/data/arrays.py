@@ -5,12 +5,15 @@ import os
 import pathlib
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels
+from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, as_path, condition_names
+
+FAR = 32.0  # well beyond normalized images and the latents of autoencoders, well within 0 to 255
+LOOKED_AT = 64  # rows, at construction
 
 
 class ArraySource(Source):
@@ -24,10 +27,11 @@ class ArraySource(Source):
         path: the .npy or .npz file.
         key: name of the data in an .npz file.
         label_key: name of integer labels [n]; None: no labels.
-        conditions: names of further arrays [n, ...] that ride along.
+        conditions: further arrays [n, ...] that ride along: the network's name -> the file's, or a list where they agree.
         levels: number of quantization levels of an integer array; None: 256 for uint8, 2 for bool.
         value_range: (low, high) of a floating array, mapped to [−1, 1]; None takes the values as they are.
-        channels: size that the last axis must have; None accepts any.
+        channels: size that the last axis must have; None accepts any, but of quantized [n, length, c] at most 4,
+            as more may be the width of grey images without a channel axis.
         num_classes: number of classes; None: the largest label + 1.
 
     A name is a member of the .npz file; beside an .npy file it is the file `name.npy` in the same folder.
@@ -43,14 +47,14 @@ class ArraySource(Source):
         *,
         key: str = "x",
         label_key: str | None = None,
-        conditions: Sequence[str] = (),
+        conditions: Mapping[str, str] | Sequence[str] | None = None,
         levels: int | None = None,
         value_range: tuple[float, float] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
     ):
-        self._path = pathlib.Path(path).expanduser()
-        names = [key, *([] if label_key is None else [label_key]), *conditions]
+        self._path, renamed = as_path(path, "ArraySource"), condition_names(conditions)
+        names = [key, *([] if label_key is None else [label_key]), *renamed.values()]
         arrays = _open_arrays(self._path, names)
         self._x = arrays[key]
         self._value_range = value_range
@@ -59,8 +63,7 @@ class ArraySource(Source):
         if label_key is not None:
             self._riders["label"] = as_labels(np.asarray(arrays[label_key]), label_key)
             num_classes = _check_classes(self._riders["label"], num_classes)
-        for name in conditions:
-            self._riders[name] = arrays[name]
+        self._riders |= {name: arrays[there] for name, there in renamed.items()}
         for name in names[1:]:
             _check_rows(name, arrays[name], len(self._x))
         self.spec = DataSpec(
@@ -121,6 +124,7 @@ def _check_data(
             "move the channel axis to the end (np.moveaxis(x, 1, -1)), or set channels."
         )
     if x.dtype.kind == "f":
+        _check_scale(path, x, value_range)
         if levels is not None or (value_range is not None and not value_range[0] < value_range[1]):
             raise ValueError(f"A floating array needs levels=None and low < high, got {levels=}, {value_range=}.")
         return None
@@ -129,9 +133,27 @@ def _check_data(
         raise ValueError(
             f"ArraySource needs uint8, bool or floating data, or integers with levels set, got {x.dtype} in {path}."
         )
+    if x.ndim == 3 and channels is None and x.shape[-1] > 4:
+        raise ValueError(
+            f"ArraySource needs images [n, h, w, c] or signals [n, length, c], got {x.dtype} of shape {x.shape} in {path}, "
+            f"which may be grey images; add their channel axis (x[..., None]), or set channels={x.shape[-1]} for signals."
+        )
     if value_range is not None:
         raise ValueError(f"Quantized data map to [-1, 1] by their levels, got {value_range=}; leave it out.")
     return levels
+
+
+def _check_scale(path: pathlib.Path, x: Shaped[np.ndarray, "*any"], value_range: tuple[float, float] | None) -> None:
+    """Raises ValueError where floating images look like numbers from 0 to 255; other data may have any unit."""
+    if x.ndim != 4 or value_range is not None:
+        return
+    seen = np.asarray(x[:LOOKED_AT])
+    low, high = float(seen.min()), float(seen.max())
+    if max(-low, high) > FAR:
+        raise ValueError(
+            f"ArraySource needs floating images of about [-1, 1], got values from {low:g} to {high:g} in {path}; set "
+            "value_range=(low, high), as (0.0, 255.0), to map them there, or save them as uint8."
+        )
 
 
 def _check_classes(labels: Integer[np.ndarray, " n"], num_classes: int | None) -> int:

@@ -6,7 +6,9 @@ Symbols: n examples in the source, b of them in a batch, k a quantization level 
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -91,6 +93,25 @@ class Source(abc.ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"{type(self).__name__} needs 0 <= index < {len(self)}, got {index}.")
         return {name: values[0] for name, values in self.gather(np.array([index])).items()}
+
+
+def as_path(path: str | os.PathLike, source: str) -> pathlib.Path:
+    """The path of a source's data, "~" expanded. Raises ValueError for "", which would be the current folder."""
+    if not os.fspath(path):
+        raise ValueError(f"{source} needs a path, got ''; set --config.data.train.path and --config.data.eval.path.")
+    return pathlib.Path(path).expanduser()
+
+
+def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+    """The name in the data of each condition, by the network's name for it; a list has the same names in both."""
+    named = conditions if isinstance(conditions, Mapping) else {name: name for name in conditions or ()}
+    taken = sorted({"x", "index", "mask", "label"} & set(named))
+    if isinstance(conditions, str) or taken:
+        raise ValueError(
+            "conditions needs names, as {'embedding': 'name in the data'}, other than x, index, mask and label (which "
+            f"label_key or labels give), got {conditions!r}."
+        )
+    return dict(named)
 
 
 def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:

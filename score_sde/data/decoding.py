@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,9 +55,14 @@ class ImageDecoder:
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def as_size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """One number stands for a square."""
-    return (size, size) if isinstance(size, int) else size
+def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """One number stands for a square. Raises ValueError for anything but (height, width), one size, or None."""
+    if size is None:
+        return None
+    sizes = (size, size) if isinstance(size, int) else size
+    if not isinstance(sizes, Sequence) or [type(length) for length in sizes] != [int, int]:
+        raise ValueError(f"image_size needs (height, width) or one whole number for a square, got {size!r}.")
+    return sizes[0], sizes[1]
 
 
 def _open(file: str | os.PathLike | io.BytesIO, name: str) -> "PIL.Image.Image":

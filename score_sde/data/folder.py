@@ -3,12 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition
+from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.cache import ExampleCache
 from score_sde.data.decoding import ImageDecoder, as_size
 
@@ -33,7 +33,7 @@ class FolderSource(Source):
         cache_bytes: how much memory decoded images may take; 0 decodes every time.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or no image in it.
+        FileNotFoundError: if there is no such folder, no image in it, or no such .npy file.
         ValueError: if an image cannot be used, or labels or conditions do not fit the images.
     """
 
@@ -41,14 +41,14 @@ class FolderSource(Source):
         self,
         path: str | os.PathLike,
         *,
-        image_size: int | tuple[int, int] | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         convert: bool = False,
         labels: bool = False,
         conditions: Mapping[str, str] | None = None,
         cache_bytes: int = 2**30,
     ):
-        self._folder = pathlib.Path(path).expanduser()
+        self._folder = as_path(path, "FolderSource")
         self.files = _image_files(self._folder)
         self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=as_size(image_size))
         shape = self._decode(0).shape
@@ -57,7 +57,7 @@ class FolderSource(Source):
         self._riders: Examples = {}
         if labels:
             self.class_names, self._riders["label"] = _subfolder_labels(self._folder, self.files)
-        for name, file in dict(conditions or {}).items():
+        for name, file in condition_names(conditions).items():
             self._riders[name] = self._load_rows(name, file)
         self.spec = DataSpec(
             shape=shape,
@@ -91,10 +91,15 @@ class FolderSource(Source):
         return self._decoder(file, str(file))
 
     def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:
-        values = np.load(self._folder / file, allow_pickle=False)
+        path = self._folder / file
+        if path.suffix != ".npy" or not path.is_file():
+            raise FileNotFoundError(
+                f"Condition {name!r} needs an .npy file with a row per image, got no such file {path}."
+            )
+        values = np.load(path, allow_pickle=False)
         if not values.ndim or len(values) != len(self.files):
             raise ValueError(
-                f"Condition {name!r} needs one row for each of {len(self.files)} images, got shape {values.shape}."
+                f"Condition {name!r} needs one row for each of {len(self.files)} images, got shape {values.shape} in {path}."
             )
         return as_condition(values, name)
 

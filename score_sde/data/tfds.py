@@ -2,13 +2,13 @@
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Integer
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels
+from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, condition_names
 from score_sde.data.cache import ExampleCache
 from score_sde.data.decoding import ImageDecoder, as_size
 
@@ -31,7 +31,8 @@ class TFDSSource(Source):
         data_dir: where TFDS keeps prepared data; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
         image_key: feature that becomes x: an image, or an array of fixed shape.
         label_key: feature with one integer per example; None: no labels.
-        conditions: further features of fixed shape that ride along.
+        conditions: further features of fixed shape that ride along: the network's name -> the data set's, or a list where
+            they agree.
         image_size: (height, width), or one number for a square: crops to the aspect and resizes; needed where the
             images differ in size.
         channels: converts images to this many channels; None takes them as they are.
@@ -51,18 +52,18 @@ class TFDSSource(Source):
         data_dir: str | os.PathLike | None = None,
         image_key: str = "image",
         label_key: str | None = None,
-        conditions: Sequence[str] = (),
-        image_size: int | tuple[int, int] | None = None,
+        conditions: Mapping[str, str] | Sequence[str] | None = None,
+        image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         download: bool = False,
         cache_bytes: int = 2**30,
     ):
         builder = _builder(dataset, data_dir, download)
         self._name = f"{dataset} ({split})"
-        self._x_key, self._label_key, self._conditions = image_key, label_key, tuple(conditions)
+        self._x_key, self._label_key, self._conditions = image_key, label_key, condition_names(conditions)
         self._decoder = ImageDecoder(channels=channels, convert=channels is not None, image_size=as_size(image_size))
         features = builder.info.features
-        for key in (image_key, *([] if label_key is None else [label_key]), *conditions):
+        for key in (image_key, *([] if label_key is None else [label_key]), *self._conditions.values()):
             if key not in features:
                 raise ValueError(f"{dataset} has no feature {key!r}; it has {', '.join(features)}: set the keys.")
         self._is_image = _is_image(features[image_key], dataset, image_key)
@@ -94,8 +95,8 @@ class TFDSSource(Source):
         if self._label_key is not None:
             labels = np.array([record[self._label_key] for record in records])
             batch["label"] = as_labels(labels, f"{self._label_key} of {self._name}")
-        for name in self._conditions:
-            batch[name] = as_condition(np.stack([record[name] for record in records]), name)
+        for name, key in self._conditions.items():
+            batch[name] = as_condition(np.stack([record[key] for record in records]), key)
         return batch
 
     def _decode(self, value: Any) -> np.ndarray:

@@ -118,7 +118,8 @@ def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:
         raise ValueError(f"--dtype needs one of {DTYPES}, got {dtype!r}.")
     if kind == "png" and (not is_image or dtype != "uint8"):
         raise ValueError(
-            f"--format=png needs images [h, w, 1 or 3] as uint8, got shape {shape} as {dtype}; use --format=npz or npy."
+            f"--format=png needs images [h, w, 1 or 3] as uint8, got shape {shape} as {dtype}; use --format=npz or npy, which "
+            "hold any number of channels and float32."
         )
     return dtype
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from score_sde import plots
-from score_sde.experiment import CONFIG_FILE, Experiment
+from score_sde.experiment import CONFIG_FILE, Experiment, completed
 from score_sde.files import remove_temporaries, remove_temporaries_of
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.runs.measures import loss_by_noise_level
@@ -58,20 +58,37 @@ def run_training(
     FloatingPointError where the loss is not finite.
     """
     workdir = pathlib.Path(workdir)
-    with (
-        StopRequest() as stop,
-        _clear_errors(workdir),
-        RunLock(workdir),
-        contextlib.closing(Trace(workdir, profile_steps)) as trace,
-        contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
-    ):
-        state = _train(experiment, workdir, checkpoints, stop, trace, quiet)
+    with StopRequest() as stop:
+        _prepare(experiment)
+        with (
+            _clear_errors(workdir),
+            RunLock(workdir),
+            contextlib.closing(Trace(workdir, profile_steps)) as trace,
+            contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
+        ):
+            state = _train(experiment, workdir, checkpoints, stop, trace, quiet)
     if stop.reason and int(state.step) < experiment.config.training.num_steps and jax.process_index() == 0:
         print(
             f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.config.training.num_steps}; all of it is "
             f"saved in {workdir}. The same command goes on from there."
         )
     return state
+
+
+def _prepare(experiment: Experiment) -> None:
+    """Builds all that the run will ask for, so that a mistake is told before anything is written or trained.
+
+    Raises: ValueError or OSError from what a section of the config builds.
+    """
+    training = experiment.config.training
+    experiment.objective  # noqa: B018
+    experiment.state_shapes()
+    if training.get("eval_every", 0):
+        experiment.check_held_out()
+        experiment.noise_level_loss  # noqa: B018
+    if training.get("sample_every", 0):
+        experiment.solver.check(experiment.sde, experiment.grid.times(experiment.sde))
+        experiment.generator.condition(0, 1)
 
 
 def _train(
@@ -131,7 +148,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
         return experiment.init_state(), {}
     run = checkpoints.run()
     there, here = run["config"], plain(experiment.config)
-    found = differences(_comparable(there), _comparable(here))
+    found = differences(_comparable(completed(there)), _comparable(completed(here)))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
         found.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")

@@ -49,7 +49,8 @@ class Checkpoints:
         reading = {"read_only": True, "save_interval_steps": 0, "create": False}
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=True, **(reading if read_only else writing))
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        with _silenced("Given directory is read only") if read_only else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def save(self, state: TrainState, config: dict[str, Any], position: dict[str, Any] | None = None) -> None:
         """Saves in the background; the state may be donated right after.
@@ -187,6 +188,21 @@ class Checkpoints:
             f"The checkpoint of step {step} could not be written in {self.directory}: {_first_line(error)} The checkpoints "
             f"before it ({self._on_disk() or 'none'}) are untouched; make room there or let it be written, and run it again."
         ) from error
+
+
+@contextlib.contextmanager
+def _silenced(text: str) -> Iterator[None]:
+    """Drops the messages of absl's logger, which orbax writes to, that begin with `text`."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(text)
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from score_sde import parallel
@@ -20,7 +21,8 @@ from score_sde.training.tally import Tally
 class Action(NamedTuple):
     """Something done with the state after every `every`-th step, and after the last; 0 means never.
 
-    Fields: `part` is what its time counts as; with `before_stop` it is also done where the run is asked to stop.
+    Fields: `part` is what its time counts as; with `before_stop` it is also done where the run is asked to stop, and where
+    another action fails.
     """
 
     every: int
@@ -60,7 +62,8 @@ def train(
     Batch n is a function of n, so a resumed run goes on as if never stopped. Each log line holds the mean of each metric
     over the steps since the line before. At most two steps are in flight: progress is real, and memory bounded.
 
-    Raises: FloatingPointError where the guard does. The last checkpoint is untouched.
+    Raises: FloatingPointError where the guard does; the last checkpoint is untouched. What an action raises, after the
+      state was saved.
     """
     logger, progress, tally, guard, watch, trace, stop = instruments
     start = int(state.step)
@@ -84,9 +87,20 @@ def train(
         if log_is_due:
             logger.log(step, tally.take())
             logger.log_timing(step, watch.take())
-        for action in due:
-            with watch.part(action.part):
-                action.run(step, state)
+        ends = [action for action in actions if action.before_stop]
+        try:
+            _act([action for action in due if action not in ends], step, state, watch)
+        except Exception:
+            # What fails beside the training costs none of it; where other processes do not fail, only what is due for all.
+            _act([action for action in ends if action in due or jax.process_count() == 1], step, state, watch)
+            raise
+        _act([action for action in due if action in ends], step, state, watch)
         if stopping:
             break
     return state
+
+
+def _act(actions: Sequence[Action], step: int, state: TrainState, watch: Stopwatch) -> None:
+    for action in actions:
+        with watch.part(action.part):
+            action.run(step, state)

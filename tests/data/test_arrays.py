@@ -129,6 +129,17 @@ def test_a_wrong_channel_count_is_refused(tmp_path):
         (np.array([["a"]]), {"levels": 3}, "needs uint8, bool or floating data, .* got <U1"),
         (np.zeros((2, 3)), {"levels": 256}, "A floating array needs levels=None and low < high, got levels=256"),
         (np.zeros((2, 3)), {"value_range": (1.0, 1.0)}, "A floating array needs levels=None and low < high"),
+        (
+            np.zeros((2, 8, 8), np.uint8),
+            {},
+            r"shape \(2, 8, 8\) .* grey images; add .*x\[..., None\].*, or set channels=8",
+        ),
+        (
+            np.full((2, 4, 4, 1), 90.0),
+            {},
+            r"images of about \[-1, 1\], got values from 90 to 90 in .*; set value_range=",
+        ),
+        (np.full((2, 4, 4, 1), -90.0), {}, r"images of about \[-1, 1\], got values from -90 to -90 in .*"),
         (np.zeros((2, 3), np.uint8), {"value_range": (0.0, 1.0)}, "Quantized data map .* by their levels, got value_r"),
     ],
 )
@@ -136,6 +147,31 @@ def test_unusable_arrays_are_refused(tmp_path, values, options, message):
     np.save(tmp_path / "x.npy", values)
     with pytest.raises(ValueError, match=message):
         ArraySource(tmp_path / "x.npy", **options)
+
+
+def test_floating_data_other_than_images_may_have_any_unit(tmp_path):
+    for values, options in (
+        (np.full((2, 9, 1), 90.0), {}),
+        (np.full((2, 4, 4, 1), 90.0), {"value_range": (0.0, 255.0)}),
+    ):
+        np.save(tmp_path / "x.npy", values)
+        assert everything(ArraySource(tmp_path / "x.npy", **options))["x"].shape == values.shape
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy"])
+def test_conditions_can_have_another_name_in_the_file(tmp_path, kind):
+    path, arrays = write_with_riders(tmp_path, kind)
+    source = ArraySource(path, conditions={"embedding": "token", "turn": "angle"})
+    assert source.spec.conditions == {"embedding": (2,), "turn": ()}
+    np.testing.assert_array_equal(everything(source)["embedding"], arrays["token"])
+    np.testing.assert_array_equal(everything(source)["turn"], arrays["angle"])
+    with pytest.raises(ValueError, match=r"other than x, index, mask and label .*got \{'label': 'y'\}"):
+        ArraySource(path, conditions={"label": "y"})
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ValueError, match=r"ArraySource needs a path, got ''; set --config.data.train.path and"):
+        ArraySource("")
 
 
 def test_riders_must_fit(tmp_path):

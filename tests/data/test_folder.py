@@ -75,6 +75,11 @@ def test_condition_arrays_ride_along(tmp_path):
     source = FolderSource(tmp_path, conditions={"embedding": "embedding.npy"})
     assert source.spec.conditions == {"embedding": (5,)}
     np.testing.assert_array_equal(source.gather(np.array([2, 0]))["embedding"], embedding[[2, 0]].astype(np.float32))
+    for file in ("no.npy", "0.png"):
+        with pytest.raises(
+            FileNotFoundError, match=f"Condition 'c' needs an .npy file with a row .*, got no such .*{file}"
+        ):
+            FolderSource(tmp_path, conditions={"c": file})
     with pytest.raises(ValueError, match=r"Condition 'c' needs one row for each of 3 images, got shape \(2, 5\)"):
         FolderSource(tmp_path, conditions={"c": "short.npy"})
 
@@ -117,6 +122,10 @@ def test_images_of_other_sizes_need_image_size(tmp_path):
     assert FolderSource(tmp_path, image_size=(3, 2)).spec.shape == (3, 2, 3)
     with pytest.raises(ValueError, match="image_size needs positive sizes, got"):
         FolderSource(tmp_path, image_size=0)
+    with pytest.raises(ValueError, match=r"image_size needs \(height, width\) or one whole number .*, got \(64,\)"):
+        FolderSource(tmp_path, image_size=(64,))
+    with pytest.raises(ValueError, match=r"FolderSource needs a path, got ''; set --config.data.train.path"):
+        FolderSource("", image_size=4)
 
 
 def test_a_wrong_channel_count_is_refused_or_converted(tmp_path):
