@@ -26,9 +26,10 @@ class LossByNoiseLevel(NamedTuple):
 
 def noise_levels(sde: SDE, number: int, least: float = -8.0, most: float = 8.0) -> Float[np.ndarray, " k"]:
     """Times at which log-SNR is uniform between `most` and `least`, or as far as the SDE goes; increasing."""
-    end = float(sde.log_snr(jnp.asarray(sde.t_max)))
-    log_snr = jnp.linspace(most, max(least, end), number)
-    return np.asarray(sde.time_of_log_snr(log_snr))
+    ends = jnp.asarray([float(jnp.finfo(jnp.float32).tiny), float(sde.t_max)])
+    start, end = (float(value) for value in sde.log_snr(ends))
+    log_snr = jnp.linspace(min(most, start), max(least, end), number)
+    return np.asarray(jnp.clip(sde.time_of_log_snr(log_snr), *ends))
 
 
 class NoiseLevelLoss:

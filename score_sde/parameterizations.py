@@ -115,16 +115,22 @@ def _alpha_sigma(sde: SDE, t: Time, x: Float[Array, "b *shape"]) -> tuple[Array,
     return expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
 
 
+def _over_alpha(signal: Array, alpha: Array) -> Array:
+    """signal/α; where α = 0 it cannot be known: NaN, without a gradient, so that a loss on ε̂ stays finite there."""
+    known = alpha > 0
+    return jnp.where(known, signal / jnp.where(known, alpha, 1.0), jnp.nan)
+
+
 @pytree
 class Epsilon(Parameterization):
-    """F = ε. x̂0 = (x − σ F)/α, which needs α > 0. Source: Ho et al., arXiv 2006.11239, Eqs. 12 and 15."""
+    """F = ε. x̂0 = (x − σ F)/α, NaN where α = 0. Source: Ho et al., arXiv 2006.11239, Eqs. 12 and 15."""
 
     noise_label: NoiseLabel = TimeLabel()
     sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
-        return Estimate((x - sigma * output) / alpha, output)
+        return Estimate(_over_alpha(x - sigma * output, alpha), output)
 
     def target(self, x0: Array, eps: Array, t: Time, sde: SDE) -> Array:
         return eps
@@ -147,14 +153,14 @@ class X0(Parameterization):
 
 @pytree
 class Score(Parameterization):
-    """F = ∇ log p_t(x) = −ε/σ. x̂0 = (x + σ² F)/α. Source: Vincent 2011; arXiv 2011.13456, Eq. 7."""
+    """F = ∇ log p_t(x) = −ε/σ. x̂0 = (x + σ² F)/α, NaN where α = 0. Source: Vincent 2011; arXiv 2011.13456, Eq. 7."""
 
     noise_label: NoiseLabel = TimeLabel()
     sigma_data: Scalar | None = 1.0
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
-        return Estimate((x + sigma**2 * output) / alpha, -sigma * output)
+        return Estimate(_over_alpha(x + sigma**2 * output, alpha), -sigma * output)
 
     def target(self, x0: Array, eps: Array, t: Time, sde: SDE) -> Array:
         return -eps / expand_like(sde.sigma(t), eps)
@@ -162,7 +168,7 @@ class Score(Parameterization):
 
 @pytree
 class ScaledScore(Parameterization):
-    """F = σ ∇ log p_t(x) = −ε, of unit size at every noise level. x̂0 = (x + σ F)/α.
+    """F = σ ∇ log p_t(x) = −ε, of unit size at every noise level. x̂0 = (x + σ F)/α, NaN where α = 0.
 
     Source: arXiv 2011.13456's code for VE, which divides the network's output by σ; arXiv 2206.00364, Table 1, VE.
     """
@@ -172,7 +178,7 @@ class ScaledScore(Parameterization):
 
     def decode(self, output: Array, x: Array, t: Time, sde: SDE) -> Estimate:
         alpha, sigma = _alpha_sigma(sde, t, x)
-        return Estimate((x + sigma * output) / alpha, -output)
+        return Estimate(_over_alpha(x + sigma * output, alpha), -output)
 
     def target(self, x0: Array, eps: Array, t: Time, sde: SDE) -> Array:
         return -eps

@@ -25,6 +25,7 @@ SDES = {
     "log_snr": sdes.LogSNR(jax.tree_util.Partial(_vdm)),
     "ddpm": sdes.DiscreteVP.ddpm(),
     "iddpm": sdes.DiscreteVP.iddpm(),
+    "decay": sdes.Decay(),
 }
 
 PARAMETERIZATIONS = {

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 
 from score_sde.adaptive import Adaptive
 from score_sde.dynamics import Denoise, velocity
@@ -54,7 +54,8 @@ class LogProb:
     probes, see `Hutchinson`; and log p_{t_max}(x_T) − log N(x_T; 0, prior_std² I), about α μ x_T for each dimension of
     mean μ with α = 0.0066 at VP's t_max: up to 1e-3 nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`), and
     0.03 for VP, 0.08 for VE on a 64-D one.
-    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), or for x without a batch axis.
+    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), or for x without a batch axis
+    or of whole numbers.
     """
 
     adaptive: Adaptive = Adaptive()
@@ -66,7 +67,7 @@ class LogProb:
         key: Key[Array, ""],
         sde: SDE,
         denoise: Denoise,
-        x: Float[Array, "b *shape"],
+        x: Num[Array, "b *shape"],
         *,
         index: Int[Array, " b"] | None = None,
     ) -> LogDensity:
@@ -80,6 +81,11 @@ class LogProb:
         """
         if x.ndim < 2:
             raise ValueError(f"LogProb needs x [b, *shape of one example], got the shape {x.shape}.")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(
+                f"LogProb needs x of floating point, got {x.dtype}; scale levels as the model's data were, k ↦ 2 k/255 − 1 "
+                "for images, and for bits/dim of levels use example_bits, which spreads them over their bins."
+            )
         if not is_traced((self.t_min, sde)) and not 0 < self.t_min < sde.t_max:
             raise ValueError(
                 f"LogProb needs 0 < t_min < t_max={sde.t_max} of {type(sde).__name__}, got t_min={self.t_min}; "

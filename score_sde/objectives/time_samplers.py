@@ -105,7 +105,10 @@ class LikelihoodImportance(TimeSampler):
 
 @pytree
 class LogNormal(TimeSampler):
-    """log(σ/α) ~ N(mean, std²). Source: Karras et al., arXiv 2206.00364, Table 1 (P_mean, P_std)."""
+    """log(σ/α) ~ N(mean, std²), cut at the ends of (0, t_max] where the SDE does not reach it.
+
+    Source: Karras et al., arXiv 2206.00364, Table 1 (P_mean, P_std).
+    """
 
     mean: float = -1.2
     std: float = 1.2
@@ -116,7 +119,8 @@ class LogNormal(TimeSampler):
 
     def __call__(self, key: Key[Array, ""], sde: SDE, number: int) -> Times:
         log_ratio = self.mean + self.std * jax.random.normal(key, (number,))
-        return jnp.minimum(sde.time_of_log_snr(-2 * log_ratio), sde.t_max), jnp.ones(number)
+        t = sde.time_of_log_snr(-2 * log_ratio)
+        return jnp.clip(t, jnp.finfo(t.dtype).tiny, sde.t_max), jnp.ones(number)
 
 
 @pytree

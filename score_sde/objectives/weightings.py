@@ -5,6 +5,7 @@ Symbols: δε = ε̂ − ε, δx = x̂0 − x0; errors of the score, of v and of
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Float
 from score_sde.broadcast import expand_like
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE, Time
+from score_sde.sdes.base import SDE, Scalar, Time
 
 
 def squared_error(
@@ -24,6 +25,7 @@ def squared_error(
     """The squared error, elementwise, of "eps", "x0", "score", "v" or "flow" (ε̂ − x̂0).
 
     All are multiples of δv = α δε − σ δx, in which no digits are lost: δε alone cancels where σ ≫ α, δx where α ≫ σ.
+    Where α = 0, x̂0 may be unknown (NaN), and the errors of ε and of the score are those of ε̂ alone.
     """
     alpha, sigma = expand_like(sde.alpha(t), x0), expand_like(sde.sigma(t), x0)
     v_error = alpha * (estimate.eps - eps) - sigma * (estimate.x0 - x0)
@@ -35,7 +37,11 @@ def squared_error(
         "score": lambda: alpha / (sigma * norm),
         "flow": lambda: (alpha + sigma) / norm,
     }
-    return (factors[error]() * v_error) ** 2
+    value = factors[error]() * v_error
+    if error in ("eps", "score"):
+        alone = estimate.eps - eps
+        value = jnp.where(alpha > 0, value, alone if error == "eps" else alone / sigma)
+    return value**2
 
 
 class Weighting(abc.ABC):
@@ -75,11 +81,19 @@ class Likelihood(Weighting):
 class EDMWeighting(Weighting):
     """(σ̃² + σ_data²)/(σ̃ σ_data)² ‖δx‖² with σ̃ = σ/α: unit loss at every level for F = 0 and data of σ_data.
 
+    Raises: ValueError unless 0 < sigma_data < ∞.
     Source: Karras et al., arXiv 2206.00364, Table 1 and Eq. 8.
     """
 
     error: ClassVar[str] = "x0"
-    sigma_data: float = 0.5
+    sigma_data: Scalar = 0.5
+
+    def __post_init__(self):
+        if not 0 < self.sigma_data < math.inf:
+            raise ValueError(
+                "EDMWeighting needs sigma_data > 0, the standard deviation of the data, got "
+                f"sigma_data={self.sigma_data}; images in [−1, 1] have about 0.5."
+            )
 
     def __call__(self, sde: SDE, t: Float[Array, " b"]) -> Float[Array, " b"]:
         return jnp.exp(sde.log_snr(t)) + 1 / self.sigma_data**2
@@ -87,10 +101,14 @@ class EDMWeighting(Weighting):
 
 @pytree
 class MinSNR(Weighting):
-    """min(SNR, γ) ‖δx‖². Source: Hang et al., arXiv 2303.09556, Sec. 3.4 (γ = 5)."""
+    """min(SNR, γ) ‖δx‖². Raises: ValueError unless gamma > 0. Source: Hang et al., arXiv 2303.09556, Sec. 3.4 (γ = 5)."""
 
     error: ClassVar[str] = "x0"
-    gamma: float = 5.0
+    gamma: Scalar = 5.0
+
+    def __post_init__(self):
+        if not self.gamma > 0:
+            raise ValueError(f"MinSNR needs gamma > 0, the largest weight, got gamma={self.gamma}; the paper has 5.")
 
     def __call__(self, sde: SDE, t: Float[Array, " b"]) -> Float[Array, " b"]:
         return jnp.minimum(jnp.exp(sde.log_snr(t)), self.gamma)

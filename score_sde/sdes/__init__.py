@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from score_sde.sdes.base import SDE, Gaussian
 from score_sde.sdes.cosine import Cosine
+from score_sde.sdes.decay import Decay
 from score_sde.sdes.edm import EDM
 from score_sde.sdes.flow import Flow
 from score_sde.sdes.log_snr import DiscreteVP, LogSNR
@@ -18,9 +19,10 @@ SDES: dict[str, Callable[..., SDE]] = {
     "edm": EDM,
     "cosine": Cosine,
     "flow": Flow,
+    "decay": Decay,
     "log_snr": LogSNR.from_table,
     "ddpm": DiscreteVP.ddpm,
     "iddpm": DiscreteVP.iddpm,
 }
 
-__all__ = ["EDM", "SDE", "SDES", "VE", "VP", "Cosine", "DiscreteVP", "Flow", "Gaussian", "LogSNR", "SubVP"]
+__all__ = ["EDM", "SDE", "SDES", "VE", "VP", "Cosine", "Decay", "DiscreteVP", "Flow", "Gaussian", "LogSNR", "SubVP"]

@@ -1,5 +1,7 @@
 """The cosine schedule in continuous time."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,14 +16,14 @@ class Cosine(SDE):
     offset = 0 is α = cos(πt/2), σ = sin(πt/2); iDDPM's discrete schedule uses offset = 0.008. At t = 1 the signal is
     gone: f and g are infinite there, while the probability flow and transitions stay finite.
 
-    Raises: ValueError unless offset >= 0.
+    Raises: ValueError unless 0 <= offset < ∞.
     Source: Nichol & Dhariwal, arXiv 2102.09672, Eq. 17, without the clipping of β.
     """
 
     offset: Scalar = 0.0
 
     def __post_init__(self):
-        require(self.offset >= 0, "Cosine needs offset >= 0", self)
+        require(0 <= self.offset < math.inf, "Cosine needs 0 <= offset < ∞", self)
 
     def alpha(self, t: Time) -> Float[Array, "*b"]:
         """cos(a_t)/cos(a_0), near t = 1 as the sine of the complement, which is exactly 0 at t = 1."""

@@ -1,5 +1,7 @@
 """The variance-exploding SDE whose time is its noise level."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -11,14 +13,14 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class EDM(SDE):
     """α = 1, σ = t, t in (0, sigma_max].
 
-    Raises: ValueError unless sigma_max > 0.
+    Raises: ValueError unless 0 < sigma_max < ∞.
     Source: Karras et al., arXiv 2206.00364, Table 1, last column.
     """
 
     sigma_max: Scalar = 80.0
 
     def __post_init__(self):
-        require(self.sigma_max > 0, "EDM needs sigma_max > 0", self)
+        require(0 < self.sigma_max < math.inf, "EDM needs 0 < sigma_max < ∞", self)
 
     @property
     def t_max(self) -> Scalar:  # type: ignore[override]  # a class constant elsewhere

@@ -1,5 +1,7 @@
 """The sub-VP SDE: the drift of VP with less noise."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -11,7 +13,7 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class SubVP(SDE):
     """α² = exp(−∫₀ᵗ β), σ = 1 − α², with β(t) = β_min + t (β_max − β_min) and t in (0, 1].
 
-    Raises: ValueError unless 0 <= beta_min <= beta_max and beta_max > 0.
+    Raises: ValueError unless 0 <= beta_min <= beta_max and 0 < beta_max < ∞.
     Source: Song et al., arXiv 2011.13456, Eqs. 12 and 29.
     """
 
@@ -19,8 +21,8 @@ class SubVP(SDE):
     beta_max: Scalar = 20.0
 
     def __post_init__(self):
-        valid = 0 <= self.beta_min <= self.beta_max and self.beta_max > 0
-        require(valid, "SubVP needs 0 <= beta_min <= beta_max and beta_max > 0", self)
+        valid = 0 <= self.beta_min <= self.beta_max and 0 < self.beta_max < math.inf
+        require(valid, "SubVP needs 0 <= beta_min <= beta_max and 0 < beta_max < ∞", self)
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:
         t = jnp.asarray(t)

@@ -1,5 +1,7 @@
 """The variance-exploding SDE with geometric noise levels."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -15,7 +17,7 @@ class VE(SDE):
     Eq. 29, so that σ jumps to σ_min just after.) A solve to t = 0 therefore ends at noise level σ_min; a last denoising
     removes it.
 
-    Raises: ValueError unless 0 < sigma_min < sigma_max.
+    Raises: ValueError unless 0 < sigma_min < sigma_max < ∞.
     Source: Song et al., arXiv 2011.13456, Eqs. 30–31 (App. C).
     """
 
@@ -23,7 +25,7 @@ class VE(SDE):
     sigma_max: Scalar = 50.0
 
     def __post_init__(self):
-        require(0 < self.sigma_min < self.sigma_max, "VE needs 0 < sigma_min < sigma_max", self)
+        require(0 < self.sigma_min < self.sigma_max < math.inf, "VE needs 0 < sigma_min < sigma_max < ∞", self)
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:
         return jnp.zeros_like(jnp.asarray(t))

@@ -1,5 +1,7 @@
 """The variance-preserving SDE with β linear in time."""
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -11,7 +13,7 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class VP(SDE):
     """α² = exp(−∫₀ᵗ β), σ² = 1 − α², with β(t) = β_min + t (β_max − β_min) and t in (0, 1].
 
-    Raises: ValueError unless 0 <= beta_min <= beta_max and beta_max > 0.
+    Raises: ValueError unless 0 <= beta_min <= beta_max and 0 < beta_max < ∞.
     Source: Song et al., arXiv 2011.13456, Eqs. 32–33 (App. C); the limit of DDPM with β_i = β(i/N)/N.
     """
 
@@ -19,8 +21,8 @@ class VP(SDE):
     beta_max: Scalar = 20.0
 
     def __post_init__(self):
-        valid = 0 <= self.beta_min <= self.beta_max and self.beta_max > 0
-        require(valid, "VP needs 0 <= beta_min <= beta_max and beta_max > 0", self)
+        valid = 0 <= self.beta_min <= self.beta_max and 0 < self.beta_max < math.inf
+        require(valid, "VP needs 0 <= beta_min <= beta_max and 0 < beta_max < ∞", self)
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:
         t = jnp.asarray(t)
@@ -32,11 +34,16 @@ class VP(SDE):
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
         """Root of the quadratic ½ t² (β_max − β_min) + t β_min = log(1 + e^−λ), in the form that does not cancel.
 
+        In terms of the root of the right side, which past λ = 40 is e^(−λ/2): its square would vanish at λ = 87.
+
         Source: Lu et al., arXiv 2206.00927, App. D.4.
         """
-        integral = jnp.logaddexp(0.0, -jnp.asarray(log_snr))
-        root = jnp.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
-        return 2 * integral / (root + self.beta_min)
+        log_snr = jnp.asarray(log_snr)
+        early = log_snr > 40
+        root = jnp.sqrt(jnp.logaddexp(0.0, -jnp.where(early, 0.0, log_snr)))
+        root = jnp.where(early, jnp.exp(-0.5 * log_snr), root)
+        divisor = jnp.hypot(self.beta_min, jnp.sqrt(2 * (self.beta_max - self.beta_min)) * root) + self.beta_min
+        return 2 * root * (root / jnp.where(divisor > 0, divisor, 1.0))  # both 0 at λ = ∞
 
     def prior_std(self) -> Float[Array, ""]:
         """1, as in the paper: for data of unit variance p(x at t_max) has exactly this variance."""

@@ -27,7 +27,16 @@ from score_sde.solvers.restart import Restart, WithRestarts
 from score_sde.solvers.reverse_diffusion import ReverseDiffusion
 from score_sde.solvers.runge_kutta import RungeKutta
 from score_sde.solvers.sa_solver import SASolver
-from score_sde.solvers.shaped_grids import AlignYourSteps, ArctanUniform, Shifted, Sigmoid, Upward
+from score_sde.solvers.shaped_grids import (
+    AlignYourSteps,
+    ArctanUniform,
+    BetaSpaced,
+    PolyExponential,
+    Shifted,
+    Sigmoid,
+    Upward,
+)
+from score_sde.solvers.timesteps import TimestepSpacing
 from score_sde.solvers.unipc import UniPC
 
 SOLVERS = {
@@ -82,6 +91,9 @@ GRIDS = {
     "sigmoid": Sigmoid,
     "arctan_uniform": ArctanUniform,
     "align_your_steps": AlignYourSteps,
+    "poly_exponential": PolyExponential,
+    "beta": BetaSpaced,
+    "timesteps": TimestepSpacing,
     "fitted": Fitted,
     "with_restarts": WithRestarts,
     "upward": Upward,
@@ -102,6 +114,7 @@ __all__ = [
     "AncestralSteps",
     "AnnealedLangevin",
     "ArctanUniform",
+    "BetaSpaced",
     "Churn",
     "DPMSolver",
     "DPMSolver12",
@@ -128,6 +141,7 @@ __all__ = [
     "Hook",
     "Langevin",
     "LogSNRUniform",
+    "PolyExponential",
     "PredictorCorrector",
     "ProbabilityFlow",
     "Quadratic",
@@ -141,6 +155,7 @@ __all__ = [
     "Sigmoid",
     "Solver",
     "StepScale",
+    "TimestepSpacing",
     "UniPC",
     "Uniform",
     "Upward",

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key, UInt
 
 from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
-from score_sde.pytree import as_pytree
+from score_sde.pytree import as_pytree, is_traced
 from score_sde.sdes.base import SDE, Time
 from score_sde.solvers import noise
 from score_sde.solvers.grids import Grid, padded_steps
@@ -152,8 +152,9 @@ def sample(
       x_start: where to start instead of the prior, at the grid's first time.
       keep: steps, increasing, after which the state is kept in `trajectory`: 0 is the start, num_steps the end.
       sharding: how the batch lies over devices; None leaves it to XLA (one device, or as the arguments lie).
-    Raises: ValueError for a grid outside of [0, t_max], a wrong shape, steps to keep that are not on the grid, or a
-      solver that cannot run on these times.
+    Raises: ValueError for a grid outside of [0, t_max], a wrong shape, steps to keep that are not on the grid, a solver
+      that cannot run on these times, or (not within jit) NaN from a time where α = 0, at which `Epsilon` and the scores
+      do not say what x0 is.
     """
     times = grid.times(sde)
     num_steps = len(times) - 1
@@ -161,7 +162,7 @@ def sample(
     _check(shape, x_start, keep, num_steps)
     padded = np.pad(times, (0, padded_steps(num_steps) - num_steps), mode="edge")
     kept_steps = np.asarray(keep, np.int32)
-    return _solve(
+    samples = _solve(
         key,
         sde,
         as_pytree(denoise),
@@ -173,6 +174,19 @@ def sample(
         kept_steps,
         tuple(shape),
         sharding,
+    )
+    _check_signal(sde, times.max(), samples.x)
+    return samples
+
+
+def _check_signal(sde, highest, x):
+    """Only where α = 0 at the highest time is the result waited for: elsewhere x̂0 can always be known."""
+    if is_traced((sde, x)) or sde.alpha(jnp.asarray(highest)) > 0 or jnp.all(jnp.isfinite(x)):
+        return
+    raise ValueError(
+        f"This solve gave NaN, and its grid has t={highest}, where {type(sde).__name__} has α = 0: there x0 cannot be read "
+        "from eps, score or scaled_score. Use the parameterization v, flow, edm or x0, or start the grid below, as in "
+        "Uniform(start=0.999)."
     )
 
 

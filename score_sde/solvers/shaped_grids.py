@@ -1,4 +1,4 @@
-"""Grids with a published shape: the resolution shift, sigmoid, arctan, and tables of Align Your Steps."""
+"""Grids with a published shape: the resolution shift, sigmoid, arctan, beta, polyexponential, Align Your Steps."""
 
 from typing import ClassVar
 
@@ -120,6 +120,75 @@ class AlignYourSteps(Spaced):
         fractions = jnp.asarray((logs - logs[0]) / (logs[-1] - logs[0]), u.dtype)
         v = jnp.interp(u, jnp.linspace(0, 1, len(logs), dtype=u.dtype), fractions)
         return sde.time_of_log_snr(sde.log_snr(start) * (1 - v) + sde.log_snr(end) * v)
+
+
+@pytree
+class PolyExponential(Spaced):
+    """λ = λ_end − (1 − u)^ρ (λ_end − λ_start): `LogSNRUniform` for ρ = 1, with more steps at the data end for ρ > 1.
+
+    Raises: ValueError unless rho > 0.
+    Source: k-diffusion's get_sigmas_polyexponential.
+    """
+
+    num_steps: int = 18
+    start: float | None = None
+    end: float = 0.002
+    rho: float = 1.0
+    to_zero: bool = static(default=True)
+    needs_finite_log_snr: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not self.rho > 0:
+            raise ValueError(f"PolyExponential needs rho > 0, got rho={self.rho}.")
+
+    def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
+        share = (1 - u) ** self.rho
+        return sde.time_of_log_snr(sde.log_snr(start) * share + sde.log_snr(end) * (1 - share))
+
+
+@pytree
+class BetaSpaced(Spaced):
+    """σ/α at the quantile 1 − u of Beta(a, b), scaled to run between its values at `start` and `end`.
+
+    With a, b < 1 most steps are at both ends; a = b = 1 is uniform in σ/α. The quantile is found by bisection over the
+    floating-point numbers, as in `SDE.time_of_log_snr`.
+
+    Raises: ValueError unless a > 0 and b > 0.
+    Source: Lee et al., arXiv 2407.12173, Sec. 3, on the timesteps; on σ/α, as here, diffusers' use_beta_sigmas.
+    """
+
+    num_steps: int = 20
+    start: float | None = None
+    end: float = 1e-3
+    a: float = 0.6
+    b: float = 0.6
+    to_zero: bool = static(default=True)
+    needs_finite_log_snr: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if not (self.a > 0 and self.b > 0):
+            raise ValueError(f"BetaSpaced needs a > 0 and b > 0, got a={self.a}, b={self.b}.")
+
+    def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
+        first, last = (jnp.exp(-0.5 * sde.log_snr(t)) for t in (start, end))
+        share = _beta_quantile(1 - u, self.a, self.b)
+        return sde.time_of_log_snr(-2 * jnp.log(last + share * (first - last)))
+
+
+def _beta_quantile(probability: Array, a: Array | float, b: Array | float) -> Array:
+    """x in [0, 1] with I_x(a, b) = probability, the regularized incomplete beta function."""
+    integer = jnp.dtype(f"int{8 * probability.dtype.itemsize}")
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + (high - low) // 2
+        x = jax.lax.bitcast_convert_type(middle, probability.dtype)
+        below = jax.scipy.special.betainc(a, b, x) < probability
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    high = jax.lax.bitcast_convert_type(jnp.ones_like(probability), integer)
+    _, high = jax.lax.fori_loop(0, 8 * integer.itemsize, halve, (jnp.zeros_like(high), high))
+    return jax.lax.bitcast_convert_type(high, probability.dtype)
 
 
 @pytree

@@ -158,6 +158,15 @@ def test_x_without_a_batch_axis():
         LogProb()(KEY, VP(), exact(MIXTURE).denoise(VP()), x_of(POINTS[0]))
 
 
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32])
+def test_whole_numbers(dtype):
+    match = (
+        f"LogProb needs x of floating point, got {jnp.dtype(dtype)}; scale levels .* k ↦ 2 k/255 − 1.* use example_bits"
+    )
+    with pytest.raises(ValueError, match=match):
+        LogProb()(KEY, VP(), exact(MIXTURE).denoise(VP()), jnp.zeros((6, 2), dtype))
+
+
 def test_given_probes_of_another_shape():
     log_prob = LogProb(divergence=GivenProbes(jnp.ones((3, 1, 2))))
     with pytest.raises(ValueError, match=r"GivenProbes needs probes \[b, p, \*shape\] for x \(6, 2\), got \(3, 1, 2\)"):

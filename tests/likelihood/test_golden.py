@@ -38,7 +38,7 @@ def slow(*case):
 
 @pytest.mark.parametrize(
     ("mixture", "sde"),
-    [("m2", "vp"), ("m2", "subvp"), ("m2", "ve"), ("m64", "vp"), slow("m64", "subvp"), slow("m64", "ve")],
+    [("m2", "vp"), ("m2", "subvp"), ("m2", "ve"), ("m64", "vp"), slow("m64", "subvp"), ("m64", "ve")],
 )
 def test_score_sde(mixture, sde):
     kinds = ("Rademacher", "Gaussian")
@@ -56,6 +56,10 @@ def test_score_sde(mixture, sde):
         np.testing.assert_allclose(bits_per_dim(values, d, 2 / 256), theirs, atol=1.5e-4)  # its bins: offset 7
         latent = GOLDEN[f"{mixture}/{sde}_{kind}/z"]
         np.testing.assert_allclose(ours.latent, latent, atol=1e-4 * np.abs(latent).max())
+    # At 1e-3 the peer is off by up to 0.016 nats for each dimension, and by 2 % of the latent: two tolerances of RK45.
+    rough = {part: GOLDEN[f"{mixture}/{sde}_Rademacher_tol0.001/{part}"].astype(np.float64) for part in ("bpd", "z")}
+    np.testing.assert_allclose(ours.per_probe[1], (7 - rough["bpd"]) * d * np.log(2), atol=0.02 * d)
+    np.testing.assert_allclose(ours.latent, rough["z"], atol=0.03 * np.abs(rough["z"]).max())
 
 
 @pytest.mark.parametrize("mixture", [slow("m2"), "m64"])

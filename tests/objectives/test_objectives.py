@@ -19,14 +19,15 @@ from score_sde.objectives import (
     LikelihoodImportance,
     LogitNormal,
     LogNormal,
+    MinSNR,
     SigmaSquared,
     SlicedScoreMatching,
     Stratified,
     Uniform,
 )
 from score_sde.objectives.weightings import squared_error
-from score_sde.parameterizations import EDMPreconditioning, Estimate
-from score_sde.sdes import EDM, VE, VP, Flow, SubVP
+from score_sde.parameterizations import EDMPreconditioning, Epsilon, Estimate, ScaledScore, Score
+from score_sde.sdes import EDM, VE, VP, Cosine, Flow, SubVP
 from tests.conformance import SDES
 
 KEY = jax.random.key(0)
@@ -119,9 +120,34 @@ def test_log_normal_and_logit_normal_moments():
     within(np.log(t / (1 - t)), 0.3)
 
 
-def test_log_normal_stays_within_the_sde():
-    t, _ = LogNormal(5.0, 2.0)(KEY, EDM(), 1000)
-    assert t.max() <= 80.0
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("mean", [-6.0, 5.0])
+def test_log_normal_stays_within_the_sde(name, mean):
+    """Also where the SDE does not go so far: VE starts at σ = 0.01."""
+    sde = SDES[name]
+    t, _ = LogNormal(mean, 2.0)(KEY, sde, NUMBER)
+    assert bool(jnp.all((t > 0) & (t <= sde.t_max) & (sde.sigma(t) > 0)))
+
+
+@pytest.mark.parametrize("sde", [Flow(), Cosine()], ids=lambda sde: type(sde).__name__)
+@pytest.mark.parametrize("parameterization", [Epsilon(), Score(), ScaledScore()], ids=lambda p: type(p).__name__)
+def test_where_the_signal_is_gone_the_loss_of_eps_is_that_of_eps(sde, parameterization):
+    """At t = 1 x̂0 is unknown, yet ‖δε‖² and its gradient are finite: DDPM's levels include it."""
+    batch = {"x": GAUSSIAN.sample(jax.random.key(9), 8)}
+    objective = DenoisingScoreMatching(sde, time_sampler=Discrete(2))
+    draws = objective.draw(KEY, batch)
+    assert set(np.asarray(draws["t"]).tolist()) == {0.5, 1.0}
+
+    def losses(shift):
+        def denoise(x, t):
+            output = parameterization.target(jnp.zeros_like(x), draws["eps"] + shift, t, sde)
+            return parameterization.decode(output, x, t, sde)
+
+        return objective.losses(denoise, batch, draws)[0]
+
+    np.testing.assert_allclose(losses(0.3), 0.09, rtol=1e-5)
+    np.testing.assert_allclose(jax.jacfwd(losses)(0.3), 0.6, rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda shift: losses(shift).sum())(0.3), 8 * 0.6, rtol=1e-5)
 
 
 def test_discrete_levels():
@@ -203,7 +229,7 @@ def test_every_sampler_runs_on_every_sde(name):
         if name == "likelihood_importance" and not finite_end(sde):
             sampler = LikelihoodImportance(t_max=0.99)
         sampler.check(sde)
-        t, weight = sampler(KEY, sde, 100)
+        t, weight = sampler(KEY, sde, NUMBER)
         assert bool(jnp.all((t > 0) & (t <= sde.t_max) & jnp.isfinite(weight)))
 
 
@@ -221,6 +247,15 @@ def test_errors_say_what_to_do():
             DenoisingScoreMatching(VP(), time_sampler=sampler)
     with pytest.raises(ValueError, match="num_levels >= 2"):
         DenoisingScoreMatching(VP(), time_sampler=Discrete(1))
+    for gamma in (-1.0, 0.0, float("nan")):
+        with pytest.raises(
+            ValueError, match=f"MinSNR needs gamma > 0, the largest weight, got gamma={gamma}; the paper"
+        ):
+            MinSNR(gamma)
+    for sigma_data in (0.0, -0.5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"EDMWeighting needs sigma_data > 0.*got sigma_data={sigma_data}; images"):
+            EDMWeighting(sigma_data)
+    assert jax.grad(lambda s: EDMWeighting(s)(EDM(), jnp.ones(1))[0])(0.5) == -16  # a traced field is not checked
     with pytest.raises(ValueError, match="num_projections >= 1, got 0"):
         SlicedScoreMatching(VP(), num_projections=0)
     denoise = Denoiser(VP(), EDMPreconditioning(), MLP(width=8, depth=1)).bind({})

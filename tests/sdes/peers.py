@@ -37,7 +37,8 @@ ALL = {
     "vp_constant": sdes.VP(beta_min=8.0, beta_max=8.0),
     "ddpm_zero_snr": sdes.DiscreteVP.from_alphas_cumprod(zero_terminal(np.linspace(1e-3, 0.2, 100))),
 }
-LOSES_SIGNAL = ("cosine", "cosine_offset", "flow", "ddpm_zero_snr")  # α(t_max) = 0, so f and g are infinite there
+# α(t_max) = 0, so f and g are infinite there
+LOSES_SIGNAL = ("cosine", "cosine_offset", "flow", "decay", "ddpm_zero_snr")
 
 
 def times(name, number=24):

@@ -205,6 +205,8 @@ def test_schedules_of_azula(x64):
     close(cosine.sigma(stretch * t) ** 2 + 1e-6, peer["cosine_sigma"] ** 2)
     close(sdes.Flow().alpha((1 - 1e-3) * t), peer["rectified_alpha"])
     close(sdes.Flow().sigma((1 - 1e-3) * t) + 1e-3, peer["rectified_sigma"])
+    close((1 - 1e-3) * sdes.Decay().alpha(t) + 1e-3, peer["decay_alpha"])
+    close((1 - 1e-3) * sdes.Decay().sigma(t) + 1e-3, peer["decay_sigma"])
 
 
 # LuChengTHU/dpm-solver, float64

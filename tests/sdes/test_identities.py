@@ -62,6 +62,12 @@ def flow_closed(t):
     return 1 - t, t, -1 / (1 - t), np.sqrt(2 * t / (1 - t))
 
 
+def decay_closed(t, gamma):
+    t, gamma = np.asarray(t, np.longdouble), np.longdouble(gamma)
+    alpha, rate = (gamma**t - gamma) / (1 - gamma), gamma**t * np.log(gamma) / (1 - gamma)
+    return alpha, 1 - alpha, rate / alpha, np.sqrt(-2 * rate * (1 - alpha) / alpha)
+
+
 def cubic_closed(t):
     t = np.asarray(t, np.longdouble)
     log_snr, rate = 10 - 18 * t - 2 * t**3, -18 - 6 * t**2
@@ -81,6 +87,8 @@ CLOSED = {
     "cosine": (sdes.Cosine(), lambda t: cosine_closed(t, 0.0)),
     "cosine_offset": (sdes.Cosine(offset=0.008), lambda t: cosine_closed(t, 0.008)),
     "flow": (sdes.Flow(), flow_closed),
+    "decay": (sdes.Decay(), lambda t: decay_closed(t, 0.1)),
+    "decay_other": (sdes.Decay(gamma=0.6), lambda t: decay_closed(t, 0.6)),
     "log_snr": (sdes.LogSNR(lambda t: 10 - 18 * t - 2 * t**3), cubic_closed),
 }
 

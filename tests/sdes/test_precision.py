@@ -1,5 +1,6 @@
 """Digits kept in float32, against the same formulas in float64 at the same (float32) times."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -62,6 +63,22 @@ def test_one_minus_exp_loses_what_expm1_keeps(sde, root):
     assert theirs / exact - 1 == pytest.approx(0.0122 / root, rel=0.02)
     assert (torch_peer / np.sqrt(np.expm1(integral))) ** (2 / root) - 1 == pytest.approx(-0.047 / root, rel=0.02)
     assert abs(sde.sigma(t) / exact - 1) < 2e-7
+
+
+@pytest.mark.parametrize("beta_min", [0.0, 0.1])
+def test_vp_finds_the_time_of_any_log_snr(beta_min):
+    """In float32 from λ = −20 to 170, past λ = 87, where log(1 + e^−λ) is 0; λ = ∞ is t = 0."""
+    sde = sdes.VP(beta_min=beta_min)
+    log_snr = np.asarray([-20.0, -1.0, 0.0, 8.0, 30.0, 39.9, 40.1, 60.0, 86.0, 90.0, 120.0, 170.0])
+    integral = np.logaddexp(0, -log_snr.astype(np.longdouble))
+    exact = 2 * integral / (np.sqrt(beta_min**2 + 2 * (20.0 - beta_min) * integral) + beta_min)
+    found, wide = both_precisions(sde.time_of_log_snr, log_snr.astype(np.float32))
+    exact = np.where(exact < 1e-37, 0, exact).astype(np.float64)
+    np.testing.assert_allclose(found, exact, rtol=1.5e-5, atol=1e-37)  # λ is rounded to 1e-5 at 170
+    np.testing.assert_allclose(wide, exact, rtol=1e-5, atol=1e-37)
+    assert sde.time_of_log_snr(jnp.inf) == 0
+    slope = jax.vmap(jax.grad(sde.time_of_log_snr))(jnp.asarray(log_snr[:10], jnp.float32))
+    assert np.all(np.isfinite(slope) & (slope <= 0)) and np.all(slope[:9] < 0)
 
 
 def test_an_alpha_near_one_keeps_its_log_in_a_table():

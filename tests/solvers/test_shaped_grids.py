@@ -20,14 +20,17 @@ SPACED = {
     "sigmoid": solvers.Sigmoid,
     "arctan_uniform": solvers.ArctanUniform,
     "align_your_steps": solvers.AlignYourSteps,
+    "poly_exponential": solvers.PolyExponential,
+    "beta": solvers.BetaSpaced,
 }
-TESTED = {*SPACED, "fitted", "with_restarts", "upward"}
+TESTED = {*SPACED, "timesteps", "fitted", "with_restarts", "upward"}
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
 @pytest.mark.parametrize("name", SPACED)
 def test_they_go_from_start_to_end_on_every_sde(name):
-    for sde_name in ("vp", "ve", "edm", "cosine", "flow"):  # cosine: λ is inverted by bisection
+    # Cosine: λ is inverted by bisection. "beta" takes long to compile.
+    for sde_name in ("vp", "flow") if name == "beta" else ("vp", "ve", "edm", "cosine", "flow"):
         sde = SDES[sde_name]
         first, last = float(start(sde)), 1e-3 * float(sde.t_max)
         for to_zero in (False, True):
@@ -77,6 +80,34 @@ def test_align_your_steps_is_the_published_table():
         # Log-linear interpolation, as its authors do it for other numbers of steps.
         theirs = np.exp(np.interp(np.linspace(0, 1, 18), np.linspace(0, 1, 11), np.log(table)))
         np.testing.assert_allclose(solvers.AlignYourSteps(17, table[0], table[-1], name).times(edm), theirs, rtol=1e-9)
+
+
+def test_poly_exponential_and_beta_in_their_plain_cases():
+    """ρ = 1 is uniform in λ, a = b = 1 in σ/α; a = 2, b = 1 has the quantile √u."""
+    with jax.enable_x64(True):
+        for sde in (VP, sdes.EDM()):
+            uniform = solvers.LogSNRUniform(9, end=0.01, to_zero=True).times(sde)
+            np.testing.assert_allclose(solvers.PolyExponential(9, end=0.01).times(sde), uniform, rtol=1e-9)
+            even = solvers.EDMRho(9, end=0.01, rho=1.0).times(sde)
+            np.testing.assert_allclose(solvers.BetaSpaced(9, end=0.01, a=1.0, b=1.0).times(sde), even, rtol=1e-9)
+        times = solvers.BetaSpaced(9, end=1.0, a=2.0, b=1.0).times(sdes.EDM(sigma_max=9.0))
+        np.testing.assert_allclose(times[:-1], 1 + 8 * np.sqrt(np.linspace(1, 0, 9)), rtol=1e-9)
+
+
+def test_timesteps():
+    """Lin et al., Table 2: ten of a thousand."""
+    made = {spacing: solvers.TimestepSpacing(10, spacing).timesteps() for spacing in solvers.TimestepSpacing.SPACINGS}
+    np.testing.assert_array_equal(made["leading"], 100 * np.arange(9, -1, -1))
+    np.testing.assert_array_equal(made["linspace"], [999, 888, 777, 666, 555, 444, 333, 222, 111, 0])
+    np.testing.assert_array_equal(made["trailing"], 100 * np.arange(10, 0, -1) - 1)
+    np.testing.assert_array_equal(made["edm"], made["linspace"])
+    one = [solvers.TimestepSpacing(1, spacing).timesteps() for spacing in ("linspace", "leading", "trailing")]
+    np.testing.assert_array_equal(one, [[0], [0], [999]])
+    times = solvers.TimestepSpacing(4, "trailing", num_levels=8).times(sdes.EDM(sigma_max=4.0))
+    np.testing.assert_array_equal(times, [4.0, 3.0, 2.0, 1.0, 0.0])
+    part = solvers.TimestepSpacing(3, "linspace", num_levels=8, first=6, last=2)
+    np.testing.assert_array_equal(part.timesteps(), [6, 4, 2])
+    np.testing.assert_array_equal(solvers.TimestepSpacing(8, num_levels=8).times(VP), np.arange(8, -1, -1) / 8)
 
 
 def test_restarts_go_up_and_down_again():
@@ -204,6 +235,17 @@ def test_errors(tmp_path):
             lambda: solvers.AlignYourSteps(table="sd2"),
             "AlignYourSteps needs a table of sd15, sdxl, deepfloyd, svd, got 'sd2'",
         ),
+        (lambda: solvers.PolyExponential(rho=0.0), "PolyExponential needs rho > 0, got rho=0.0"),
+        (lambda: solvers.BetaSpaced(a=0.0), "BetaSpaced needs a > 0 and b > 0, got a=0.0, b=0.6"),
+        (
+            lambda: solvers.TimestepSpacing(spacing="even"),
+            "TimestepSpacing needs a spacing of linspace, edm, leading, trailing, got 'even'",
+        ),
+        (lambda: solvers.TimestepSpacing(5, first=1000), "needs 0 <= last <= first < num_levels, got TimestepSpacing"),
+        (lambda: solvers.TimestepSpacing(5, first=3, last=4), "needs 0 <= last <= first < num_levels"),
+        (lambda: solvers.TimestepSpacing(5, first=3), "needs num_steps from 1 to 4, one for each timestep, got"),
+        (lambda: solvers.TimestepSpacing(4, "leading", first=3, drop_last=True), "needs num_steps from 1 to 3, one"),
+        (lambda: solvers.TimestepSpacing(0), "needs num_steps from 1 to 1000"),
         (lambda: solvers.Fitted(5), "Fitted needs at least two knots that decrease and end above 0"),
         (lambda: solvers.Fitted(5, knots=(1.0, 0.5), cumulative=(0.0, 0.0)), "a cumulative that increases, got"),
         (lambda: solvers.Fitted(5, "a.json", (1.0, 0.5), (0.0, 1.0)), "Fitted needs a path or knots, not both"),

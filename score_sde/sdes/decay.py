@@ -1,0 +1,39 @@
+"""The straight line from data to noise, run through at a speed that decays."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE, Scalar, Time, require
+
+
+@pytree
+class Decay(SDE):
+    """α = (γ^t − γ)/(1 − γ), σ = 1 − α, t in (0, 1].
+
+    `Flow` on another clock: fast at the data, slow at the noise, for γ → 1 the same. At t = 1 the signal is gone, with
+    the consequences that `Flow` has.
+
+    Raises: ValueError unless 0 < gamma < 1.
+    Source: azula 0.11's decay schedule (γ = 0.1), without its alpha_min and sigma_min.
+    """
+
+    gamma: Scalar = 0.1
+
+    def __post_init__(self):
+        require(0 < self.gamma < 1, "Decay needs 0 < gamma < 1", self)
+
+    def alpha(self, t: Time) -> Float[Array, "*b"]:
+        """γ (γ^(t−1) − 1)/(1 − γ), which keeps its digits near t = 1."""
+        return self.gamma * jnp.expm1((jnp.asarray(t) - 1) * jnp.log(self.gamma)) / (1 - self.gamma)
+
+    def log_alpha(self, t: Time) -> Float[Array, "*b"]:
+        return jnp.log(self.alpha(t))
+
+    def sigma(self, t: Time) -> Float[Array, "*b"]:
+        return -jnp.expm1(jnp.asarray(t) * jnp.log(self.gamma)) / (1 - self.gamma)
+
+    def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
+        """t = log(1 − (1 − γ) σ)/log γ, σ = 1/(1 + e^(λ/2))."""
+        sigma = 1 / (1 + jnp.exp(0.5 * jnp.asarray(log_snr)))
+        return jnp.log1p(-(1 - self.gamma) * sigma) / jnp.log(self.gamma)
