@@ -309,7 +309,7 @@ class Experiment:
 
     def check_held_out(self) -> None:
         """Raises ValueError where held-out examples have another shape, other levels or conditions than those of training."""
-        there, here = self.eval_batches(1).spec, self.spec
+        there, here = self.eval_batches(parallel.round_up(1, self.mesh)).spec, self.spec
         facts = ("shape", "levels", "conditions")
         differ = [
             f"{n}: {getattr(here, n)!r} there, {getattr(there, n)!r} here"

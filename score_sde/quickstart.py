@@ -29,8 +29,9 @@ from score_sde.solvers import Given, ProbabilityFlow, sample
 from score_sde.training.logging import read_metrics
 from score_sde.training.state import Params
 
-NUM_SAMPLES = 300
+NUM_SAMPLES = 200
 PICTURED = 100
+LIKELIHOODS = 100  # of held-out digits
 FRAMES = 50  # of the animation
 STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
 
@@ -59,7 +60,7 @@ def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Pat
     clock.lap("sampling, reverse SDE")
     ode_images = _probability_flow(experiment, params)
     clock.lap("sampling, probability flow")
-    bits = held_out_bits_per_dim(experiment, params)
+    bits = held_out_bits_per_dim(experiment, params, LIKELIHOODS)
     clock.lap("likelihood")
     levels = loss_by_noise_level(experiment, params)
     clock.lap("loss by noise level")

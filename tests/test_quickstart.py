@@ -21,7 +21,7 @@ def test_the_quickstart_writes_all_that_its_report_shows(tmp_path, monkeypatch):
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
         report = run_quickstart(Experiment(config), tmp_path)
     numbers = json.loads((tmp_path / "report.json").read_text())
-    assert numbers["bits_per_dim"]["num_examples"] == 297
+    assert numbers["bits_per_dim"]["num_examples"] == 100
     assert (
         numbers["classifier"]["held-out digits"]["accuracy"] > 0.95 > 0.3 > numbers["classifier"]["noise"]["accuracy"]
     )
