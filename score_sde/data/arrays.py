@@ -149,10 +149,10 @@ def _check_scale(path: pathlib.Path, x: Shaped[np.ndarray, "*any"], value_range:
         return
     seen = np.asarray(x[:LOOKED_AT])
     low, high = float(seen.min()), float(seen.max())
-    if max(-low, high) > FAR:
+    if low >= 0 and FAR < high <= 255:
         raise ValueError(
-            f"ArraySource needs floating images of about [-1, 1], got values from {low:g} to {high:g} in {path}; set "
-            "value_range=(low, high), as (0.0, 255.0), to map them there, or save them as uint8."
+            f"ArraySource needs floating images of about [-1, 1], got values from {low:g} to {high:g} in {path}, like 8-bit "
+            "levels; set value_range=(0.0, 255.0) to map them there, or save them as uint8."
         )
 
 

@@ -13,8 +13,8 @@ def check_trial(trial: Trial) -> None:
 
     Raises: ValueError for an unknown name or field, naming the closest, or a value that a component refuses.
     """
-    experiment = Experiment(ConfigDict(trial.config))
     try:
+        experiment = Experiment(ConfigDict(trial.config))
         for name in BUILT:
             getattr(experiment, name)
     except ValueError as error:
