@@ -5,6 +5,7 @@ Open report.html in the workdir afterwards. Run again, it shows the same model; 
 
 import pathlib
 import shutil
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -13,7 +14,7 @@ import configs
 from experiments.flags import WORKDIR, start, workdir_path
 
 DEFAULT = str(pathlib.Path(configs.__file__).parent / "quickstart.py")  # also where the wheel is installed
-CONFIG = config_flags.DEFINE_config_file("config", DEFAULT, "FILE.py[:variant] with get_config().")
+CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config(); configs/quickstart.py.")
 FRESH = flags.DEFINE_bool("fresh", False, "Delete the workdir's earlier run first.")
 flags.set_default(WORKDIR, "runs/quickstart")
 flags.declare_key_flag("workdir")
@@ -31,4 +32,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # As an argument, not as the flag's default: that is read when the flag is defined, before a mistake can be told.
+    if not any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={DEFAULT}")
     start(main, required=())

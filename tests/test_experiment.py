@@ -225,6 +225,7 @@ def run(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--config.sde.beta_mx=3"], r"--config.sde.beta_mx: sde has no .*'beta_max'\?"),  # of quickstart's own config
         (
             ["--config=configs/density2d.py", "--config.sde.beta_mx=3"],
             r"--config.sde.beta_mx: sde has no .*'beta_max'\?",
@@ -241,7 +242,12 @@ def run(*arguments):
 def test_a_mistake_in_the_flags_is_one_line_before_jax_is_loaded(arguments, message, tmp_path, monkeypatch):
     (tmp_path / "jax.py").write_text("raise SystemExit('JAX was loaded')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (line,) = run("train", f"--workdir={tmp_path / 'run'}", *arguments)
+    program = (
+        "train"
+        if any(argument.startswith("--config=") or argument == "--config" for argument in arguments)
+        else "quickstart"
+    )
+    (line,) = run(program, f"--workdir={tmp_path / 'run'}", *arguments)
     assert re.match(f"Error: {message}", line), line
 
 
