@@ -78,6 +78,11 @@ class NpzShards(Shards):
         with np.load(self._part(first)) as file:
             return dict(file)
 
+    def remove(self) -> None:
+        """Deletes the parts, and nothing else in the folder."""
+        for first in self.firsts:
+            self._part(first).unlink(missing_ok=True)
+
     def _part(self, first: int) -> pathlib.Path:
         return self.folder / f"part_{first:08d}.npz"
 

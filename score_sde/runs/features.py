@@ -53,8 +53,7 @@ class FeatureSet(NamedTuple):
 
     def remove(self) -> None:
         """Deletes the features; images kept beside them stay, with the manifest that says what they are."""
-        for first in self.shards.firsts:
-            self.shards._part(first).unlink(missing_ok=True)
+        self.shards.remove()
         if not any(entry.is_dir() for entry in self.folder.iterdir()):
             shutil.rmtree(self.folder)
 
