@@ -1,4 +1,7 @@
-"""score_sde: a training step and a sampling run of the benchmark's U-Net, as a user gets them; and the matmul peak."""
+"""score_sde: a training step and a sampling run of the benchmark's U-Net, as a user gets them; and the matmul peak.
+
+python -m benchmarks.workers.ours [--one_device] [--resample_by=convolution]
+"""
 
 import sys
 
@@ -28,7 +31,13 @@ MATMUL = 2048
 
 def main() -> None:
     mesh, sde = parallel.make_mesh(), EDM()
-    network = UNet(channels=64, channel_multipliers=(1, 2, 2), blocks_per_level=2, attention_resolutions=(16,))
+    network = UNet(
+        channels=64,
+        channel_multipliers=(1, 2, 2),
+        blocks_per_level=2,
+        attention_resolutions=(16,),
+        resample_by="convolution" if "--resample_by=convolution" in sys.argv else "block",
+    )
     denoiser = Denoiser(sde, EDMPreconditioning(), network)
     images = np.random.default_rng(0).standard_normal((BATCH_SIZE, *SHAPE)).astype(np.float32)
     batch = {"x": images, "index": np.arange(BATCH_SIZE, dtype=np.int32)}

@@ -1,4 +1,4 @@
-"""The residual block of the U-Net."""
+"""What a U-Net is made of: the residual block, and DDPM's change of resolution by one convolution."""
 
 import math
 
@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.networks.layers import Dropout, GroupNorm, conv, dense
-from score_sde.networks.resample import Taps, downsample, upsample
+from score_sde.networks.resample import Taps, blur, downsample, pad, upsample
 
 RESAMPLE = {"none": lambda x, taps: x, "down": downsample, "up": upsample}
 
@@ -43,3 +43,29 @@ class ResidualBlock(nn.Module):
         if self.resample != "none" or x.shape[-1] != self.features:
             x = dense(self.features, self.dtype, "skip")(resample(x, self.taps))
         return (x + h) / math.sqrt(2) if self.skip_rescale else x + h
+
+
+class ResamplingConvolution(nn.Module):
+    """y = W ⋆ f(x) at half ("down") or double ("up") the resolution, W 3 wide along every axis, as in DDPM.
+
+    Down, W has a stride of 2, after zeros at the far border, or, with other `taps` than (1, 1), after `blur`; up, W follows
+    `upsample`.
+
+    Source: DDPM, arXiv 2006.11239; with a filter `conv_downsample_2d` of score_sde, arXiv 2011.13456, App. H.
+    """
+
+    resample: str
+    taps: Taps = (1, 1)
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *new_space c"]:
+        rank, stride = x.ndim - 2, 2 if self.resample == "down" else 1
+        if self.resample == "up":
+            x = upsample(x, self.taps)
+        elif tuple(self.taps) == (1, 1):
+            for axis in range(1, rank + 1):
+                x = pad(x, axis, 0, 1)
+        else:
+            x = blur(x, self.taps, 3)
+        return conv(x.shape[-1], rank, self.dtype, "conv", stride=stride)(x)

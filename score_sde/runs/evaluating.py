@@ -24,7 +24,7 @@ from score_sde.runs.model_metrics import MODEL_METRICS, model_results
 from score_sde.runs.reference_checks import check_holds, check_reference
 from score_sde.runs.references import Reference, data_reference, load_reference
 from score_sde.runs.restoring import pick_params, restore
-from score_sde.runs.scores import FEATURE_METRICS, Result, Sampled, over_seeds
+from score_sde.runs.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, Result, Sampled, over_seeds
 from score_sde.runs.streams import digest_of
 from score_sde.training.state import Params
 
@@ -38,6 +38,7 @@ class Evaluation(NamedTuple):
     """What is evaluated and how; the flags of experiments.evaluate.
 
     Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
+    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for none, None for 100 where they take seconds;
     `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
     """
 
@@ -49,6 +50,7 @@ class Evaluation(NamedTuple):
     features: str = "inception"
     ema: str | None = None
     max_examples: int | None = None
+    bootstrap: int | None = None
     keep_samples: str | None = None
     keep_features: bool = True
     overrides: tuple[str, ...] = ()
@@ -66,6 +68,16 @@ class Evaluation(NamedTuple):
             raise ValueError(
                 f"--seeds needs different numbers s >= 0 with (s + 1) · num_samples <= 2³¹, got {list(seeds)}: seed s is "
                 "images s · num_samples … (s + 1) · num_samples − 1."
+            )
+        if self.bootstrap and self.bootstrap < LEAST_RESAMPLES:
+            raise ValueError(
+                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for none, got "
+                f"{self.bootstrap}; {RESAMPLES} are usual."
+            )
+        if self.bootstrap and len(seeds) > 1:
+            raise ValueError(
+                f"--bootstrap is of one seed's samples, got --seeds={','.join(map(str, seeds))}, which have a spread of "
+                "their own; give one seed, or drop --bootstrap."
             )
         return self._replace(metrics=metrics)
 
@@ -85,6 +97,7 @@ class Evaluation(NamedTuple):
         if self.needs_samples:
             flags |= {"num_samples": self.num_samples, "seeds": ",".join(map(str, self.seeds))}
             flags |= {"batch_size": self.batch_size, "reference": self.reference, "features": self.features}
+            flags["bootstrap"] = self.bootstrap
         flags["max_examples"] = self.max_examples
         words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
         return shlex.join(["python", "-m", "experiments.evaluate", *words, *(f"--set={o}" for o in self.overrides)])
@@ -244,9 +257,10 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     reference = _checked_reference(job)
     evaluation, warnings = job.evaluation, check_reference(reference, job.extractor, job.experiment)
     per_seed, nfe = [], []
+    resamples = evaluation.bootstrap if len(evaluation.seeds) == 1 else 0  # of several, no interval is kept
     for seed in evaluation.seeds:
         features = job.samples(seed)
-        sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name)
+        sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name, resamples)
         per_seed.append(job.score(sampled, seed))
         nfe.append(features.read("nfe").mean())
         if seed == evaluation.seeds[0]:

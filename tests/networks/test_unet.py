@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from score_sde.networks import NCSNpp, UNet
+from score_sde.networks.blocks import ResamplingConvolution
 from score_sde.networks.layers import Dropout, GroupNorm, num_groups
 from tests.networks.build import TINY, apply, inputs, normal, params_for, tiny
 
 VARIANTS = {
     "ddpmpp": {},
+    "ddpm": {"resample_by": "convolution"},
+    "ddpm_fir": {"resample_by": "convolution", "resample_taps": (1, 3, 3, 1)},
     "fir": {"resample_taps": (1, 3, 3, 1)},
     "input_skip": {"progressive_input": "skip", "noise_embedding": "fourier"},
     "output_skip": {"progressive_output": "skip", "resample_taps": (1, 3, 3, 1)},
@@ -40,7 +43,20 @@ def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     np.testing.assert_allclose(apply(net, params, x[order], t[order]), y[order], atol=2e-5)
     # The noise level matters, and so does every pixel at a distance (attention).
     assert jnp.abs(apply(net, params, x, t + 3) - y).max() > 1e-3
-    assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).min() > 1e-6
+    assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).max(axis=-1).min() > 1e-6
+
+
+def test_resampling_by_convolution_is_its_definition():
+    x, weights = normal(1, (2, 4, 6, 3)), normal(2, (3, 3, 3, 3))
+    params = {"conv": {"kernel": weights, "bias": jnp.arange(3.0)}}
+    down = ResamplingConvolution("down").apply({"params": params}, x)
+    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))  # y[i, j] = Σ W[m, n] x[2i + m, 2j + n], as in DDPM
+    patches = np.stack([padded[:, m : m + 3 : 2, n : n + 5 : 2] for m in range(3) for n in range(3)], axis=-2)
+    np.testing.assert_allclose(down, np.tensordot(patches, weights.reshape(9, 3, 3), 2) + np.arange(3.0), atol=1e-5)
+    up = ResamplingConvolution("up").apply({"params": params}, x)
+    padded = np.pad(np.repeat(np.repeat(x, 2, axis=1), 2, axis=2), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    patches = np.stack([padded[:, m : m + 8, n : n + 12] for m in range(3) for n in range(3)], axis=-2)
+    np.testing.assert_allclose(up, np.tensordot(patches, weights.reshape(9, 3, 3), 2) + np.arange(3.0), atol=1e-4)
 
 
 def without(params, name):
@@ -159,6 +175,7 @@ def test_lists_from_a_config_make_a_hashable_network():
         ({"noise_embedding": "fourrier"}, "noise_embedding to be one of sinusoidal, fourier, got 'fourrier'"),
         ({"progressive_input": "sum"}, "progressive_input to be one of none, skip, residual"),
         ({"progressive_output": "sum"}, "progressive_output to be one of none, skip, residual"),
+        ({"resample_by": "conv"}, "resample_by to be one of block, convolution, got 'conv'"),
         ({"dtype": "float16"}, "dtype to be one of float32, bfloat16"),
         ({"channels": 0}, "channels >= 1 in whole numbers, got 0"),
         ({"channel_multipliers": (1, 0)}, "channel_multipliers >= 1"),

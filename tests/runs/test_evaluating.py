@@ -99,6 +99,13 @@ def test_batches_change_nothing(workdir):
     assert {manifest["batch_size"] for manifest in manifests} == {16}  # keep_features=False left nothing
 
 
+def test_bootstrap_as_asked_for(workdir):
+    """Another number of resamples changes the interval alone, and the row's command asks for it again."""
+    usual, other = evaluate(workdir), evaluate(workdir, FD._replace(bootstrap=40))
+    assert value(usual) == value(other) and usual["results"]["fd"]["interval"] != other["results"]["fd"]["interval"]
+    assert "40 bootstrap resamples" in other["results"]["fd"]["note"] and "--bootstrap=40" in other["command"]
+
+
 def test_all_checkpoints_by_one_command(copy, capsys):
     evaluation = FD._replace(metrics=("fd", "noise_levels"))
     experiment = from_workdir(copy)
@@ -143,6 +150,8 @@ def test_digits_with_pictures(tmp_path):
     [
         ({"metrics": ("fid", "fud")}, r"--metrics needs names among .*got \['fud'\]"),
         ({"metrics": ()}, r"--metrics needs names among .*got none"),
+        ({"bootstrap": 20}, r"--bootstrap needs 40 resamples or more .* got 20"),
+        ({"bootstrap": 100, "seeds": (0, 1)}, r"--bootstrap is of one seed's samples, got --seeds=0,1"),
         ({"seeds": (0, 0)}, r"--seeds needs different numbers s >= 0 .*got \[0, 0\]"),
         ({"seeds": (60_000_000,)}, r"\(s \+ 1\) · num_samples <= 2³¹"),
         ({"num_samples": 1}, r"needs num_samples >= 2 and batch_size >= 1"),

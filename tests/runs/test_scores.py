@@ -34,20 +34,34 @@ def test_frechet_distance_with_its_interval():
     repeated = [
         FeatureStatistics.of(pools[0][np.random.default_rng(0).integers(500, size=(100, 500))[i]]) for i in range(100)
     ]
-    reach = bootstrap(pools[0], EXACT)
+    reach = bootstrap(pools[0], EXACT, 100)
     spread = np.array([s.frechet_distance(EXACT) for s in repeated])
     np.testing.assert_allclose(reach, np.quantile(spread - spread.mean(), [0.025, 0.975]), rtol=1e-6)
-    few = bootstrap(pools[0][:5], EXACT)  # fewer samples than features
+    few = bootstrap(pools[0][:5], EXACT, 100)  # fewer samples than features
     assert few[0] < 0 < few[1]
     assert (low, high) == (result["value"] + reach[0], result["value"] + reach[1])
 
 
-def test_of_many_features_the_interval_is_that_of_the_standard_error():
-    wide = FeatureStatistics(0, np.zeros(600), np.eye(600))
-    result = score("fid", RNG.normal(size=(50, 600)).astype(np.float32), wide)["fd"]
-    reach = 1.96 * result["standard_error"]
-    np.testing.assert_allclose(result["interval"], [result["value"] - reach, result["value"] + reach], rtol=1e-12)
-    assert "interval of a normal distribution with it, no bootstrap, for 600 features" in result["note"]
+def test_the_resamples_of_an_interval():
+    """By default as many as take seconds, by what is less, samples or features; any number when asked for, or none."""
+    wide, tall = RNG.normal(size=(50, 1100)).astype(np.float32), RNG.normal(size=(1100, 1100)).astype(np.float32)
+    unit = FeatureStatistics(0, np.zeros(1100), np.eye(1100))
+    for pool, resamples, kind in (
+        (wide, None, "100 bootstrap resamples"),
+        (wide, 60, "60 bootstrap resamples"),
+        (wide, 0, "a normal distribution with it; --bootstrap=100"),
+        (tall, None, "a normal distribution with it; --bootstrap=100"),
+    ):
+        result = FEATURE_METRICS["fid"].compute(sampled(pool, unit)._replace(resamples=resamples))["fd"]
+        assert f"interval of {kind}" in result["note"]
+        reach = 1.96 * result["standard_error"]
+        if "normal" in kind:
+            np.testing.assert_allclose(
+                result["interval"], [result["value"] - reach, result["value"] + reach], rtol=1e-12
+            )
+        else:
+            low, high = bootstrap(pool, unit, resamples or 100)
+            assert result["interval"] == [result["value"] + low, result["value"] + high]
 
 
 def test_names_say_what_the_features_are():
