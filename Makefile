@@ -4,11 +4,12 @@ VENV ?= .venv
 EXTRAS ?= dev
 WORKERS ?= 2
 ARGS ?=
-export VENV EXTRAS PYTHON VERSIONS
+export VENV EXTRAS PYTHON VERSIONS CONSTRAINTS
 python := $(VENV)/bin/python
+compile = $(python) -m uv pip compile --quiet --universal --python-version 3.11 --extra dev setup.cfg --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test check lint types imports format notebook benchmark lock env clean
+.PHONY: help quickstart test check lint types imports format notebook benchmark lock wheel env clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -41,9 +42,12 @@ notebook: env  ## execute notebooks/*.py and renew the .ipynb beside each
 benchmark: env  ## speed against this machine's own limits and other libraries
 	$(python) -m benchmarks $(ARGS)
 
-lock: env  ## renew constraints.txt, one lock for every supported Python
-	$(python) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev setup.cfg \
-	  --custom-compile-command "make lock" --output-file constraints.txt
+lock: env  ## renew constraints.txt and constraints-lowest.txt, locks for every supported Python: newest and lowest versions
+	$(compile) --upgrade --output-file constraints.txt
+	$(compile) --upgrade --resolution lowest-direct --output-file constraints-lowest.txt
+
+wheel: env  ## build the wheel in dist/, to install it elsewhere
+	$(python) -m build --wheel
 
 env:
 	@scripts/environment.sh

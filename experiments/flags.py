@@ -52,8 +52,11 @@ def config_or_run(program: str, config: ConfigDict | None) -> "Experiment":
     return from_workdir(workdir_path()) if config is None else Experiment(config)
 
 
-def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) -> None:
-    """Parses the flags, prepares the host for JAX, and calls `main`; a user's mistake becomes one line, not a trace."""
+def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",), large_buffers: bool = True) -> None:
+    """Parses the flags, prepares the host for JAX, and calls `main`; a user's mistake becomes one line, not a trace.
+
+    Without `large_buffers` the host is prepared for compiling small programs (`parallel.keep_heap_pages`).
+    """
     flags.mark_flags_as_required(list(required))
     for flag in (DISTRIBUTED, COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID, COORDINATOR_TIMEOUT):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])  # --help shows them
@@ -73,7 +76,7 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",)) ->
         from score_sde import parallel
 
         try:
-            _join_processes()
+            _join_processes(large_buffers)
             main()
         except Exception as error:
             sentence = sentence_of(error)
@@ -130,13 +133,14 @@ def load_config(name: str) -> ConfigDict:
     return config
 
 
-def _join_processes() -> None:
+def _join_processes(large_buffers: bool) -> None:
     """Joins the other processes, if there are any, and sets JAX up."""
     from score_sde import parallel
 
     processes = parallel.find_processes(
         DISTRIBUTED.value, COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value
     )
-    parallel.configure_host(processes_here=processes.number_here if processes else 1)
+    here = processes.number_here if processes else 1
+    parallel.configure_host(processes_here=here, large_buffers=large_buffers)
     if processes is not None:
         parallel.initialize_distributed(processes, COORDINATOR_TIMEOUT.value)

@@ -35,4 +35,4 @@ if __name__ == "__main__":
     # As an argument, not as the flag's default: that is read when the flag is defined, before a mistake can be told.
     if not any(argument.lstrip("-").split("=")[0] == "config" for argument in sys.argv[1:]):
         sys.argv.insert(1, f"--config={DEFAULT}")
-    start(main, required=())
+    start(main, required=(), large_buffers=False)  # most of its time is compiling

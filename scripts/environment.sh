@@ -5,18 +5,20 @@
 # EXTRAS    extras of setup.cfg to install (dev)
 # PYTHON    the interpreter to use; by default the newest that works of VERSIONS
 # VERSIONS  acceptable Python versions, best first (3.13 3.12 3.11)
+# CONSTRAINTS  the lock: constraints.txt, or constraints-lowest.txt for the lowest versions that setup.cfg allows
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=${VENV:-.venv}
 EXTRAS=${EXTRAS:-dev}
 VERSIONS=${VERSIONS:-3.13 3.12 3.11}
+CONSTRAINTS=${CONSTRAINTS:-constraints.txt}
 stamp=$VENV/.score_sde_stamp
 
 fail() { printf '\nerror: %s\n' "$*" >&2; exit 1; }
 
 # What the environment depends on. Contents, not dates: a git checkout touches files without changing them.
-wanted() { printf '%s\n' "$PWD" "$EXTRAS" "${PYTHON:-$VERSIONS}"; cksum setup.cfg pyproject.toml constraints.txt scripts/environment.sh; }
+wanted() { printf '%s\n' "$PWD" "$EXTRAS" "${PYTHON:-$VERSIONS}"; cksum setup.cfg pyproject.toml "$CONSTRAINTS" scripts/environment.sh; }
 
 # Prints "3.13" if the interpreter runs, is an ordinary CPython that can install wheels, and its version is acceptable.
 version_of() {
@@ -77,12 +79,12 @@ create() {
 install() {
   local python=$VENV/bin/python requirement=".[$EXTRAS]" uv=(uv)
   if ! command -v uv >/dev/null; then
-    "$python" -m pip install -qq --disable-pip-version-check -c constraints.txt uv || echo "uv is not available; using pip." >&2
+    "$python" -m pip install -qq --disable-pip-version-check -c "$CONSTRAINTS" uv || echo "uv is not available; using pip." >&2
     uv=("$python" -m uv)
   fi
   # pip reads indexes and certificates from its own settings, which uv does not see: hence the second attempt.
-  "${uv[@]}" pip install --quiet --python "$python" -c constraints.txt -e "$requirement" ||
-    "$python" -m pip install -qq --disable-pip-version-check -c constraints.txt -e "$requirement" ||
+  "${uv[@]}" pip install --quiet --python "$python" -c "$CONSTRAINTS" -e "$requirement" ||
+    "$python" -m pip install -qq --disable-pip-version-check -c "$CONSTRAINTS" -e "$requirement" ||
     fail "the packages could not be installed; the reason stands above (no network, or a full disk?)."
 }
 

@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import score_sde
 
@@ -56,19 +57,32 @@ def test_what_is_imported_is_declared_and_the_reverse():
     assert _declared() - imported - IMPORTED_BY_OTHERS == set()
 
 
-def test_the_lock_holds_every_requirement():
-    locked = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+def _locked(file: str) -> dict[str, list[str]]:
+    """The versions of each distribution in a lock, one for each range of Pythons."""
+    locked: dict[str, list[str]] = {}
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if match := re.match(r"([\w.-]+)==([\w.]+)", line):
             locked.setdefault(canonicalize_name(match[1]), []).append(match[2])
-    parser = _setup_cfg()
+    return locked
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-lowest.txt"])
+def test_a_lock_holds_every_requirement(file):
+    """And the lowest one the lowest version of each that setup.cfg allows, at least for one Python."""
+    locked, parser = _locked(file), _setup_cfg()
     extras = parser["options.extras_require"]
-    declared = [parser["options"]["install_requires"], *(extras[name] for name in ("test", "dev", "notebooks"))]
+    declared = [
+        parser["options"]["install_requires"],
+        *(extras[name] for name in ("test", "dev", "notebooks", "sweeps")),
+    ]
     for requirement in _requirements("\n".join(declared)):
         if requirement.name != "score_sde":
             versions = locked.get(canonicalize_name(requirement.name), [])
-            assert versions, f"{requirement} is not in constraints.txt; run `make lock`"
+            assert versions, f"{requirement} is not in {file}; run `make lock`"
             assert all(requirement.specifier.contains(version) for version in versions), f"{requirement}: {versions}"
+            (least,) = (Version(part.version) for part in requirement.specifier if part.operator == ">=")
+            if file == "constraints-lowest.txt":
+                assert min(map(Version, versions)) == least, f"{requirement}: {versions}"
     assert not {"torch", "tensorflow"} & locked.keys()
 
 

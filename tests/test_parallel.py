@@ -269,12 +269,15 @@ from score_sde import parallel
 
 libc = ctypes.CDLL("libc.so.6")
 libc.malloc.restype = ctypes.c_void_p
-parallel.keep_heap_pages()
+size = int(sys.argv[1])  # of 200 MB in all
+parallel.keep_heap_pages(large_buffers=size > 2**26)
 
 def use():
-    pointer = ctypes.c_void_p(libc.malloc(200_000_000))
-    libc.memset(pointer, 1, 200_000_000)
-    libc.free(pointer)
+    pointers = [ctypes.c_void_p(libc.malloc(size)) for _ in range(200_000_000 // size)]
+    for pointer in pointers:
+        libc.memset(pointer, 1, size)
+    for pointer in pointers:
+        libc.free(pointer)
 
 def step():
     thread = threading.Thread(target=use)
@@ -289,10 +292,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
-def test_the_heap_keeps_its_pages():
+@pytest.mark.parametrize("size", [200_000_000, 50_000_000])
+def test_the_heap_keeps_its_pages(size):
     """What a thread of XLA's has freed is there for the next step: 50,000 pages that the kernel need not clear again."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
     }
-    run = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", FAULTS, str(size)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(run.stdout) < 500
