@@ -47,6 +47,7 @@ lock: env  ## renew constraints.txt and constraints-lowest.txt, locks for every 
 	$(compile) --upgrade --resolution lowest-direct --output-file constraints-lowest.txt
 
 wheel: env  ## build the wheel in dist/, to install it elsewhere
+	rm -rf build  # or what an earlier build left there is packed too
 	$(python) -m build --wheel
 
 env:

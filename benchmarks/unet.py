@@ -50,7 +50,7 @@ def run(
     print(f"median of {rounds} rounds in turn, {os.cpu_count()} cores:")
     for timing in timings:
         low, high = min(timing.seconds), max(timing.seconds)
-        print(f"  {timing.worker:18s} {timing.task:12s} {timing.median:8.4f} s   ({low:.4f} to {high:.4f})")
+        print(f"  {timing.worker:30s} {timing.task:12s} {timing.median:8.4f} s   ({low:.4f} to {high:.4f})")
     ratios = _ratios(medians)
     for name, ratio in ratios.items():
         print(f"  {name}: {ratio:.3f}")

@@ -31,10 +31,11 @@ import sys
 SOURCE = ""
 
 if importlib.util.find_spec("score_sde") is None:
-    wheels, accelerator = sorted(pathlib.Path.cwd().glob("score_sde-*.whl")), ""
+    wheels = sorted(pathlib.Path.cwd().glob("score_sde-*.whl"), key=lambda path: path.stat().st_mtime)
+    accelerator = ""
     if pathlib.Path("/proc/driver/nvidia").exists():
         accelerator = "[cuda12]"
-    elif any(pathlib.Path("/dev").glob("accel*")):
+    elif importlib.util.find_spec("libtpu") is not None:
         accelerator = "[tpu]"
     if SOURCE:
         requirement = f"score_sde{accelerator} @ {SOURCE}"

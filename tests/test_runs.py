@@ -372,3 +372,15 @@ def test_a_second_run_in_the_folder_is_refused(whole):
         with pytest.raises(OSError, match=r"Another run \(host .* is training in .*; wait for it or stop it"):
             run_training(Experiment(tiny(num_steps=50)), workdir, quiet=True)
         assert bits(restore(Experiment(tiny()), workdir)) == bits(state)
+
+
+@pytest.mark.slow
+def test_a_trained_density_is_the_density(tmp_path):
+    """Of a mixture of Gaussians: the learned log-density, and the exact one at samples, against those of held-out points."""
+    config = density2d.get_config("gaussian_mixture")
+    config.likelihood.update({"rtol": 1e-4, "atol": 1e-4})
+    run_training(Experiment(config), tmp_path, quiet=True)
+    result = run_density(from_workdir(tmp_path), tmp_path, num_samples=2000, resolution=12)
+    spread = 1 / np.sqrt(2000)  # the log-density's standard deviation is about one
+    assert abs(result["kl"]) < 0.01 + 3 * result["kl_standard_error"]
+    assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.02 + 3 * np.sqrt(2) * spread

@@ -3,6 +3,7 @@
 python -m benchmarks.workers.ours [--one_device] [--resample_by=convolution]
 """
 
+import argparse
 import sys
 
 from score_sde import parallel
@@ -30,13 +31,17 @@ MATMUL = 2048
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one_device", action="store_true")
+    parser.add_argument("--resample_by", choices=["block", "convolution"], default="block")
+    options = parser.parse_args()
     mesh, sde = parallel.make_mesh(), EDM()
     network = UNet(
         channels=64,
         channel_multipliers=(1, 2, 2),
         blocks_per_level=2,
         attention_resolutions=(16,),
-        resample_by="convolution" if "--resample_by=convolution" in sys.argv else "block",
+        resample_by=options.resample_by,
     )
     denoiser = Denoiser(sde, EDMPreconditioning(), network)
     images = np.random.default_rng(0).standard_normal((BATCH_SIZE, *SHAPE)).astype(np.float32)

@@ -48,10 +48,11 @@ class ResidualBlock(nn.Module):
 class ResamplingConvolution(nn.Module):
     """y = W ⋆ f(x) at half ("down") or double ("up") the resolution, W 3 wide along every axis, as in DDPM.
 
-    Down, W has a stride of 2, after zeros at the far border, or, with other `taps` than (1, 1), after `blur`; up, W follows
-    `upsample`.
+    Up, f is `upsample`. Down, W has a stride of 2, and f is `blur`, or, with two equal `taps`, a zero at the far end of every
+    axis.
 
-    Source: DDPM, arXiv 2006.11239; with a filter `conv_downsample_2d` of score_sde, arXiv 2011.13456, App. H.
+    Source: DDPM, arXiv 2006.11239; with a filter score_sde, arXiv 2011.13456, App. H. It departs where that doubles the
+    resolution: filter, then convolution with zeros beyond the border, where its code transposes a convolution and filters.
     """
 
     resample: str
@@ -63,7 +64,7 @@ class ResamplingConvolution(nn.Module):
         rank, stride = x.ndim - 2, 2 if self.resample == "down" else 1
         if self.resample == "up":
             x = upsample(x, self.taps)
-        elif tuple(self.taps) == (1, 1):
+        elif len(self.taps) == 2 and self.taps[0] == self.taps[1]:
             for axis in range(1, rank + 1):
                 x = pad(x, axis, 0, 1)
         else:

@@ -45,7 +45,8 @@ class UNet(nn.Module):
             level; the lowest level's middle always has it.
         resample_by: what halves and doubles. "block" is a residual block that does it inside (BigGAN's), "convolution" DDPM's
             one convolution, for a seventh less FLOPs.
-        resample_taps: the filter that halves and doubles; (1, 1) is plain, (1, 3, 3, 1) the FIR filter of NCSN++.
+        resample_taps: the filter that halves and doubles; (1, 1) is plain (and none before a convolution that halves),
+            (1, 3, 3, 1) the FIR filter of NCSN++.
         progressive_input: "skip" adds a 1×1 convolution of the downsampled x after each halving, "residual" a chain of
             strided convolutions of x, "none" nothing.
         progressive_output: "skip" sums an output from each level, "residual" a chain of features, "none" nothing.
@@ -63,8 +64,9 @@ class UNet(nn.Module):
             "blocks" keeps only what enters each residual and attention block, for about a fifth more FLOPs.
             Parameters and values are the same, so that a checkpoint fits any of them.
 
-    Source: score_sde, arXiv 2011.13456, App. H and its code. It departs where a residual progressive output doubles the
-    resolution: filter, then convolution with zeros beyond the border, where the paper's code transposes a convolution.
+    Source: score_sde, arXiv 2011.13456, App. H and its code. It departs where a residual progressive output, or resampling by a
+    convolution with a filter, doubles the resolution: filter, then convolution with zeros beyond the border, where the
+    paper's code transposes a convolution.
     """
 
     channels: int = 128

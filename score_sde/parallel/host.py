@@ -18,7 +18,7 @@ def configure_host(
     buffers are allocated and freed every step, which by default goes back to the kernel and faults every page in again
     (`keep_heap_pages` tells of `large_buffers`). Several processes on one machine share its cores. What the user has set
     (JAX_NUM_CPU_DEVICES, XLA_FLAGS, JAX_COMPILATION_CACHE_DIR, MALLOC_…) stays as it is. Calling it after JAX has started
-    its backend changes nothing but the cache.
+    its backend adds no devices.
     """
     keep_heap_pages(large_buffers)
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -43,7 +43,7 @@ def keep_heap_pages(large_buffers: bool = True) -> None:
     """Tells glibc's malloc to keep freed memory, unless the user chose otherwise; elsewhere it does nothing.
 
     With `large_buffers` all threads share one heap: their own cannot hold more than 64 MB in one piece, and would take it from
-    the kernel each time, which is a tenth of a training step. Without, each has its own, so that they do not wait for one
+    the kernel each time, which is a seventh of a training step. Without, each has its own, so that they do not wait for one
     another while XLA compiles, which is a fifth of that time.
     """
     if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:

@@ -38,7 +38,7 @@ class Evaluation(NamedTuple):
     """What is evaluated and how; the flags of experiments.evaluate.
 
     Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
-    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for none, None for 100 where they take seconds;
+    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for a normal distribution's, None for 100 where cheap;
     `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
     """
 
@@ -71,9 +71,11 @@ class Evaluation(NamedTuple):
             )
         if self.bootstrap and self.bootstrap < LEAST_RESAMPLES:
             raise ValueError(
-                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for none, got "
-                f"{self.bootstrap}; {RESAMPLES} are usual."
+                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for that of a normal "
+                f"distribution, got {self.bootstrap}; {RESAMPLES} are usual."
             )
+        if self.bootstrap is not None and not {"fid", "sfid"} & set(metrics):
+            raise ValueError(f"--bootstrap is for fid and sfid, got --metrics={','.join(metrics)}; drop it.")
         if self.bootstrap and len(seeds) > 1:
             raise ValueError(
                 f"--bootstrap is of one seed's samples, got --seeds={','.join(map(str, seeds))}, which have a spread of "

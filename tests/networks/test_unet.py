@@ -43,7 +43,7 @@ def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     np.testing.assert_allclose(apply(net, params, x[order], t[order]), y[order], atol=2e-5)
     # The noise level matters, and so does every pixel at a distance (attention).
     assert jnp.abs(apply(net, params, x, t + 3) - y).max() > 1e-3
-    assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(1.0), t) - y)[:, 7, 7]).max(axis=-1).min() > 1e-6
+    assert jnp.abs((apply(net, params, x.at[:, 0, 0].add(2.0), t) - y)[:, 7, 7]).min() > 1e-6
 
 
 def test_resampling_by_convolution_is_its_definition():
@@ -53,6 +53,17 @@ def test_resampling_by_convolution_is_its_definition():
     padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))  # y[i, j] = Σ W[m, n] x[2i + m, 2j + n], as in DDPM
     patches = np.stack([padded[:, m : m + 3 : 2, n : n + 5 : 2] for m in range(3) for n in range(3)], axis=-2)
     np.testing.assert_allclose(down, np.tensordot(patches, weights.reshape(9, 3, 3), 2) + np.arange(3.0), atol=1e-5)
+    halved = ResamplingConvolution("down", (2, 2)).apply({"params": params}, x)
+    np.testing.assert_array_equal(halved, down)  # taps are scaled to sum to one
+    filtered = ResamplingConvolution("down", (1, 3, 3, 1)).apply({"params": params}, x)
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))  # as `conv_downsample_2d`
+    blurred = sum(
+        np.outer((1, 3, 3, 1), (1, 3, 3, 1))[i, j] / 64 * padded[:, i : i + 5, j : j + 7]
+        for i in range(4)
+        for j in range(4)
+    )
+    patches = np.stack([blurred[:, m : m + 3 : 2, n : n + 5 : 2] for m in range(3) for n in range(3)], axis=-2)
+    np.testing.assert_allclose(filtered, np.tensordot(patches, weights.reshape(9, 3, 3), 2) + np.arange(3.0), atol=1e-5)
     up = ResamplingConvolution("up").apply({"params": params}, x)
     padded = np.pad(np.repeat(np.repeat(x, 2, axis=1), 2, axis=2), ((0, 0), (1, 1), (1, 1), (0, 0)))
     patches = np.stack([padded[:, m : m + 8, n : n + 12] for m in range(3) for n in range(3)], axis=-2)

@@ -151,6 +151,7 @@ def test_digits_with_pictures(tmp_path):
         ({"metrics": ("fid", "fud")}, r"--metrics needs names among .*got \['fud'\]"),
         ({"metrics": ()}, r"--metrics needs names among .*got none"),
         ({"bootstrap": 20}, r"--bootstrap needs 40 resamples or more .* got 20"),
+        ({"bootstrap": 100, "metrics": ("kid",)}, r"--bootstrap is for fid and sfid, got --metrics=kid"),
         ({"bootstrap": 100, "seeds": (0, 1)}, r"--bootstrap is of one seed's samples, got --seeds=0,1"),
         ({"seeds": (0, 0)}, r"--seeds needs different numbers s >= 0 .*got \[0, 0\]"),
         ({"seeds": (60_000_000,)}, r"\(s \+ 1\) · num_samples <= 2³¹"),

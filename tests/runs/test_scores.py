@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.metrics import FeatureStatistics, frechet_distance
+from score_sde.runs import scores
 from score_sde.runs.memorization import memorization
 from score_sde.runs.references import Reference
 from score_sde.runs.scores import FEATURE_METRICS, Sampled, bootstrap, over_seeds
@@ -42,9 +43,10 @@ def test_frechet_distance_with_its_interval():
     assert (low, high) == (result["value"] + reach[0], result["value"] + reach[1])
 
 
-def test_the_resamples_of_an_interval():
-    """By default as many as take seconds, by what is less, samples or features; any number when asked for, or none."""
-    wide, tall = RNG.normal(size=(50, 1100)).astype(np.float32), RNG.normal(size=(1100, 1100)).astype(np.float32)
+def test_the_resamples_of_an_interval(monkeypatch):
+    """By default a hundred where they are cheap; any number when asked for, or none."""
+    monkeypatch.setattr(scores, "CHEAP", 50 * 1100 * 60)
+    wide, tall = RNG.normal(size=(50, 1100)).astype(np.float32), RNG.normal(size=(70, 1100)).astype(np.float32)
     unit = FeatureStatistics(0, np.zeros(1100), np.eye(1100))
     for pool, resamples, kind in (
         (wide, None, "100 bootstrap resamples"),
