@@ -64,3 +64,10 @@ def test_impossible_fields(fields, message):
 def test_impossible_inputs():
     with pytest.raises(ValueError, match=r"MLP needs points \[b, d\], got \(1, 4, 4, 3\); use UNet"):
         MLP().init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), jnp.zeros(1))
+
+
+def test_features_start_as_large_as_the_points():
+    """However few coordinates there are: with less, a network of many features sits at F = 0 for thousands of steps."""
+    net, (x, t) = MLP(width=512, depth=1), inputs((4, 2))
+    kernel = net.init(jax.random.key(0), x, t)["params"]["input"]["kernel"]
+    assert abs(float((kernel**2).mean()) * 2 - 1) < 0.1
