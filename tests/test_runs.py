@@ -381,6 +381,6 @@ def test_a_trained_density_is_the_density(tmp_path):
     config.likelihood.update({"rtol": 1e-4, "atol": 1e-4})
     run_training(Experiment(config), tmp_path, quiet=True)
     result = run_density(from_workdir(tmp_path), tmp_path, num_samples=2000, resolution=12)
-    spread = 1 / np.sqrt(2000)  # the log-density's standard deviation is about one
     assert abs(result["kl"]) < 0.01 + 3 * result["kl_standard_error"]
-    assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.02 + 3 * np.sqrt(2) * spread
+    # One sample in 200 lies between the modes, where the log-density is about −25.
+    assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.25
