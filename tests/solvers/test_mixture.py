@@ -40,15 +40,8 @@ def mixture():
     return GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
-def combinations():
-    """Every SDE with every solver; without --slow every third, so that each of both still comes several times."""
-    for i, name in enumerate(SOLVERS):
-        for j, sde_name in enumerate(SDES):
-            marks = () if (i + j) % 3 == 0 else pytest.mark.slow
-            yield pytest.param(name, sde_name, marks=marks, id=f"{name}-{sde_name}")
-
-
-@pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
+@pytest.mark.parametrize("sde_name", SDES)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_mean_and_covariance(name, sde_name, mixture):
     sde, steps = SDES[sde_name], STEPS.get(name, 120)
     kinds = ["edm_rho"] if sde_name == "edm" else list(GRIDS)  # uniform steps are too long for EDM: test_gaussian
