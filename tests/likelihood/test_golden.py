@@ -32,13 +32,9 @@ def solve(mixture, sde, *probes, t_min=1e-5):
         return jax.tree.map(np.asarray, density)
 
 
-def slow(*case):
-    return pytest.param(*case, marks=pytest.mark.slow)
-
-
 @pytest.mark.parametrize(
     ("mixture", "sde"),
-    [("m2", "vp"), ("m2", "subvp"), ("m2", "ve"), ("m64", "vp"), slow("m64", "subvp"), ("m64", "ve")],
+    [("m2", "vp"), ("m2", "subvp"), ("m2", "ve"), ("m64", "vp"), ("m64", "subvp"), ("m64", "ve")],
 )
 def test_score_sde(mixture, sde):
     kinds = ("Rademacher", "Gaussian")
@@ -62,7 +58,7 @@ def test_score_sde(mixture, sde):
     np.testing.assert_allclose(ours.latent, rough["z"], atol=0.03 * np.abs(rough["z"]).max())
 
 
-@pytest.mark.parametrize("mixture", [slow("m2"), "m64"])
+@pytest.mark.parametrize("mixture", ["m2", "m64"])
 def test_k_diffusion(mixture):
     ours = solve(mixture, "kd", f"{mixture}/kd/probe", t_min=0.002)
     np.testing.assert_allclose(ours.per_probe[1], GOLDEN[f"{mixture}/kd/log_likelihood"], atol=5e-5)
