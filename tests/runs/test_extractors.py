@@ -232,5 +232,5 @@ def test_inception_of_a_batch_that_devices_do_not_share():
         alone = one(images[i : i + 1], ("pool", "spatial"))
         for name in alone:
             np.testing.assert_allclose(several[name][i], alone[name][0], rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match=r"need images .* in 0…255, got float32 \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"need images .* in 0…255, got float32 \[b, 2\]"):
         one(np.zeros((2, 2), np.float32))
