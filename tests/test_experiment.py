@@ -223,30 +223,31 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("program", "arguments", "message"),
     [
-        (["--config.sde.beta_mx=3"], r"--config.sde.beta_mx: sde has no .*'beta_max'\?"),  # of quickstart's own config
         (
+            "quickstart",
+            ["--config.sde.beta_mx=3"],
+            r"--config.sde.beta_mx: sde has no .*'beta_max'\?",
+        ),  # its own config
+        (
+            "train",
             ["--config=configs/density2d.py", "--config.sde.beta_mx=3"],
             r"--config.sde.beta_mx: sde has no .*'beta_max'\?",
         ),
         (
+            "train",
             ["--config", "configs/quickstrt.py"],
             r"--config needs FILE.py.*'configs/quickstrt.py'; .*'configs/quickstart.py'\?",
         ),
-        (["--config=configs/quickstart.py:foo"], r"quickstart has the variants \['cosine', .*got 'foo'"),
-        (["--config=configs/folder.py:foo"], r"configs/folder.py has no variants, got 'foo'; drop it"),
-        (["--config=configs/__init__.py"], r"--config needs a file with a function get_config\(\)"),
+        ("train", ["--config=configs/quickstart.py:foo"], r"quickstart has the variants \['cosine', .*got 'foo'"),
+        ("train", ["--config=configs/folder.py:foo"], r"configs/folder.py has no variants, got 'foo'; drop it"),
+        ("train", ["--config=configs/__init__.py"], r"--config needs a file with a function get_config\(\)"),
     ],
 )
-def test_a_mistake_in_the_flags_is_one_line_before_jax_is_loaded(arguments, message, tmp_path, monkeypatch):
+def test_a_mistake_in_the_flags_is_one_line_before_jax_is_loaded(program, arguments, message, tmp_path, monkeypatch):
     (tmp_path / "jax.py").write_text("raise SystemExit('JAX was loaded')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    program = (
-        "train"
-        if any(argument.startswith("--config=") or argument == "--config" for argument in arguments)
-        else "quickstart"
-    )
     (line,) = run(program, f"--workdir={tmp_path / 'run'}", *arguments)
     assert re.match(f"Error: {message}", line), line
 
