@@ -4,11 +4,14 @@ Nothing stays behind on the login node. Called again, it submits the trials that
 asks an adaptive search for as many as may run at once. Needs the extra `sweeps`.
 """
 
+import contextlib
+import logging
+import os
 import pathlib
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from score_sde.sweeps.execution import Execution, executable, run_to_end
@@ -140,10 +143,32 @@ def _submit(executor: Any, trials: Sequence[Trial], sweep: Sweep) -> list[Any]:
 
 
 def _submitit() -> Any:
+    """The module submitit. This is the only place that imports it.
+
+    Left alone, its import calls logging.config.dictConfig, which closes every handler of the process: a log file that was
+    opened with mode "w" stays silent from then on. NOCONFIG is submitit's own way to leave logging as it is. Its messages
+    then go to our handlers, from the level that SUBMITIT_LOG_LEVEL names.
+    """
+    level = os.environ.get("SUBMITIT_LOG_LEVEL", "INFO").upper()
     try:
-        import submitit
+        with _environment(SUBMITIT_LOG_LEVEL="NOCONFIG"):
+            import submitit
     except ImportError as error:
         raise ValueError(
             "--launcher=slurm needs submitit; install the extra: pip install 'score_sde[sweeps]'."
         ) from error
+    if level != "NOCONFIG":
+        logging.getLogger("submitit").setLevel(int(level) if level.isdigit() else level)
     return submitit
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Sets environment variables, and sets them back at the end: the jobs inherit the user's."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,5 +1,6 @@
 """Slurm through submitit, with stand-ins for Slurm's programs that run the job here; JobSets and xpk as text."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -36,6 +37,47 @@ TPU = {
 }
 
 
+HAS_SUBMITIT = importlib.util.find_spec("submitit") is not None
+
+# A program with a log of its own; arguments: a folder, and what to run. The handler of mode "w" never writes again once closed.
+LOGS = """
+import io, logging, os, pathlib, sys
+from absl import flags, logging as absl_logging
+import score_sde.sweeps.slurm as slurm
+
+folder, before = pathlib.Path(sys.argv[1]), dict(os.environ)
+stream = io.StringIO()
+flags.FLAGS.mark_as_parsed()
+absl_logging.use_absl_handler()
+absl_logging.get_absl_handler().python_handler.stream = stream  # not sys.stderr, as under capsys and in notebooks
+logging.root.addHandler(logging.FileHandler(folder / "own.log", mode="w"))
+loggers = {name: logging.getLogger(name) for name in ("absl", "orbax", "score_sde")}
+handlers = {name: list(logger.handlers) for name, logger in loggers.items()}
+states = [(logger.disabled, logger.level, logger.propagate) for logger in loggers.values()]
+handled = list(logging._handlerList)
+
+assert slurm._submitit().__name__ == "submitit"
+
+assert dict(os.environ) == before
+assert [reference for reference in handled if reference not in logging._handlerList] == []
+assert {name: list(logger.handlers) for name, logger in loggers.items()} == handlers
+assert [(logger.disabled, logger.level, logger.propagate) for logger in loggers.values()] == states
+for name, logger in loggers.items():
+    logger.warning("after, from %s", name)
+logging.getLogger("submitit").warning("after, from submitit")
+logging.getLogger("submitit").info("after, from submitit")
+logging.getLogger("submitit").debug("below the level at which submitit speaks")
+assert "after, from absl" in stream.getvalue()
+assert len((folder / "own.log").read_text().splitlines()) == 5, (folder / "own.log").read_text()
+"""
+
+
+def needs_submitit():
+    """Skips a test without it, and does not import it: only score_sde.sweeps.slurm may (see _submitit)."""
+    if not HAS_SUBMITIT:
+        pytest.skip("needs the extra sweeps")
+
+
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
     """A folder of programs before all others on the PATH; `programs(name, text)` writes one."""
@@ -54,7 +96,7 @@ def programs(tmp_path, monkeypatch):
 @pytest.fixture
 def slurm(programs, tmp_path):
     """sbatch runs each task of the array at once and waits for it; squeue shows what `active.txt` says."""
-    pytest.importorskip("submitit", reason="needs the extra sweeps")
+    needs_submitit()
     programs(
         "sbatch",
         """
@@ -87,6 +129,12 @@ def slurm(programs, tmp_path):
     active.write_text("")
     programs("squeue", f"print(open({str(active)!r}).read(), end='')")
     return active
+
+
+def test_importing_submitit_leaves_handlers_and_loggers_as_they_were(tmp_path, monkeypatch):
+    needs_submitit()
+    monkeypatch.delenv("SUBMITIT_LOG_LEVEL", raising=False)
+    subprocess.run([sys.executable, "-c", LOGS, str(tmp_path)], check=True)
 
 
 def wait_for(queue, state):
@@ -126,7 +174,7 @@ def test_a_job_that_is_gone_is_submitted_again(slurm, tmp_path):
 
 
 def test_the_notice_of_preemption_saves_and_requeues(tmp_path):
-    submitit = pytest.importorskip("submitit", reason="needs the extra sweeps")
+    needs_submitit()
     from score_sde.sweeps.execution import Execution
     from score_sde.sweeps.slurm import Job
 
@@ -136,14 +184,14 @@ def test_the_notice_of_preemption_saves_and_requeues(tmp_path):
     job._execution = Execution(trial, sweep.environment)
     until(lambda: trial.step > 2)
     again = job.checkpoint()
-    assert isinstance(again, submitit.helpers.DelayedSubmission) and again.function.trial == trial
+    assert type(again).__name__ == "DelayedSubmission" and again.function.trial == trial
     assert trial.record().state == "requeued" and 2 < trial.step < 5000
     again.dump(tmp_path / "job.pkl")  # what is requeued can be pickled
 
 
 def test_submitit_runs_a_trial_here(tmp_path, capsys):
     """Its own local executor, one trial at a time."""
-    pytest.importorskip("submitit", reason="needs the extra sweeps")
+    needs_submitit()
     sweep = fake_sweep(rates=[1e-3, 1e-2], slurm={"cluster": "local"}, environment={"FAKE_FAIL": "0.01"})
     assert not run_sweep(sweep, tmp_path, Options(launcher="slurm", max_parallel=1, check=False))
     printed = capsys.readouterr().out
@@ -154,7 +202,7 @@ def test_submitit_runs_a_trial_here(tmp_path, capsys):
 
 
 def test_a_dry_run_prints_the_script(tmp_path, capsys):
-    pytest.importorskip("submitit", reason="needs the extra sweeps")
+    needs_submitit()
     sweep = fake_sweep(slurm=SLURM)
     show_commands(sweep, tmp_path, Options(launcher="slurm", max_parallel=2, check=False))
     printed = capsys.readouterr().out
@@ -171,7 +219,7 @@ def test_without_slurm_or_submitit(tmp_path, monkeypatch):
     sweep = fake_sweep()
     queue = Queue(sweep, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    if "submitit" in sys.modules:
+    if HAS_SUBMITIT:
         with pytest.raises(ValueError, match="needs sbatch and srun on the PATH"):
             run_slurm(sweep, queue, tmp_path, None)
     with pytest.raises(ValueError, match="slurm.cluster needs one of"):
