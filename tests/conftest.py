@@ -2,6 +2,7 @@
 
 JAX_COMPILATION_CACHE_DIR moves the compilation cache (default: .jax_cache at the root of the checkout). Programs are compiled
 without LLVM's optimizations, which saves a third of the time, unless XLA_FLAGS is set (even to nothing) or --slow given.
+--random_order=SEED runs the tests in another order, the same for the same seed.
 """
 
 import os
@@ -22,6 +23,8 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.order import in_random_order
+
 # Before the first import of score_sde: the hook rewrites modules as they are loaded.
 install_import_hook("score_sde", "beartype.beartype")
 
@@ -30,12 +33,22 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --slow."""
+    """Adds --slow and --random_order."""
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--random_order", metavar="SEED", help="shuffle the modules, and the tests of each, by this seed")
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Names the seed of the order."""
+    seed = config.getoption("--random_order")
+    return [] if seed is None else [f"random order: repeat it with --random_order={seed}"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skips the tests marked slow unless --slow is given."""
+    """Puts the tests in a random order where a seed is given; skips the tests marked slow unless --slow is."""
+    seed = config.getoption("--random_order")
+    if seed is not None:
+        items[:] = in_random_order(items, seed)
     if config.getoption("--slow"):
         return
     skip = pytest.mark.skip(reason="slow: run with --slow")
