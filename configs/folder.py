@@ -12,16 +12,8 @@ from configs.cifar10 import small
 def get_config() -> ConfigDict:
     """No variants."""
     config = small.get_config()
-    source = {
-        "name": "folder",
-        "path": "",
-        "image_size": 64,
-        "channels": 3,
-        "convert": True,
-        "labels": False,
-        "conditions": {},
-    }
-    config.data = ConfigDict({"train": source, "eval": source, "augment": {"random_flip": True, "dequantize": False}})
+    augment = {"random_flip": True, "dequantize": False}
+    config.data = ConfigDict({"train": source(), "eval": source(), "augment": augment})
     config.network.update(
         {"channels": 128, "channel_multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention_resolutions": (16,)}
     )
@@ -31,3 +23,18 @@ def get_config() -> ConfigDict:
     config.ema.half_lives_kimg = (500.0,)
     config.training.update({"num_steps": 200_000, "batch_size": 64, "sample_every": 5000, "checkpoint_every": 5000})
     return config
+
+
+def source() -> ConfigDict:
+    """A folder of images; each call gives another object, as setting a field of one source must not set it in both."""
+    return ConfigDict(
+        {
+            "name": "folder",
+            "path": "",
+            "image_size": 64,
+            "channels": 3,
+            "convert": True,
+            "labels": False,
+            "conditions": {},
+        }
+    )

@@ -28,7 +28,7 @@ from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
-from score_sde.plain_config import SECTION_FIELDS, is_whole, plain, section_at
+from score_sde.plain_config import SECTION_FIELDS, is_whole, plain, section_at, shared_sections
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.thresholding import THRESHOLDS
@@ -81,6 +81,11 @@ class Experiment:
         if missing or unknown:
             raise ValueError(
                 f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}."
+            )
+        for first, second in shared_sections(self.config):
+            raise ValueError(
+                f"config.{first} and config.{second} are one object, so that a field set in one is set in both; give each "
+                "its own in the config file, as by copy.deepcopy."
             )
         if not is_whole(self.config.seed, 0):
             raise ValueError(f"config.seed needs a whole number >= 0, got {self.config.seed!r}.")

@@ -97,6 +97,25 @@ def section_at(config: Any, path: str) -> Any:
     return config
 
 
+def shared_sections(config: ConfigDict) -> list[tuple[str, str]]:
+    """Pairs of paths at which a config holds one and the same section, so that a field set in one is set in both."""
+    paths: dict[int, str] = {}
+    pairs: list[tuple[str, str]] = []
+
+    def visit(section: ConfigDict, prefix: str) -> None:
+        for name, value in section.items(preserve_field_references=True):
+            if isinstance(value, ConfigDict):
+                path = f"{prefix}{name}"
+                if id(value) in paths:
+                    pairs.append((paths[id(value)], path))
+                else:
+                    paths[id(value)] = path
+                    visit(value, f"{path}.")
+
+    visit(config, "")
+    return pairs
+
+
 def plain(value: Any) -> Any:
     """Sections as dicts of JSON values; tuples become lists."""
     return json.loads(value.to_json_best_effort() if isinstance(value, ConfigDict) else json.dumps(value))
