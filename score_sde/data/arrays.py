@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, as_path, condition_names
+from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
+from score_sde.data.classes import labels_of
+from score_sde.data.digests import digest_of_array, digest_of_json
 
 FAR = 32.0  # well beyond normalized images and the latents of autoencoders, well within 0 to 255
 LOOKED_AT = 64  # rows, at construction
@@ -26,13 +28,14 @@ class ArraySource(Source):
     Args:
         path: the .npy or .npz file.
         key: name of the data in an .npz file.
-        label_key: name of integer labels [n]; None: no labels.
+        label_key: name of the labels [n], integers or class names (texts, numbered in alphabetical order); None: no labels.
         conditions: further arrays [n, ...] that ride along: the network's name -> the file's, or a list where they agree.
         levels: number of quantization levels of an integer array; None: 256 for uint8, 2 for bool.
         value_range: (low, high) of a floating array, mapped to [−1, 1]; None takes the values as they are.
         channels: size that the last axis must have; None accepts any, but of quantized [n, length, c] at most 4,
             as more may be the width of grey images without a channel axis.
-        num_classes: number of classes; None: the largest label + 1.
+        num_classes: number of classes; None: the largest label + 1, or the number of names.
+        class_names: the name of class 0, 1, … of integer labels; None: they have none.
 
     A name is a member of the .npz file; beside an .npy file it is the file `name.npy` in the same folder.
 
@@ -52,6 +55,7 @@ class ArraySource(Source):
         value_range: tuple[float, float] | None = None,
         channels: int | None = None,
         num_classes: int | None = None,
+        class_names: Sequence[str] | None = None,
     ):
         self._path, renamed = as_path(path, "ArraySource"), condition_names(conditions)
         names = [key, *([] if label_key is None else [label_key]), *renamed.values()]
@@ -59,22 +63,34 @@ class ArraySource(Source):
         self._x = arrays[key]
         self._value_range = value_range
         levels = _check_data(self._path, self._x, levels, value_range, channels)
-        self._riders: Examples = {}
-        if label_key is not None:
-            self._riders["label"] = as_labels(np.asarray(arrays[label_key]), label_key)
-            num_classes = _check_classes(self._riders["label"], num_classes)
-        self._riders |= {name: arrays[there] for name, there in renamed.items()}
         for name in names[1:]:
             _check_rows(name, arrays[name], len(self._x))
+        self._riders: Examples = {}
+        if label_key is not None:
+            class_names, self._riders["label"] = labels_of(np.asarray(arrays[label_key]), class_names, label_key)
+            num_classes = _check_classes(self._riders["label"], num_classes, class_names)
+        elif num_classes is not None or class_names is not None:
+            raise ValueError(
+                f"num_classes and class_names need labels, got {label_key=}; set label_key, or leave them out."
+            )
+        for name, there in renamed.items():
+            as_condition(arrays[there][:1], there)
+            self._riders[name] = arrays[there]
         self.spec = DataSpec(
             shape=self._x.shape[1:],
             levels=levels,
             num_classes=num_classes,
             conditions={name: values.shape[1:] for name, values in self._riders.items()},
+            class_names=None if class_names is None else tuple(class_names),
         )
 
     def __len__(self) -> int:
         return len(self._x)
+
+    def digest(self) -> str:
+        """Of all arrays that are read, large ones by parts (`digests`); not of the file's name or format."""
+        arrays = {"x": self._x, **self._riders}
+        return digest_of_json({name: digest_of_array(values) for name, values in arrays.items()})
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Copies the rows at `indices`."""
@@ -156,17 +172,20 @@ def _check_scale(path: pathlib.Path, x: Shaped[np.ndarray, "*any"], value_range:
         )
 
 
-def _check_classes(labels: Integer[np.ndarray, " n"], num_classes: int | None) -> int:
+def _check_classes(
+    labels: Integer[np.ndarray, " n"], num_classes: int | None, class_names: Sequence[str] | None
+) -> int:
+    if class_names is not None and num_classes not in (None, len(class_names)):
+        raise ValueError(f"num_classes={num_classes} needs as many class names, got {len(class_names)}; leave it out.")
     largest = int(labels.max())
     if num_classes is not None and largest >= num_classes:
         raise ValueError(f"num_classes={num_classes} needs labels below it, got {largest}.")
-    return largest + 1 if num_classes is None else num_classes
+    return (largest + 1 if class_names is None else len(class_names)) if num_classes is None else num_classes
 
 
 def _check_rows(name: str, values: Shaped[np.ndarray, "*any"], length: int) -> None:
     if not values.ndim or len(values) != length:
         raise ValueError(f"Array {name!r} needs one row for each of {length} examples, got shape {values.shape}.")
-    as_condition(values[:1], name)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
@@ -24,6 +25,8 @@ class DataSpec:
         shape: of x without the batch axis: (h, w, c) for images, (length, c) for signals, (d,) for points.
         levels: number of quantization levels (256 for 8-bit images); None for continuous data.
         num_classes: labels are 0, …, num_classes − 1; None without labels.
+        class_names: the name of each class, in the order of its number; None without labels, or where labels have only
+            numbers.
         conditions: name -> shape per example of every array that rides along, "label" included.
     """
 
@@ -31,12 +34,27 @@ class DataSpec:
     levels: int | None = None
     num_classes: int | None = None
     conditions: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not self.shape or min(self.shape) < 1:
             raise ValueError(f"DataSpec needs a shape of positive sizes, got {self.shape}.")
         if self.levels is not None and not 2 <= self.levels <= 65536:
             raise ValueError(f"DataSpec needs 2 <= levels <= 65536, or None for continuous data, got {self.levels}.")
+        if self.class_names is not None:
+            self._check_class_names(self.class_names)
+
+    def _check_class_names(self, names: tuple[str, ...]) -> None:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if len(names) != self.num_classes or repeated:
+            raise ValueError(
+                f"DataSpec needs a different name for each of {self.num_classes} classes, got {len(names)} names"
+                f"{f', {repeated[0]!r} more than once' if repeated else ''}."
+            )
+
+    def class_name(self, number: int) -> str:
+        """The name of a class; where classes have no names, its number as a text."""
+        return str(number) if self.class_names is None else self.class_names[number]
 
     @property
     def dimension(self) -> int:
@@ -87,6 +105,26 @@ class Source(abc.ABC):
         "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set and float32 values
         otherwise; "label" is int32 [b]; every other name in spec.conditions is float32 [b, ...] or int32 [b, ...].
         """
+
+    def facts(self) -> dict[str, Any]:
+        """What these data are, as plain JSON values, by which a resumed run sees whether they are still the same.
+
+        {"num_examples": n, "shape": [h, w, c], "levels": 256, "num_classes": 2, "class_names": ["cat", "dog"],
+        "digest": "3f0c…"}, with None for what the data do not have. All is equal for equal data, wherever they lie.
+        """
+        spec = self.spec
+        return {
+            "num_examples": len(self),
+            "shape": list(spec.shape),
+            "levels": spec.levels,
+            "num_classes": spec.num_classes,
+            "class_names": None if spec.class_names is None else list(spec.class_names),
+            "digest": self.digest(),
+        }
+
+    def digest(self) -> str | None:
+        """Identifies the examples and their order at little cost; None where the source cannot tell."""
+        return None
 
     def __getitem__(self, index: int) -> Examples:
         """Returns one example, without a batch axis."""

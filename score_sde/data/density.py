@@ -1,10 +1,14 @@
 """Points drawn from a density that is known exactly."""
 
+import dataclasses
+import json
+
 import numpy as np
 from jaxtyping import Integer
 
 from score_sde.data.base import DataSpec, Examples, Source
 from score_sde.data.densities import DENSITIES, Density
+from score_sde.data.digests import digest_of_json
 from score_sde.data.hashing import fold, seed_key
 
 
@@ -35,6 +39,7 @@ class DensitySource(Source):
         if num_examples < 1:
             raise ValueError(f"DensitySource needs num_examples >= 1, got {num_examples}.")
         self.density: Density = DENSITIES[density](**parameters)
+        self._seed = seed
         self._num_examples = num_examples
         self._key = seed_key(seed)
         self._labels = labels
@@ -46,6 +51,15 @@ class DensitySource(Source):
 
     def __len__(self) -> int:
         return self._num_examples
+
+    def digest(self) -> str:
+        """Of the density's fields and the seed, which determine every point."""
+        fields = dataclasses.asdict(self.density)  # type: ignore[call-overload]  # every member is a dataclass
+        # Twelve digits: defaults that are computed, such as cos(π/4), may differ in the last ones on other machines.
+        rounded = json.loads(
+            json.dumps(fields, default=np.ndarray.tolist), parse_float=lambda text: f"{float(text):.12g}"
+        )
+        return digest_of_json({"density": type(self.density).__name__, "fields": rounded, "seed": self._seed})
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Draws the points of the given numbers."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.digests import digest_of_array
 
 _FIRST_TEST_INDEX = 1500
 SPLITS = {"train": slice(0, _FIRST_TEST_INDEX), "test": slice(_FIRST_TEST_INDEX, None), "all": slice(None)}
@@ -37,10 +38,15 @@ class DigitsSource(Source):
             levels=17,
             num_classes=10 if labels else None,
             conditions={"label": ()} if labels else {},
+            class_names=tuple("0123456789") if labels else None,
         )
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def digest(self) -> str:
+        """Of the images."""
+        return digest_of_array(self._images)
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Copies the images at `indices`."""

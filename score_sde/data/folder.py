@@ -1,6 +1,7 @@
 """A folder of image files."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +11,9 @@ from jaxtyping import Integer, Shaped, UInt8
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.cache import ExampleCache
+from score_sde.data.classes import normal, numbered
 from score_sde.data.decoding import ImageDecoder, as_size
+from score_sde.data.digests import digest_of_array, digest_of_json
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -28,7 +31,8 @@ class FolderSource(Source):
             one size.
         channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA); None takes the first file's.
         convert: converts images of other channel counts instead of refusing them.
-        labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered by name.
+        labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered in
+            alphabetical order.
         conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the images.
         cache_bytes: how much memory decoded images may take; 0 decodes every time.
 
@@ -64,11 +68,21 @@ class FolderSource(Source):
             levels=256,
             num_classes=len(self.class_names) if labels else None,
             conditions={name: values.shape[1:] for name, values in self._riders.items()},
+            class_names=self.class_names if labels else None,
         )
         self._images = ExampleCache(self._read, len(self.files), cache_bytes)
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def digest(self) -> str:
+        """Of the files' relative paths and sizes, and of the conditions."""
+        riders = {name: digest_of_array(values) for name, values in self._riders.items()}
+        return digest_of_json([self._listing_digest, riders])
+
+    @functools.cached_property
+    def _listing_digest(self) -> str:
+        return digest_of_json([(normal(file), (self._folder / file).stat().st_size) for file in self.files])
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Decodes the files at `indices`, or copies them from memory."""
@@ -108,7 +122,8 @@ def _image_files(folder: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         raise FileNotFoundError(f"FolderSource needs a folder of images, got {folder}, which is not a folder.")
     found = [file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS]
-    files = sorted(file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts))
+    files = [file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts)]
+    files.sort(key=lambda file: (normal(file), file))  # the same order on macOS, which decomposes names
     if not files:
         raise FileNotFoundError(f"FolderSource needs images ({', '.join(EXTENSIONS)}) below {folder}, got none.")
     return files
@@ -119,6 +134,4 @@ def _subfolder_labels(folder: pathlib.Path, files: Iterable[str]) -> tuple[tuple
     if stray:
         raise ValueError(f"labels=True needs every image in a subfolder of {folder}, got {stray[0]}; move it into one.")
     parents = [file.split("/")[0] for file in files]
-    names = tuple(sorted(set(parents)))
-    number = {name: i for i, name in enumerate(names)}
-    return names, np.array([number[parent] for parent in parents], np.int32)
+    return numbered(parents, None, f"The folder {folder}")

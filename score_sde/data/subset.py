@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from score_sde.data.base import Examples, Source
+from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.hashing import permutation
 
 
@@ -25,6 +26,11 @@ class Subset(Source):
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def digest(self) -> str | None:
+        """Of the source's digest and the indices."""
+        whole = self._source.digest()
+        return None if whole is None else digest_of_json([whole, digest_of_array(self._indices)])
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Gathers source[indices[i]]."""

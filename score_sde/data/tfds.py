@@ -11,6 +11,7 @@ from jaxtyping import Integer
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, condition_names
 from score_sde.data.cache import ExampleCache
 from score_sde.data.decoding import ImageDecoder, as_size
+from score_sde.data.digests import digest_of_json
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -63,16 +64,28 @@ class TFDSSource(Source):
         self._x_key, self._label_key, self._conditions = image_key, label_key, condition_names(conditions)
         self._decoder = ImageDecoder(channels=channels, convert=channels is not None, image_size=as_size(image_size))
         features = builder.info.features
-        for key in (image_key, *([] if label_key is None else [label_key]), *self._conditions.values()):
+        for key in self._keys():
             if key not in features:
                 raise ValueError(f"{dataset} has no feature {key!r}; it has {', '.join(features)}: set the keys.")
+        if label_key is not None:
+            _check_label(features[label_key], dataset, label_key)
         self._is_image = _is_image(features[image_key], dataset, image_key)
         self._records = _records(builder, dataset, split, encoded=[image_key] if self._is_image else [])
         self._examples = ExampleCache(self._read, len(self._records), cache_bytes)
         self.spec = self._describe(features)
+        splits = {name: list(info.shard_lengths) for name, info in builder.info.splits.items()}
+        self._identity = {"name": builder.info.full_name, "split": split, "splits": splits, "features": self._keys()}
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def digest(self) -> str:
+        """Of the data set's name and version, the split, the examples in each file and the features that are read."""
+        return digest_of_json(self._identity)
+
+    def _keys(self) -> list[str]:
+        label = [] if self._label_key is None else [self._label_key]
+        return [self._x_key, *label, *self._conditions.values()]
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Reads and decodes the records at `indices`, or copies them from memory."""
@@ -87,6 +100,7 @@ class TFDSSource(Source):
             levels=256 if first["x"].dtype == np.uint8 else None,
             num_classes=None if self._label_key is None else features[self._label_key].num_classes,
             conditions={name: values.shape[1:] for name, values in first.items() if name != "x"},
+            class_names=None if self._label_key is None else tuple(features[self._label_key].names),
         )
 
     def _read(self, indices: Integer[np.ndarray, " b"]) -> Examples:
@@ -160,6 +174,16 @@ def _is_image(feature: Any, name: str, key: str) -> bool:
     if feature.np_dtype != np.uint8:
         raise ValueError(f"TFDSSource needs 8-bit images, got {feature.np_dtype} in {name}, feature {key!r}.")
     return True
+
+
+def _check_label(feature: Any, name: str, key: str) -> None:
+    import tensorflow_datasets as tfds
+
+    if not isinstance(feature, tfds.features.ClassLabel) or not feature.num_classes:
+        raise ValueError(
+            f"label_key needs a feature of {name} that holds a class (ClassLabel), got {key!r}, a "
+            f"{type(feature).__name__}; choose another feature, or give this one as a condition."
+        )
 
 
 def _records(builder: "DatasetBuilder", name: str, split: str, encoded: Sequence[str]) -> Any:

@@ -185,7 +185,7 @@ def test_riders_must_fit(tmp_path):
         ArraySource(path, conditions=("words",))
     with pytest.raises(ValueError, match="num_classes=5 needs labels below it, got 5"):
         ArraySource(path, label_key="y", num_classes=5)
-    with pytest.raises(ValueError, match="Labels 'short' need one integer per example"):
+    with pytest.raises(ValueError, match="Array 'short' needs one row for each of 3 examples"):
         ArraySource(path, label_key="short")
 
 
