@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import functools
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, Train
 from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
-from score_sde.files import write_json
+from score_sde.files import read_json, write_json
 from score_sde.generation import Generator
 from score_sde.likelihood import DIVERGENCES, LogProb
 from score_sde.networks import NETWORKS
@@ -341,7 +340,8 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"No config.json in {path.parent}; train there first, or name the --workdir of a run.")
-    config = ConfigDict(json.loads(path.read_text()))
+    content = read_json(path, "restore it from a backup, or train with the same --config again, which writes it")
+    config = ConfigDict(content)
     for override in overrides:
         apply_override(config, override)
     return Experiment(config)

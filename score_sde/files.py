@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: written under a temporary name, brought to the disk, and renamed."""
+"""Files that are there whole or not at all: written under a temporary name, brought to the disk, and renamed.
+
+JSON is read here too. A file of JSON may be damaged, so every error names the file and says what to do.
+"""
 
 import json
 import os
@@ -6,6 +9,10 @@ import pathlib
 import uuid
 from collections.abc import Callable
 from typing import IO, Any
+
+MOST_BYTES = 2**24  # of a file of JSON; ours have kilobytes. Python needs up to twenty times the bytes for it.
+MOST_LEVELS = 100  # of JSON; ours has about ten. Python alone stops at 1,000 to 100,000, by its version.
+_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -31,6 +38,51 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
     """Makes `path` hold `value` as JSON, or what was there before. `options` are those of json.dumps."""
     write_text(path, json.dumps(value, **{"indent": 2, **options}) + "\n")
+
+
+def read_json(path: str | os.PathLike[str], remedy: str, kind: type = dict) -> Any:
+    """Reads a file of JSON whose top is a `kind`: dict, list, or object for any.
+
+    Args: remedy: what the user can do about a damaged file, as the end of a sentence.
+    Raises: ValueError for a damaged file, or one with something else at its top; OSError where it cannot be read.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise ValueError(f"{path} needs to be a file of JSON, got something else; {remedy}.")
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{path} needs JSON of at most {MOST_BYTES:,} bytes, got {path.stat().st_size:,}; {remedy}.")
+    return parse_json(path.read_bytes(), str(path), remedy, kind)
+
+
+def parse_json(text: str | bytes, where: str, remedy: str, kind: type = dict) -> Any:
+    """Reads JSON whose top is a `kind`, such as a line of a file.
+
+    Args:
+      where: what the text is, as the start of a sentence: "Line 3 of ledger.jsonl".
+      remedy: what the user can do, as the end of a sentence.
+    Raises: ValueError, which says both.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not whole JSON, it was cut off or damaged ({error}); {remedy}.") from error
+    if text.count("[") + text.count("{") > MOST_LEVELS and _is_deep(value):
+        raise ValueError(f"{where} needs JSON of at most {MOST_LEVELS} levels, got more; {remedy}.")
+    if not isinstance(value, kind):
+        got = _KINDS.get(type(value), "a number")
+        raise ValueError(f"{where} needs {_KINDS[kind]} of JSON, got {got}; {remedy}.")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        inner = [
+            list(part.values()) if isinstance(part, dict) else part for part in level if isinstance(part, dict | list)
+        ]
+        level = [part for parts in inner for part in parts]
+    return any(isinstance(part, dict | list) for part in level)
 
 
 def remove_temporaries(folder: pathlib.Path) -> None:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from score_sde.files import parse_json
 from score_sde.report import format_value
 
 LEDGER = "ledger.jsonl"
+_SECTIONS = ("sampling", "sampling.solver", "sampling.grid", "reference", "held_out")  # of a row, where it has them
 _SHOWN = ("workdir", "step", "ema", "solver", "steps", "nfe", "num_samples", "seeds", "reference", "features")
 
 
@@ -54,14 +56,42 @@ def read_rows(workdirs: Sequence[pathlib.Path]) -> tuple[list[Row], list[str]]:
         path = workdir / LEDGER
         if not path.is_file():
             raise FileNotFoundError(f"No {LEDGER} in {workdir}; experiments.evaluate writes it.")
-        for place, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for place, line in enumerate(path.read_bytes().split(b"\n"), start=1):
             if not line.strip():
                 continue
             try:
-                rows.append(Row(len(rows) + 1, workdir, json.loads(line)))
-            except json.JSONDecodeError:
-                warnings.append(f"Line {place} of {path} is cut off or damaged, and left out.")
+                rows.append(Row(len(rows) + 1, workdir, _parsed(line, f"Line {place} of {path}")))
+            except ValueError as error:
+                warnings.append(str(error))
     return rows, warnings
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    """The values of a row. Raises: ValueError where they are not what every row has."""
+    remedy = "the line is left out"
+    values = parse_json(line, where, remedy)
+    results = values.get("results")
+    if not isinstance(results, dict) or not all(isinstance(result, dict) for result in results.values()):
+        raise ValueError(f"{where} has no results; {remedy}.")
+    for name, result in results.items():
+        errors = [result[error] for error in ERRORS if result.get(error) is not None]
+        if not all(_is_number(number) for number in [result.get("value"), *errors]):
+            raise ValueError(f"{where} needs numbers as the value and the error of {name}; {remedy}.")
+    wrong = [name for name in _SECTIONS if not isinstance(_at(values, name), dict | None)]
+    if wrong:
+        raise ValueError(f"{where} needs an object as its {', '.join(wrong)}; {remedy}.")
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**300)  # JSON has larger ones
+
+
+def _at(values: dict[str, Any], path: str) -> Any:
+    found: Any = values
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 def find_row(rows: Sequence[Row], number: int) -> Row:
@@ -116,20 +146,21 @@ def _absolute_paths(content: Any) -> Iterator[str]:
             yield from _absolute_paths(value)
 
 
+# Column -> where its value stands in a row, if that is another name.
+_PLACES = {
+    "solver": "sampling.solver.name",
+    "steps": "sampling.grid.num_steps",
+    "images": "training_images",
+    "reference": "reference.name",
+}
+
+
 def row_value(row: Row, name: str) -> Any:
     """A cell of the table; None where the row does not have it."""
     values = row.values
     if name == "workdir":
-        return pathlib.PurePath(values.get("workdir", row.workdir)).name
-    if name == "solver":
-        return values.get("sampling", {}).get("solver", {}).get("name")
-    if name == "steps":
-        return values.get("sampling", {}).get("grid", {}).get("num_steps")
-    if name == "images":
-        return values.get("training_images")
-    if name == "reference":
-        return (values.get("reference") or {}).get("name")
-    return values.get(name)
+        return pathlib.PurePath(str(values.get("workdir", row.workdir))).name
+    return _at(values, _PLACES.get(name, name))
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
-from score_sde.files import remove_temporaries, write_text
+from score_sde.files import read_json, remove_temporaries, write_text
 from score_sde.plain_config import differences, plain
 from score_sde.shards import Arrays, Shards
 from score_sde.training.agreement import on_first_process
@@ -51,7 +51,8 @@ def digest_of(params: Params) -> str:
 def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
     """Writes folder/manifest.json, or checks that it says the same.
 
-    Raises: ValueError naming the fields that differ; FileExistsError for a folder with other files and no manifest.
+    Raises: ValueError naming the fields that differ, or for a damaged manifest; FileExistsError for a folder with other
+    files and no manifest.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -59,7 +60,7 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
             raise FileExistsError(f"{folder} holds files but no {MANIFEST}; name an empty or a new folder.")
         write_text(path, _as_json(manifest))
         return
-    there = json.loads(path.read_text(encoding="utf-8"))
+    there = read_json(path, "name another folder, or delete that one")
     found = [text for text in differences(there, manifest) if not text.startswith("digest:")]
     if found:
         raise ValueError(

@@ -1,6 +1,6 @@
 """A grid fitted to a model: its steps make errors of one size, as measured, in the result."""
 
-import json
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
-from score_sde.files import write_json
+from score_sde.files import read_json, write_json
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Solver, sample
@@ -38,8 +38,7 @@ class Fitted(Grid):
                 raise ValueError(
                     f"Fitted needs a path or knots, not both, got path={self.path!r} and {len(knots)} knots."
                 )
-            found = json.loads(pathlib.Path(self.path).read_text(encoding="utf-8"))
-            knots, cumulative = found["knots"], found["cumulative"]
+            knots, cumulative = _load_grid(self.path)
         knots, cumulative = (np.asarray(values, np.float64) for values in (knots, cumulative))
         fits = knots.ndim == 1 and len(knots) >= 2 and knots.shape == cumulative.shape
         if not (fits and np.all(np.diff(knots) < 0) and knots[-1] > 0 and np.all(np.diff(cumulative) > 0)):
@@ -126,6 +125,16 @@ def _errors(key, sde, denoise, solver, shape, times, refinement):
             f"fit_grid needs finite results that depend on the grid, got errors {errors}; try another solver."
         )
     return errors
+
+
+def _load_grid(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The knots and the cumulative that `save_grid` wrote."""
+    remedy = "fit the grid again"
+    found = read_json(path, remedy)
+    try:
+        return np.asarray(found["knots"], np.float64), np.asarray(found["cumulative"], np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} needs lists of numbers named knots and cumulative; {remedy}.") from error
 
 
 def save_grid(grid: Fitted, path: str | pathlib.Path) -> pathlib.Path:

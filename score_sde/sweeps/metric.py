@@ -1,15 +1,15 @@
 """The number by which the trials of a sweep are compared."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from score_sde import files
 from score_sde.building import closest
-from score_sde.training.logging import METRICS_FILE, Series, read_metrics
+from score_sde.training.logging import METRICS_FILE, Series, parse_line, read_metrics
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
     "last": lambda values: values[-1],
@@ -105,24 +105,29 @@ def read_json(workdir: pathlib.Path, name: str) -> Any:
         raise ValueError(
             f"The metric {name!r} needs the file {path}, which is not there; which command of `then` writes it?"
         )
-    value = json.loads(path.read_text())
+    value = files.read_json(path, "run the command that writes it again", object)
     for part in dotted.split("."):
-        known = list(value) if isinstance(value, dict) else [str(i) for i in range(len(value))]
+        inner = value if isinstance(value, dict | list) else []
+        known = list(inner) if isinstance(inner, dict) else [str(i) for i in range(len(inner))]
         if part not in known:
             raise ValueError(f"The metric {name!r} needs {part!r} in {path}, which has {known}.{closest(part, known)}")
         value = value[part] if isinstance(value, dict) else value[int(part)]
     numbers = value if isinstance(value, list) else [value]
-    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+    if not numbers or not all(_is_number(number) for number in numbers):
         raise ValueError(f"The metric {name!r} needs a number, got {value!r} in {path}.")
     return value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 10**300)  # JSON has larger ones
+
+
 def last_step(workdir: pathlib.Path) -> int:
-    """The last step in metrics.jsonl; 0 when there is none."""
+    """The last step in metrics.jsonl; 0 when there is none. Raises: ValueError for a damaged last line."""
     path = workdir / METRICS_FILE
     if not path.is_file():
         return 0
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 65536))
         lines = file.read().split(b"\n")[:-1]
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    return int(parse_line(lines[-1], "its last whole line", path)["step"]) if lines else 0

@@ -7,14 +7,13 @@ the same point is the same trial whatever other values an axis has.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_sde.files import write_json
+from score_sde.files import read_json, write_json
 from score_sde.plain_config import differences, lasting, plain
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
@@ -23,6 +22,7 @@ from score_sde.sweeps.search import Point
 from score_sde.sweeps.spec import Sweep
 
 TRIALS, LOG, SPEC, RECORD, JOB = "trials", "log.txt", "trial.json", "record.json", "job.txt"
+STATES = ("pending", "queued", "requeued", "running", "stopped", "pruned", "failed", "finished")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Record:
     """How a trial went so far.
 
     Attributes:
-      state: "pending", "queued", "requeued", "running", "stopped", "pruned", "failed" or "finished".
+      state: one of STATES.
       retries: how often a command was started again.
       done: the commands that ended well, in order.
       seconds: of all commands together.
@@ -82,12 +82,11 @@ class Trial:
         """What record.json says, held against the commands that there are now.
 
         A trial is finished only if all of today's commands are done; more steps or another command make it go on.
+
+        Raises: ValueError for a damaged record.
         """
         path = self.folder / RECORD
-        record = Record()
-        if path.is_file():
-            fields = json.loads(path.read_text())
-            record = Record(**{**fields, "done": tuple(fields["done"])})
+        record = read_record(path) if path.is_file() else Record()
         if record.state == "queued" and self.marker.exists():
             return dataclasses.replace(record, state="finished", done=tuple(map(shlex.join, self.commands)))
         done = 0
@@ -113,11 +112,15 @@ class Trial:
     def write(self) -> None:
         """Makes the folder with trial.json.
 
-        Raises: ValueError when another config was trained there.
+        Raises: ValueError when another config was trained there, or for a damaged trial.json.
         """
         path = self.folder / SPEC
         if path.is_file():
-            self._check_same(json.loads(path.read_text())["config"])
+            remedy = "delete it, and the sweep writes it again"
+            config = read_json(path, remedy).get("config")
+            if not isinstance(config, dict):
+                raise ValueError(f"{path} needs the trial's config, got none; {remedy}.")
+            self._check_same(config)
         self.folder.mkdir(parents=True, exist_ok=True)
         commands = [shlex.join(command) for command in self.commands]
         write_json(path, {"point": self.point, "commands": commands, "config": self.config})
@@ -136,6 +139,28 @@ class Trial:
                 f"The trial in {self.folder} was made with another base config: {'; '.join(found)}. Put it back, or use "
                 "another --workdir."
             )
+
+
+def read_record(path: pathlib.Path) -> Record:
+    """What a trial's `write_record` wrote.
+
+    Raises: ValueError for a damaged file.
+    """
+    remedy = "delete it, and run the sweep again: finished commands see that their work is done"
+    fields = read_json(path, remedy)
+    defaults = dataclasses.asdict(Record()) | {"done": []}
+    wrong = [name for name in fields if name not in defaults or not _is_like(fields[name], defaults[name])]
+    wrong += [name for name in ("state", "done") if name not in fields]
+    if wrong or fields["state"] not in STATES or not all(isinstance(command, str) for command in fields["done"]):
+        got = (
+            f"wrong or missing: {', '.join(wrong)}" if wrong else f"state {fields['state']!r}, done {fields['done']!r}"
+        )
+        raise ValueError(f"{path} needs the record of a trial, got {got}; {remedy}.")
+    return Record(**{**fields, "done": tuple(fields["done"])})
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
 def make_trial(sweep: Sweep, folder: pathlib.Path, point: Point) -> Trial:

@@ -8,6 +8,7 @@ import socket
 import time
 from types import TracebackType
 
+from score_sde.files import parse_json
 from score_sde.training.agreement import on_first_process
 
 LOCK_FILE = "run.lock"
@@ -61,7 +62,7 @@ class RunLock:
 def _describe(holder: bytes) -> str:
     """' (host …, process …, since …)', or '' while the holder has not yet written it."""
     try:
-        fields = json.loads(holder)
+        fields = parse_json(holder, LOCK_FILE, "wait")
         return f" (host {fields['host']}, process {fields['pid']}, since {fields['started']})"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError):
         return ""

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from score_sde.files import write_text
+from score_sde.files import parse_json, write_text
 
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+_REMEDY = "delete that line, or move the file away"
 
 
 class Series(NamedTuple):
@@ -186,17 +187,34 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            valid = isinstance(row, dict) and isinstance(row.get("step"), int)
-        except json.JSONDecodeError:
-            valid = False
-        if not valid:
-            raise ValueError(
-                f"{path} needs one JSON object with a step in each line, got {line[:80]!r} in line {number}; "
-                "the file was damaged or edited: delete that line, or move the file away."
-            )
-        yield line, row
+        yield line, parse_line(line, f"line {number}", path)
+
+
+def parse_line(line: str | bytes, which: str, path: Path) -> dict[str, Any]:
+    """The values of a line of a log: a step, and numbers.
+
+    Raises: ValueError for anything else; it says `which` line of `path` is damaged.
+    """
+    try:
+        row = parse_json(line, which, _REMEDY)
+        step = row["step"]
+        valid = isinstance(step, int) and abs(step) < 2**63 and all(_is_logged(value) for value in row.values())
+    except (ValueError, KeyError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"{path} needs one JSON object with a step in each line, got {line[:80]!r} in {which}; its values are numbers, so "
+            f"the file was damaged or edited: {_REMEDY}."
+        )
+    return row
+
+
+def _is_logged(value: Any) -> bool:
+    """Whether it is a number, as `as_json` writes them."""
+    try:
+        return isinstance(value, str | float | int) and float(value) is not None
+    except (ValueError, OverflowError):
+        return False
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, Series]:

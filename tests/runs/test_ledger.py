@@ -49,7 +49,7 @@ def written(folder, *rows):
 
 
 def test_lines_of_many_writers_stay_whole(tmp_path):
-    rows = [{"number": i, "text": "é" * 3000} for i in range(40)]
+    rows = [{"number": i, "text": "é" * 3000, "results": {}} for i in range(40)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda values: append_row(tmp_path, values), rows))
     read, warnings = read_rows([tmp_path])
@@ -58,10 +58,10 @@ def test_lines_of_many_writers_stay_whole(tmp_path):
 
 
 def test_a_line_that_a_crash_cut_off(tmp_path):
-    append_row(tmp_path, {"number": 1})
+    append_row(tmp_path, {"number": 1, "results": {}})
     with (tmp_path / "ledger.jsonl").open("a") as file:
         file.write(json.dumps({"number": 2})[:-4])
-    append_row(tmp_path, {"number": 3})
+    append_row(tmp_path, {"number": 3, "results": {}})
     rows, (warning,) = read_rows([tmp_path])
     assert [r.values["number"] for r in rows] == [1, 3] and "Line 2 of" in warning
     with pytest.raises(FileNotFoundError, match=r"No ledger.jsonl in .*experiments.evaluate writes it"):
