@@ -24,6 +24,11 @@ import pytest
 from jaxtyping import install_import_hook
 
 from tests.order import in_random_order
+from tests.time_limit import (  # noqa: F401  (pytest finds them here)
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 
 # Before the first import of score_sde: the hook rewrites modules as they are loaded.
 install_import_hook("score_sde", "beartype.beartype")
