@@ -40,11 +40,15 @@ class Checkpoints:
         self.directory = pathlib.Path(workdir).absolute() / FOLDER
         self._saving: int | None = None
         self._sound: set[int] = set()
+        # Folders are made before the background threads start: those wait for minutes for a folder that cannot be made.
+        asynchronous = ocp.AsyncOptions(
+            post_finalization_callback=self._write_manifest, create_directories_asynchronously=False
+        )
         writing = {
             "max_to_keep": keep,
             "keep_period": keep_every,
             "cleanup_tmp_directories": True,
-            "async_options": ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            "async_options": asynchronous,
         }
         reading = {"read_only": True, "save_interval_steps": 0, "create": False}
         options = ocp.CheckpointManagerOptions(enable_async_checkpointing=True, **(reading if read_only else writing))

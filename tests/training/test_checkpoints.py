@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,17 @@ def save(workdir, *steps, **options):
 def restore(workdir, step=None):
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         return checkpoints.run(step), checkpoints.restore(state_at(0), step)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    """The interpreter waits for every thread that is no daemon before it exits, however long that waits."""
+    before = set(threading.enumerate())
+    yield
+    new = [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
+    for thread in new:
+        thread.join(10)
+    assert not [thread for thread in new if thread.is_alive()]
 
 
 @pytest.fixture(scope="module")
