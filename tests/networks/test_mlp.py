@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.networks import MLP, NETWORKS
+from tests.independence import assert_all_independent, assert_independent
 from tests.networks.build import apply, inputs, params_for
 
 
@@ -36,6 +37,21 @@ def test_starts_near_zero_in_float32():
     net = MLP(width=16, dtype="bfloat16", out_features=7)
     y = apply(net, params_for(net, x, t), x, t)
     assert (y.shape, y.dtype) == ((3, 7), jnp.float32)
+
+
+def test_each_layer_and_each_example_drops_and_starts_on_its_own():
+    """The masks of two layers over 2000 examples, and the first weights of the layers of one shape."""
+    net, (x, t) = MLP(width=6, depth=2, dropout=0.5), inputs((2000, 2))
+    rngs, dropped = {"dropout": jax.random.key(0)}, lambda module, _: type(module).__name__ == "Dropout"
+    params = params_for(net, x, t)
+    _, seen = net.apply({"params": params}, x, t, train=True, rngs=rngs, capture_intermediates=dropped)
+    masks = [np.asarray(mask) == 0 for mask in jax.tree.leaves(seen)]
+    assert [mask.shape for mask in masks] == [(2000, 6)] * 2
+    assert_all_independent(np.concatenate(masks, axis=1))
+    net = MLP(width=64, depth=2)
+    kernels = [p for p in jax.tree.leaves(net.init(jax.random.key(0), x[:1], t[:1])) if p.shape == (64, 64)]
+    assert len(kernels) >= 4
+    assert_independent(**{str(i): kernel.ravel() for i, kernel in enumerate(kernels)})
 
 
 def test_dropout_acts_in_training_only():

@@ -29,6 +29,7 @@ from score_sde.objectives.weightings import squared_error
 from score_sde.parameterizations import EDMPreconditioning, Epsilon, Estimate, ScaledScore, Score
 from score_sde.sdes import EDM, VE, VP, Cosine, Flow, SubVP
 from tests.conformance import SDES
+from tests.independence import assert_all_independent, assert_independent
 
 KEY = jax.random.key(0)
 NUMBER = 20_000
@@ -220,6 +221,22 @@ def test_a_part_of_a_batch_has_the_losses_it_has_in_the_whole(objective):
     np.testing.assert_allclose(part, whole[5:10], rtol=1e-6)
     np.testing.assert_array_equal(scalars["t"], draws["t"][5:10])
     assert all(array.shape[0] == 16 for array in jax.tree.leaves(draws))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [DenoisingScoreMatching(VP()), SlicedScoreMatching(VP(), num_projections=2)],
+    ids=lambda o: type(o).__name__,
+)
+def test_all_that_an_objective_draws_is_independent(objective):
+    """t, ε and the directions, of one example and of different ones, over 3000 keys."""
+    batch = {"x": jnp.zeros((3, 2))}
+    draws = jax.vmap(lambda key: objective.draw(key, batch))(jax.random.split(KEY, 3000))
+    random = {name: values for name, values in draws.items() if name != "time_weight"}
+    assert random.keys() >= {"t", "eps"}
+    assert_independent(**random)
+    for values in random.values():
+        assert_all_independent(values)
 
 
 @pytest.mark.parametrize("name", TIME_SAMPLERS)

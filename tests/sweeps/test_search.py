@@ -6,6 +6,7 @@ import pytest
 from score_sde.sweeps import build_sweep, load_sweep
 from score_sde.sweeps.axes import Choice, Int, Uniform, build_axis, log_uniform
 from score_sde.sweeps.search import Product, Random, Zip
+from tests.independence import assert_independent
 from tests.sweeps.several import described, fake_sweep
 
 GOAL = "minimize"
@@ -34,6 +35,22 @@ def test_more_random_trials_leave_the_first_alone(tmp_path):
     assert abs(logs.mean() + 3) < 5 * (4 / np.sqrt(12)) / np.sqrt(400) and logs.min() > -5.001 and logs.max() < -0.999
     widths = np.asarray([point["width"] for point in many])
     assert widths.min() >= 8 and widths.max() <= 512 and abs((widths < 64).mean() - 0.5) < 5 * 0.5 / np.sqrt(400)
+
+
+def test_axes_trials_and_seeds_are_independent(tmp_path):
+    """Also axes of the same kind and range, which one stream would give the same value."""
+    axes = {"a": Uniform(0.0, 1.0), "b": Uniform(0.0, 1.0), "c": log_uniform(1e-5, 1.0), "d": Int(0, 9), "e": TWO["a"]}
+
+    def drawn(seed):
+        points = Random(3000, seed).plan(axes, tmp_path, GOAL).known()
+        return {field: np.array([point[field] for point in points], np.float64) for field in axes}
+
+    first, other = drawn(0), drawn(1)
+    assert_independent(**first)
+    for field in axes:
+        assert_independent(seed=first[field], other_seed=other[field])
+        assert_independent(seed=first[field][1:], other_seed=other[field][:-1])
+        assert_independent(trial=first[field][:-1], next_trial=first[field][1:])
 
 
 def test_a_linear_axis_reaches_both_ends():
