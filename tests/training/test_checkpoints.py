@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import threading
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from score_sde.training import checkpoints as module
+from score_sde.training import plain_path as plain_path_module
 from score_sde.training.checkpoints import WRITTEN_LAST, Checkpoints
 from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
 from score_sde.training.state import TrainState
@@ -60,6 +62,53 @@ def saved(tmp_path_factory):
 def workdir(saved, tmp_path):
     shutil.copytree(saved, tmp_path / "run")
     return tmp_path / "run"
+
+
+ODD = ["vp[lr=1e-3]", "*", "all {of} them? 100%41 #1 'a' \"b\" \n ä雪 \\ ~ $HOME ` gs: \udcff"]
+
+
+@pytest.mark.parametrize("descriptors", ["/proc/self/fd", "/no/such/folder"])
+@pytest.mark.parametrize("name", ODD, ids=["brackets", "star", "all"])
+def test_any_path_will_do(name, descriptors, tmp_path, monkeypatch):
+    """Also beside a folder that the path matches as a pattern, and where /proc is not there."""
+    monkeypatch.setattr(plain_path_module, "_DESCRIPTORS", pathlib.Path(descriptors))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    save(tmp_path / "like any other" / "run", 20)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    save(tmp_path / name / "run", 5, 10, keep=1)
+    save(tmp_path / name / "run", 20, keep=1)  # in the next process
+    run, state = restore(tmp_path / name / "run")
+    assert bits(state) == bits(state_at(20)) and run["config"] == {"seed": 0}
+    assert [path.name for path in (tmp_path / name / "run" / "checkpoints").iterdir()] == ["20"]
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"like any other", name}  # no link is left
+
+
+def test_messages_name_the_odd_path(tmp_path):
+    workdir = tmp_path / "a[1]"
+    save(workdir, 10)
+    shutil.rmtree(workdir / "checkpoints" / "10" / "state" / "d")
+    (workdir / "checkpoints" / "10" / MANIFEST).unlink()
+    with pytest.raises(ValueError, match=r"a\[1\]/checkpoints/10 cannot be read") as caught:
+        restore(workdir)
+    assert "/proc/self/fd" not in str(caught.value) and "tensorstore_spec" not in str(caught.value)
+
+
+def test_what_cannot_be_opened_costs_no_older_checkpoint(tmp_path, monkeypatch):
+    """Each checkpoint is opened before an older one is deleted: here orbax gets a path in which it finds no files."""
+    save(tmp_path / "run", 10, keep=1)
+    workdir = (tmp_path / "run").rename(tmp_path / "a[1]")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "plain_path", contextlib.nullcontext)
+        with pytest.raises(OSError, match=r"step 20 could not be written in .*before it \(\[10\]\) are untouched"):
+            save(workdir, 20, keep=1)
+    assert bits(restore(workdir)[1]) == bits(state_at(10))
+
+
+def test_what_reads_otherwise_than_it_was_saved_is_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_tree", lambda metadata: {"step": jnp.zeros(())})
+    with pytest.raises(OSError, match=r"step 10 could not be written .*: of 5 arrays written, 1 can be read"):
+        save(tmp_path, 10)
 
 
 def test_what_was_saved_comes_back(saved):
