@@ -16,13 +16,6 @@ from score_sde.sdes.base import SDE, Time
 Condition = Mapping[str, Array]
 Params = Mapping[str, Any]
 
-NOT_CONDITIONS = ("x", "index", "mask")  # all other arrays of a batch condition the network
-
-
-def condition_of(batch: Mapping[str, Array]) -> Condition:
-    """The conditioning arrays of a batch: all but the data, its index and its mask."""
-    return {name: value for name, value in batch.items() if name not in NOT_CONDITIONS}
-
 
 class Uncertainty(nn.Module):
     """u(c), the learned log-variance of the loss at the noise level c = log(σ/α)/4: a linear map of waves, 0 at first.

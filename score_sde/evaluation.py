@@ -1,7 +1,7 @@
 """Loss by noise level: how well a denoiser does at each of a list of times, over a whole data set."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from score_sde import parallel
-from score_sde.denoiser import Denoiser, Params, condition_of
+from score_sde.denoiser import Denoiser, Params
 from score_sde.objectives.weightings import squared_error
 from score_sde.sdes import SDE
 
@@ -43,14 +43,16 @@ class NoiseLevelLoss:
         self.denoiser, self.times = denoiser, np.asarray(times, np.float32)
         self._errors = jax.jit(self._errors_of_batch)
 
-    def __call__(self, key: Key[Array, ""], params: Params, batches: Iterable[Mapping[str, Array]]) -> LossByNoiseLevel:
-        """The curve over all batches (with "index", and "mask" where they are padded)."""
+    def __call__(self, key: Key[Array, ""], params: Params, batches: Iterable[Mapping[str, Any]]) -> LossByNoiseLevel:
+        """The curve over all batches (with "index", and "is_real" where they are padded)."""
         total = np.zeros((3, len(self.times)))  # count, sum, sum of squares, in float64 on the host
         for batch in batches:
             everywhere = jnp.ones(batch["index"].shape, bool)
-            errors, mask = parallel.to_host((self._errors(key, params, dict(batch)), batch.get("mask", everywhere)))
-            errors = errors.astype(np.float64)[:, mask]
-            total += np.stack([np.full(len(self.times), mask.sum()), errors.sum(1), (errors**2).sum(1)])
+            errors, is_real = parallel.to_host(
+                (self._errors(key, params, dict(batch)), batch.get("is_real", everywhere))
+            )
+            errors = errors.astype(np.float64)[:, is_real]
+            total += np.stack([np.full(len(self.times), is_real.sum()), errors.sum(1), (errors**2).sum(1)])
         count, mean = total[0], total[1] / total[0]
         spread = np.sqrt(np.maximum(total[2] / count - mean**2, 0) / count)
         log_snr = np.asarray(self.denoiser.sde.log_snr(jnp.asarray(self.times)))
@@ -58,7 +60,7 @@ class NoiseLevelLoss:
 
     def _errors_of_batch(self, key, params, batch) -> Float[Array, "k b"]:
         x0, sde = batch["x"], self.denoiser.sde
-        denoise = self.denoiser.bind(params, condition_of(batch))
+        denoise = self.denoiser.bind(params, batch["condition"])
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"])
 
         def errors_at(level_and_time):

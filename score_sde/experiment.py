@@ -18,7 +18,7 @@ from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.building import Part, build, check_fields, check_kind, check_path
 from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
-from score_sde.denoiser import Condition, Denoiser, Uncertainty, condition_of
+from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.files import read_json, write_json
@@ -251,21 +251,22 @@ class Experiment:
     def _state_shapes(self) -> TrainState:
         return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
 
-    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def batch_shapes(self) -> dict[str, Any]:
         """Shapes, types and shardings of a global batch, by reading one example."""
         size, sharding = self.config.training.batch_size, parallel.batch_sharding(self.mesh)
-        return {
-            name: jax.ShapeDtypeStruct((size, *like.shape[1:]), like.dtype, sharding=sharding)
-            for name, like in self._batch_of_one.items()
-        }
+
+        def shape_of(like):
+            return jax.ShapeDtypeStruct((size, *like.shape[1:]), like.dtype, sharding=sharding)
+
+        return jax.tree.map(shape_of, self._batch_of_one)
 
     @functools.cached_property
-    def _batch_of_one(self) -> dict[str, jax.ShapeDtypeStruct]:
+    def _batch_of_one(self) -> dict[str, Any]:
         one = dataclasses.replace(self.train_batches, batch_size=1, process_index=0, process_count=1)[0]
-        return {name: jax.ShapeDtypeStruct(value.shape, value.dtype) for name, value in one.items()}
+        return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), one)
 
     def _create_state(self, key, batch) -> TrainState:
-        params = self.denoiser.init(key, batch, condition_of(batch))
+        params = self.denoiser.init(key, batch, batch["condition"])
         return create_state(params, self.optimizer, tuple(self.config.ema.half_lives_kimg))
 
     def train_step(

@@ -140,7 +140,7 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
     """One held-out digit at several noise levels: noised, denoised in one step, and denoised by a whole solve."""
     sde, key = experiment.sde, experiment.run_key("evaluate")
     batch = experiment.eval_batches(1)[3]
-    condition = {name: jnp.asarray(batch[name]) for name in experiment.spec.conditions if name in batch}
+    condition = jax.tree.map(jnp.asarray, batch["condition"])
     denoise = experiment.generator.denoise(params, condition)
     clean, grid_times = jnp.asarray(batch["x"]), experiment.grid.times(sde)
     times = np.asarray(sde.time_of_log_snr(jnp.asarray(STRIP_LOG_SNR)), np.float32)

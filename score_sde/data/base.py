@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Integer, Shaped
 
-Examples = dict[str, np.ndarray]
+Examples = dict[str, np.ndarray]  # what a source gives: "x", "label" and the other conditions, side by side
+Batch = dict[str, Any]  # what is trained on: "x", "index", "condition" {name: array}; "is_real" where padded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,10 +144,10 @@ def as_path(path: str | os.PathLike, source: str) -> pathlib.Path:
 def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
     """The name in the data of each condition, by the network's name for it; a list has the same names in both."""
     named = conditions if isinstance(conditions, Mapping) else {name: name for name in conditions or ()}
-    taken = sorted({"x", "index", "mask", "label"} & set(named))
+    taken = sorted({"x", "label"} & set(named))
     if isinstance(conditions, str) or taken:
         raise ValueError(
-            "conditions needs names, as {'embedding': 'name in the data'}, other than x, index, mask and label (which "
+            "conditions needs names, as {'embedding': 'name in the data'}, other than x and label (which "
             f"label_key or labels give), got {conditions!r}."
         )
     return dict(named)

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt64
+from jaxtyping import Float, Int64, Shaped, UInt64
 
-from score_sde.data.base import DataSpec, Examples, Source
+from score_sde.data.base import Batch, DataSpec, Examples, Source
 from score_sde.data.hashing import fold, permutation, seed_key, uniforms, uniforms_f32
 from score_sde.data.prefetch import prefetch
 
@@ -26,7 +26,7 @@ _AUGMENT, _DEQUANTIZE = 0, 1  # which stream of random numbers of a position
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainBatches:
-    """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "label" int32 [b], other conditions}.
+    """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "condition": {name: array [b, ...]}}.
 
     Attributes:
         source: where the examples come from.
@@ -64,7 +64,7 @@ class TrainBatches:
         """The source's spec, with the shape after cropping."""
         return _cropped_spec(self.source.spec, self.crop)
 
-    def __getitem__(self, step: int) -> Examples:
+    def __getitem__(self, step: int) -> Batch:
         """Returns this process's rows of batch `step`."""
         if step < 0:
             raise IndexError(f"TrainBatches needs step >= 0, got {step}.")
@@ -76,11 +76,11 @@ class TrainBatches:
         if self.dequantize:
             noise = uniforms_f32(fold(keys, _DEQUANTIZE), self.spec.dimension).reshape(x.shape)
             x += (noise - np.float32(0.5)) * np.float32(self.spec.bin_width)
-        return {**batch, "x": x, "index": index.astype(np.int32)}
+        return _batch(x, index, batch)
 
     def iterate(
         self, start_step: int = 0, stop_step: int | None = None, *, depth: int = 2, num_threads: int = 1
-    ) -> Iterator[Examples]:
+    ) -> Iterator[Batch]:
         """Yields batches start_step, start_step + 1, … (for ever if stop_step is None), made ahead by threads.
 
         Args:
@@ -115,11 +115,11 @@ class TrainBatches:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalBatches:
-    """batches[i] holds examples i·B, …, i·B + B − 1 in the source's order, with "mask" False on padding.
+    """batches[i] holds examples i·B, …, i·B + B − 1 in the source's order, with "is_real" False on padding.
 
     All batches have B rows on all processes together, and all processes have the same number of batches. Padding rows
     repeat the last example, index included, so that they are valid input and writing by index is harmless; anything
-    that is summed must be multiplied by the mask.
+    that is summed must be multiplied by "is_real".
 
     Attributes:
         source: where the examples come from.
@@ -148,7 +148,7 @@ class EvalBatches:
         """⌈n/B⌉."""
         return math.ceil(len(self.source) / self.batch_size)
 
-    def __getitem__(self, number: int) -> Examples:
+    def __getitem__(self, number: int) -> Batch:
         """Returns this process's rows of one batch."""
         if not 0 <= number < len(self):
             raise IndexError(f"EvalBatches needs 0 <= number < {len(self)}, got {number}.")
@@ -159,16 +159,21 @@ class EvalBatches:
         if self.crop is not None:
             centre = np.subtract(x.shape[1:-1], self.crop) // 2
             x = _windows(x, np.broadcast_to(centre, (len(x), len(centre))), self.crop)
-        mask = positions < len(self.source)
-        return {**batch, "x": self.spec.scale(x), "index": index.astype(np.int32), "mask": mask}
+        return {**_batch(self.spec.scale(x), index, batch), "is_real": positions < len(self.source)}
 
-    def __iter__(self) -> Iterator[Examples]:
+    def __iter__(self) -> Iterator[Batch]:
         """Yields all batches, made ahead by a thread."""
         return self.iterate()
 
-    def iterate(self, *, depth: int = 2, num_threads: int = 1) -> Iterator[Examples]:
+    def iterate(self, *, depth: int = 2, num_threads: int = 1) -> Iterator[Batch]:
         """Yields all batches, up to `depth` of them made ahead by `num_threads` threads."""
         return prefetch(self.__getitem__, 0, len(self), depth=depth, num_threads=num_threads)
+
+
+def _batch(x: Float[np.ndarray, "b ..."], index: Int64[np.ndarray, " b"], examples: Examples) -> Batch:
+    """The examples of a source as a batch: x, the examples' numbers, and all that rides along under "condition"."""
+    condition = {name: values for name, values in examples.items() if name != "x"}
+    return {"x": x, "index": index.astype(np.int32), "condition": condition}
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> Int64[np.ndarray, " b"]:

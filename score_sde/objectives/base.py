@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
 
+Batch = Mapping[str, Any]  # "x", "index", "condition" {name: array}
 Draws = Any
 
 
@@ -20,17 +21,17 @@ class Objective(abc.ABC):
     """
 
     @abc.abstractmethod
-    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+    def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
         """Times, noise and whatever else is random: a pytree of arrays `[b, ...]`."""
 
     @abc.abstractmethod
     def losses(
-        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+        self, denoise: Denoise, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """The loss of each example of `batch["x"]` for what `draw` gave, and the scalars."""
 
     def __call__(
-        self, key: Key[Array, ""], denoise: Denoise, batch: Mapping[str, Array]
+        self, key: Key[Array, ""], denoise: Denoise, batch: Batch
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """`losses` with draws from `key`."""
         return self.losses(denoise, batch, self.draw(key, batch))

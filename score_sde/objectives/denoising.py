@@ -1,14 +1,12 @@
 """Denoising score matching."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise
-from score_sde.objectives.base import Draws, Objective
+from score_sde.objectives.base import Batch, Draws, Objective
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.objectives.weightings import SigmaSquared, Weighting, squared_error
 from score_sde.pytree import pytree, static
@@ -37,7 +35,7 @@ class DenoisingScoreMatching(Objective):
             raise ValueError(f'DenoisingScoreMatching needs reduce "mean" or "sum", got {self.reduce!r}.')
         self.time_sampler.check(self.sde)
 
-    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+    def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
         """t and its weight `[b]`, and the noise ε, like x."""
         time_key, noise_key = jax.random.split(key)
         x0 = batch["x"]
@@ -45,7 +43,7 @@ class DenoisingScoreMatching(Objective):
         return {"t": t, "time_weight": time_weight, "eps": jax.random.normal(noise_key, x0.shape, x0.dtype)}
 
     def losses(
-        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+        self, denoise: Denoise, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         loss, scalars = self.loss(denoise, batch["x"], draws["eps"], draws["t"])
         return draws["time_weight"] * loss, scalars

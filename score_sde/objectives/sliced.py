@@ -1,14 +1,12 @@
 """Sliced score matching: no target, only the score and its derivative along random directions."""
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise, score
-from score_sde.objectives.base import Draws, Objective
+from score_sde.objectives.base import Batch, Draws, Objective
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
@@ -34,7 +32,7 @@ class SlicedScoreMatching(Objective):
             raise ValueError(f"SlicedScoreMatching needs num_projections >= 1, got {self.num_projections}.")
         self.time_sampler.check(self.sde)
 
-    def draw(self, key: Key[Array, ""], batch: Mapping[str, Array]) -> Draws:
+    def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
         """t and its weight `[b]`, the noise ε, like x, and the directions v `[b, num_projections, *shape]`."""
         time_key, noise_key, projection_key = jax.random.split(key, 3)
         x0 = batch["x"]
@@ -44,7 +42,7 @@ class SlicedScoreMatching(Objective):
         return {"t": t, "time_weight": time_weight, "eps": eps, "directions": jnp.moveaxis(directions, 0, 1)}
 
     def losses(
-        self, denoise: Denoise, batch: Mapping[str, Array], draws: Draws
+        self, denoise: Denoise, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         x0, t = batch["x"], draws["t"]
         directions = jnp.moveaxis(draws["directions"], 1, 0)

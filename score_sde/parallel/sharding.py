@@ -80,7 +80,7 @@ def bytes_per_device(tree: Any) -> int:
     return max(held.values(), default=0)
 
 
-def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]:
+def shard_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Puts this process's part of a global batch on its devices, the first axis sharded."""
     sharding, (_, parts) = batch_sharding(mesh), batch_part(mesh)
 
@@ -88,7 +88,7 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, Array]
         shape = (parts * value.shape[0], *value.shape[1:])
         return jax.make_array_from_process_local_data(sharding, value, shape)
 
-    return {name: whole(value) for name, value in batch.items()}
+    return jax.tree.map(whole, dict(batch))
 
 
 def split_microbatches(tree: Any, number: int, mesh: Mesh) -> Any:

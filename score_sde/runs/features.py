@@ -171,7 +171,7 @@ def source_features(
 
     def rows(batch: int) -> Float[np.ndarray, "b ..."]:
         read = batches[batch]
-        return read["x"][read["mask"]][: number - batch * batch_size]
+        return read["x"][read["is_real"]][: number - batch * batch_size]
 
     def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         of_part = {part: range(part * per_part, min((part + 1) * per_part, total)) for part in remaining}

@@ -74,14 +74,14 @@ class _Pass:
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
         """Adds the rows that are no padding."""
-        x, index = batch["x"][batch["mask"]], batch["index"][batch["mask"]]
+        x, index = batch["x"][batch["is_real"]], batch["index"][batch["is_real"]]
         rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
         self.count += len(rows)
         self.first += rows.sum(axis=0)
         self.second += (rows**2).sum(axis=0)
         self.values += np.histogram(np.clip(rows, -1, 1), HISTOGRAM)[0]
-        if "label" in batch:
-            self.classes.update(batch["label"][batch["mask"]].tolist())
+        if "label" in batch["condition"]:
+            self.classes.update(batch["condition"]["label"][batch["is_real"]].tolist())
         levels, new = to_levels(x, self.spec, int(index[0])), []
         for row, (i, content) in enumerate(zip(index.tolist(), image_hashes(levels), strict=True)):
             same = self.seen.setdefault(content.tobytes(), [])
@@ -107,8 +107,8 @@ def stream(
     sums, number = _Pass(total, batches.spec), math.ceil(total / batch_size)
     with Progress(number, batch_size=batch_size, quiet=quiet, name="inspect") as progress:
         for step, batch in enumerate(prefetch(batches.__getitem__, 0, number), start=1):
-            keep = batch["mask"] & (batch["index"] < total)
-            sums.add({**batch, "mask": keep})
+            keep = batch["is_real"] & (batch["index"] < total)
+            sums.add({**batch, "is_real": keep})
             progress.update(step)
     mean = sums.first / sums.count
     overall, square = mean.mean(), (sums.second / sums.count).mean()

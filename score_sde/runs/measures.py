@@ -14,7 +14,6 @@ import score_sde
 from score_sde import parallel, plots
 from score_sde.data import EvalBatches
 from score_sde.data.prefetch import prefetch
-from score_sde.denoiser import condition_of
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
 from score_sde.files import write_json
@@ -103,12 +102,12 @@ def _bits_of_batches(
                 key,
                 experiment.log_prob,
                 experiment.sde,
-                experiment.denoiser.bind(params, condition_of(batch)),
+                experiment.denoiser.bind(params, batch["condition"]),
                 batch["x"],
                 bin_width=experiment.spec.bin_width,
                 num_repeats=num_repeats,
                 index=batch["index"],
-                mask=batch["mask"],
+                mask=batch["is_real"],
             )
             yield number, bits
 

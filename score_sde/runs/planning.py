@@ -17,14 +17,14 @@ from ml_collections import ConfigDict
 from score_sde import parallel
 from score_sde.data import DataSpec, Source
 from score_sde.data.base import Examples
-from score_sde.denoiser import Denoiser, condition_of
+from score_sde.denoiser import Denoiser
 from score_sde.experiment import Experiment
 from score_sde.runs.accelerators import Accelerator
 from score_sde.training.progress import duration
 from score_sde.training.state import TrainState
 
 HEADROOM = 0.9  # of an accelerator's memory: the rest goes to its runtime and to fragments
-Shapes = Mapping[str, jax.ShapeDtypeStruct]
+Shapes = Mapping[str, Any]
 
 
 class Blank(Source):
@@ -117,11 +117,11 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
     """
     size, mesh = experiment.config.training.batch_size, parallel.make_mesh(1)
     shapes, batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (shapes, batch))
-    one = {name: jax.ShapeDtypeStruct((1, *v.shape[1:]), v.dtype) for name, v in batch.items()}
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
     denoiser, network = experiment.denoiser, experiment.denoiser.network
 
     def forward(params, example):
-        return denoiser.bind(params, condition_of(example))(example["x"], jnp.float32(0.5))
+        return denoiser.bind(params, example["condition"])(example["x"], jnp.float32(0.5))
 
     def step_flops(denoiser: Denoiser) -> float:
         lowered = experiment.train_step(denoiser=denoiser, mesh=mesh, accumulation_steps=1).lower(shapes, batch)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array
 
 from score_sde import parallel
 from score_sde.training.state import TrainState
@@ -24,9 +23,7 @@ class Compiled(NamedTuple):
     flops: float | None
 
 
-def compile_step(
-    step: CompiledStep | jax.stages.Wrapped, state: TrainState, batch: Mapping[str, Array | jax.ShapeDtypeStruct]
-) -> Compiled:
+def compile_step(step: CompiledStep | jax.stages.Wrapped, state: TrainState, batch: Mapping[str, Any]) -> Compiled:
     """Compiles `step` once for arguments like these, or of these shapes and shardings; nothing is computed."""
     before = time.perf_counter()
     program = step.lower(state, batch).compile()

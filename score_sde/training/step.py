@@ -10,12 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from score_sde import parallel
-from score_sde.denoiser import Denoiser, condition_of
+from score_sde.denoiser import Denoiser
 from score_sde.objectives import Objective
 from score_sde.training.ema import ema_decay, update_ema
 from score_sde.training.state import Params, TrainState, state_sharding
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Any]
 Metrics = dict[str, Float[Array, ""]]
 Examples = dict[str, Float[Array, " b"]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Examples]]
@@ -81,7 +81,7 @@ class CompiledStep:
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, Examples]:
         return self._jit(state)(state, batch)
 
-    def lower(self, state: TrainState, batch: Mapping[str, Array | jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
         """The program for arrays, or shapes, like these."""
         return self._jit(state).lower(state, batch)
 
@@ -108,7 +108,7 @@ def _gradient(
     """
 
     def mean_loss(params, batch, draws, dropout_key):
-        denoise = denoiser.bind(params, condition_of(batch), train=True, dropout_key=dropout_key)
+        denoise = denoiser.bind(params, batch["condition"], train=True, dropout_key=dropout_key)
         losses, scalars = objective.losses(denoise, batch, draws)
         return jnp.mean(losses), {**scalars, "loss": losses}
 

@@ -165,7 +165,7 @@ def test_conditions_can_have_another_name_in_the_file(tmp_path, kind):
     assert source.spec.conditions == {"embedding": (2,), "turn": ()}
     np.testing.assert_array_equal(everything(source)["embedding"], arrays["token"])
     np.testing.assert_array_equal(everything(source)["turn"], arrays["angle"])
-    with pytest.raises(ValueError, match=r"other than x, index, mask and label .*got \{'label': 'y'\}"):
+    with pytest.raises(ValueError, match=r"other than x and label .*got \{'label': 'y'\}"):
         ArraySource(path, conditions={"label": "y"})
 
 

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 
@@ -25,10 +26,10 @@ def levels(batch):
 
 
 def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-        assert first[name].dtype == second[name].dtype
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
 
 
 AUGMENTED = {"random_flip": True, "crop": (7, 6), "dequantize": True}
@@ -69,12 +70,9 @@ def test_every_epoch_holds_every_example_once_in_a_new_order(length, batch_size)
 def test_index_label_and_x_stay_together():
     batch = TrainBatches(source=Numbered(100, (4, 4, 2)), batch_size=32, seed=1, random_flip=True, crop=(3, 2))[5]
     np.testing.assert_array_equal(batch["x"][:, 0, 0, 0], batch["index"])
-    np.testing.assert_array_equal(batch["label"], batch["index"] % 7)
-    assert {name: value.dtype.name for name, value in batch.items()} == {
-        "x": "float32",
-        "index": "int32",
-        "label": "int32",
-    }
+    np.testing.assert_array_equal(batch["condition"]["label"], batch["index"] % 7)
+    types = jax.tree.map(lambda value: value.dtype.name, batch)
+    assert types == {"x": "float32", "index": "int32", "condition": {"label": "int32"}}
 
 
 @pytest.mark.parametrize("process_count", [2, 3, 6])
@@ -82,7 +80,7 @@ def test_processes_share_the_batch_of_one_process(process_count):
     settings = {"source": DigitsSource(), "batch_size": 12, "seed": 5, **AUGMENTED}
     whole = TrainBatches(**settings)[130]  # straddles two epochs
     parts = [TrainBatches(**settings, process_index=i, process_count=process_count)[130] for i in range(process_count)]
-    assert_same(whole, {name: np.concatenate([part[name] for part in parts]) for name in whole})
+    assert_same(whole, jax.tree.map(lambda *rows: np.concatenate(rows), *parts))
 
 
 def test_a_flip_mirrors_columns_of_half_of_the_images():
@@ -154,11 +152,11 @@ def test_evaluation_sees_every_example_exactly_once(length, batch_size, process_
     for batches in evaluations:
         assert len(batches) == len(evaluations[0]) == -(-length // batch_size)
         for batch in batches:
-            assert {len(values) for values in batch.values()} == {batch_size // process_count}
-            assert batch["mask"].dtype == bool
+            assert {len(values) for values in jax.tree.leaves(batch)} == {batch_size // process_count}
+            assert batch["is_real"].dtype == bool
             np.testing.assert_array_equal(batch["x"][:, 0], batch["index"])  # padding too is a valid example
-            seen.extend(batch["index"][batch["mask"]])
-            total += float(np.sum(batch["x"][:, 0] * batch["mask"]))
+            seen.extend(batch["index"][batch["is_real"]])
+            total += float(np.sum(batch["x"][:, 0] * batch["is_real"]))
     np.testing.assert_array_equal(np.sort(seen), np.arange(length))
     assert total == length * (length - 1) / 2
 
@@ -166,8 +164,8 @@ def test_evaluation_sees_every_example_exactly_once(length, batch_size, process_
 def test_evaluation_keeps_the_order_and_the_labels():
     batches = list(EvalBatches(source=Numbered(5), batch_size=2))
     assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2, 3], [4, 4]]
-    assert [batch["mask"].tolist() for batch in batches] == [[True, True], [True, True], [True, False]]
-    assert batches[2]["label"].tolist() == [4, 4]
+    assert [batch["is_real"].tolist() for batch in batches] == [[True, True], [True, True], [True, False]]
+    assert batches[2]["condition"]["label"].tolist() == [4, 4]
 
 
 def test_evaluation_never_changes():

@@ -56,7 +56,7 @@ def test_subfolders_become_labels(tmp_path):
     assert source.spec.num_classes == 3
     assert everything(source)["label"].tolist() == [0, 1, 1, 2]
     batch = TrainBatches(source=source, batch_size=4, seed=0)[0]
-    np.testing.assert_array_equal(batch["label"], np.array([0, 1, 1, 2])[batch["index"]])
+    np.testing.assert_array_equal(batch["condition"]["label"], np.array([0, 1, 1, 2])[batch["index"]])
 
 
 def test_labels_need_subfolders(tmp_path):

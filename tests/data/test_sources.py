@@ -103,7 +103,7 @@ def test_batches_agree_with_the_source(source):
         np.testing.assert_array_equal(batch["x"], expected[batch["index"]])
         assert batch["x"].dtype == np.float32
         for name, values in whole.items():
-            np.testing.assert_array_equal(batch[name], values[batch["index"]])
+            np.testing.assert_array_equal(batch["condition"][name], values[batch["index"]])
 
 
 def test_threads_may_share_it(source):

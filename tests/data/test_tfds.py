@@ -57,7 +57,7 @@ def test_splits_and_slices_select_examples(tiny):
     assert test.spec.conditions == {}
     (batch,) = EvalBatches(source=test, batch_size=4)
     np.testing.assert_array_equal(test.spec.quantize(batch["x"]), images[[9, 10, 11, 11]])
-    assert batch["mask"].tolist() == [True, True, True, False]
+    assert batch["is_real"].tolist() == [True, True, True, False]
     part = TFDSSource("tiny:1.0.0", "train[3:5]", data_dir=str(data_dir))
     np.testing.assert_array_equal(part.gather(np.arange(2))["x"], images[3:5])
 

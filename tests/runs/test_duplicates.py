@@ -45,7 +45,7 @@ def experiment(tmp_path):
     np.savez(tmp_path / "data.npz", x=images)
     config = base.get_config()
     source = {"name": "array", "path": str(tmp_path / "data.npz")}
-    config.data = ConfigDict({"train": source, "eval": source, "augment": {}})
+    config.data = ConfigDict({"train": source, "eval": dict(source), "augment": {}})
     return Experiment(config)
 
 

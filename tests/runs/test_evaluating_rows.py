@@ -96,7 +96,7 @@ def test_embeddings_of_text_through_a_callable(tmp_path):
     embeddings = np.random.default_rng(0).normal(3, 20, (200, 16)).astype(np.float32)
     np.savez(tmp_path / "sentences.npz", x=embeddings)
     config, source = points(), {"name": "array", "path": str(tmp_path / "sentences.npz")}
-    config.data, config.mesh.num_devices = ConfigDict({"train": source, "eval": source, "augment": {}}), 1
+    config.data, config.mesh.num_devices = ConfigDict({"train": source, "eval": dict(source), "augment": {}}), 1
     save(config, tmp_path)
     evaluation = Evaluation(("fid", "kid", "prdc"), 40, (0,), 16, features="tests.runs.own_features:meanings")
     row = evaluate(tmp_path, evaluation)

@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 def experiment_of(path):
     """A model of the array in a file; nothing of it but the data is used."""
     config, source = digits(), {"name": "array", "path": str(path)}
-    config.data = ConfigDict({"train": source, "eval": source, "augment": {}})
+    config.data = ConfigDict({"train": source, "eval": dict(source), "augment": {}})
     return Experiment(config)
 
 

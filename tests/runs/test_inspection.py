@@ -26,7 +26,7 @@ def config(tmp_path):
     np.savez(tmp_path / "data.npz", x=IMAGES, label=np.arange(40) % 4)
     source = {"name": "array", "path": str(tmp_path / "data.npz"), "label_key": "label"}
     config = base.get_config()
-    config.data = ConfigDict({"train": source, "eval": source, "augment": {"random_flip": True}})
+    config.data = ConfigDict({"train": source, "eval": dict(source), "augment": {"random_flip": True}})
     config.sde = ConfigDict({"name": "ve", "sigma_min": 0.01, "sigma_max": 50.0})
     return config
 

@@ -118,7 +118,7 @@ def test_accumulation_equals_the_large_batch(name):
 def test_dropout_differs_between_parts():
     """Of equal examples with the same times and noise, each part drops something else."""
     experiment = small(dropout=0.5)
-    batch = {name: np.repeat(rows[:1], 24, axis=0) for name, rows in experiment.train_batches[0].items()}
+    batch = jax.tree.map(lambda rows: np.repeat(rows[:1], 24, axis=0), experiment.train_batches[0])
 
     class Same(DenoisingScoreMatching):
         def draw(self, key, batch):
