@@ -15,6 +15,7 @@ from score_sde.metrics import (
     similar_pairs,
     squared_mmd,
 )
+from tests.independence import assert_independent
 
 RNG = np.random.default_rng(0)
 
@@ -145,6 +146,25 @@ def test_extrapolation_removes_the_bias():
     assert result.distances[0] > 3 * result.distances[-1] > 0
     assert abs(result.value) < 5 * result.standard_error and 3 * result.standard_error < result.distances[-1]
     assert result.bias == result.distances[-1] - result.value
+
+
+def test_the_standard_error_of_an_extrapolation_is_that_of_a_least_squares_line():
+    """Against np.polyfit, which takes the variance of the residuals over n − 2 too."""
+    exact = FeatureStatistics(10**6, np.zeros(4), np.eye(4))
+    result = extrapolate(np.random.default_rng(4).standard_normal((2000, 4)), exact, smallest=500, points=7)
+    assert result.counts.tolist() == [500, 750, 1000, 1250, 1500, 1750, 2000]
+    line, covariance = np.polyfit(1 / result.counts, result.distances, 1, cov=True)
+    np.testing.assert_allclose(result.value, line[1], rtol=1e-9)
+    np.testing.assert_allclose(result.standard_error, np.sqrt(covariance[1, 1]), rtol=1e-9)
+
+
+def test_an_extrapolation_draws_its_samples_anew_for_each_number():
+    """Over 400 seeds, the distances at two numbers of the same samples say nothing of each other."""
+    features = np.random.default_rng(5).standard_normal((2000, 1))
+    exact = FeatureStatistics(10**6, np.full(1, 0.5), np.eye(1))
+    seeds = [extrapolate(features, exact, smallest=500, points=3, seed=seed) for seed in range(400)]
+    assert seeds[0].counts.tolist() == [500, 1250, 2000]
+    assert_independent(few=[seed.distances[0] for seed in seeds], more=[seed.distances[1] for seed in seeds])
 
 
 def test_errors():

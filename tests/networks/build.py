@@ -41,3 +41,8 @@ def apply(net, params, *args, train=False, rngs=None):
 
 def tree_distance(a, b):
     return max(float(jnp.abs(x - y).max()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def share_beyond_bfloat16(y):
+    """The share of float32 numbers that bfloat16 cannot hold: about 1, or 0 where they were rounded on the way."""
+    return float(jnp.mean(y != y.astype(jnp.bfloat16).astype(jnp.float32)))

@@ -15,15 +15,18 @@ from score_sde.objectives import (
     DenoisingScoreMatching,
     Discrete,
     EDMWeighting,
+    FlowMatching,
     Likelihood,
     LikelihoodImportance,
     LogitNormal,
     LogNormal,
     MinSNR,
     SigmaSquared,
+    Sigmoid,
     SlicedScoreMatching,
     Stratified,
     Uniform,
+    VelocityMatching,
 )
 from score_sde.objectives.weightings import squared_error
 from score_sde.parameterizations import EDMPreconditioning, Epsilon, Estimate, ScaledScore, Score
@@ -67,6 +70,34 @@ def test_irreducible_loss_of_a_gaussian(name, weighting):
     }[weighting.error]
     within(scalars["eps_error"], eps_error)
     within(loss, float(weighting(sde, t[:1])[0]) * per_eps_error * eps_error)
+
+
+# By hand. EDM: σ̃ = t, g² = 2t. Flow: σ̃ = t/(1 − t), g² = 2t/(1 − t). λ = −2 log σ̃, sigmoid(b − λ) = 1/(1 + e^−b/σ̃²).
+BY_HAND = {
+    "edm min_snr": (EDM(), MinSNR(), {0.1: 5.0, 0.5: 4.0, 1.0: 1.0, 2.0: 0.25}),
+    "edm min_snr 2": (EDM(), MinSNR(2.0), {0.1: 2.0, 0.5: 2.0, 1.0: 1.0, 2.0: 0.25}),
+    "flow min_snr": (Flow(), MinSNR(), {0.25: 5.0, 0.5: 1.0, 0.75: 1 / 9}),
+    "edm sigmoid": (EDM(), Sigmoid(), {0.5: 1 / (1 + 4 * np.exp(-2)), 1.0: 1.7615942, 2.0: 4 / (1 + np.exp(-2) / 4)}),
+    "edm sigmoid 0": (EDM(), Sigmoid(0.0), {1.0: 1.0, 2.0: 3.2, 3.0: 5.4}),
+    "flow sigmoid -1": (Flow(), Sigmoid(-1.0), {0.5: 2 / (1 + np.e), 0.75: 6 / (1 + np.e / 9)}),
+    "edm edm": (EDM(), EDMWeighting(), {0.5: 8.0, 1.0: 5.0, 2.0: 4.25}),
+    "flow edm 1": (Flow(), EDMWeighting(1.0), {0.25: 10.0, 0.5: 2.0, 0.75: 10 / 9}),
+    "flow likelihood": (Flow(), Likelihood(), {0.25: 2 / 3, 0.5: 2.0, 0.75: 6.0}),
+    "edm sigma_squared": (EDM(), SigmaSquared(), {0.5: 1.0, 2.0: 1.0}),
+    "edm flow": (EDM(), FlowMatching(), {0.5: 1.0, 2.0: 1.0}),
+    "edm v": (EDM(), VelocityMatching(), {0.5: 1.0, 2.0: 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_weightings_worked_out_by_hand(name):
+    sde, weighting, expected = BY_HAND[name]
+    weights = weighting(sde, jnp.array(list(expected), jnp.float32))
+    np.testing.assert_allclose(weights, list(expected.values()), rtol=1e-5)
+
+
+def test_the_weightings_worked_out_by_hand_are_all():
+    assert {type(weighting) for _, weighting, _ in BY_HAND.values()} == set(WEIGHTINGS.values())
 
 
 def test_errors_keep_their_digits_in_float32():

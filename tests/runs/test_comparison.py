@@ -35,6 +35,30 @@ def problem():
     return comparison.mixture_problem("vp", 512)
 
 
+def test_sliced_wasserstein_of_sets_on_a_line():
+    """There every direction is ±1, and W₁ is the mean distance of the sorted points: by hand."""
+    distance = comparison.sliced_wasserstein
+    two, others = np.array([[1.0], [0.0]]), np.array([[2.0], [5.0]])
+    np.testing.assert_allclose(distance(two, others), 3.0, rtol=1e-9)  # (2 − 0 + 5 − 1)/2
+    np.testing.assert_allclose(distance(others, two), 3.0, rtol=1e-9)
+    line = np.linspace(-1, 1, 201)[:, None]
+    np.testing.assert_allclose(distance(line, -line), 0, atol=1e-9)
+    np.testing.assert_allclose(distance(line, 3 * line), 2 * 0.5, rtol=1e-3)  # 2 E|x|
+    np.testing.assert_allclose(distance(line, line - 0.7), 0.7, rtol=1e-9)
+    spread = np.where(np.arange(1000) < 100, 10.0, 0.0)[:, None]  # a tenth of the points is 10 away: 1, and W₂ has 3.2
+    np.testing.assert_allclose(distance(np.zeros((50, 1)), spread), 1.0, rtol=0.01)
+
+
+def test_sliced_wasserstein_is_the_mean_over_directions():
+    """In the plane a shift by c counts |c| E|cos| = 2|c|/π, whatever the shape of the examples and their number."""
+    x = np.random.default_rng(0).standard_normal((100, 2))
+    shifted = np.concatenate([x, x]) + np.array([3.0, -4.0])
+    found = comparison.sliced_wasserstein(x, shifted, projections=1000)
+    assert abs(found - 10 / np.pi) < 5 * 5 * np.sqrt(0.5 - 4 / np.pi**2) / np.sqrt(1000)
+    images = comparison.sliced_wasserstein(x.reshape(100, 1, 2, 1), shifted.reshape(200, 1, 2, 1), projections=1000)
+    assert images == found
+
+
 def test_errors_fall_and_budgets_are_kept(problem, tmp_path):
     budgets, names = [6, 12, 48], ["ddim", "heun", "ancestral"]
     rows = comparison.run_comparison(problem, tmp_path, names, budgets, ["edm_rho"])
