@@ -11,13 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.building import Part, build, check_fields, check_kind, check_path
-from score_sde.data import SOURCES, DataSpec, EvalBatches, Source, Subset, TrainBatches
+from score_sde.data import (
+    SOURCES,
+    DataSpec,
+    EvalBatches,
+    Source,
+    Subset,
+    TrainBatches,
+    class_number,
+    numbered_like,
+    with_sizes,
+)
 from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
@@ -36,6 +47,7 @@ from score_sde.training.state import TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
 CONFIG_FILE = "config.json"
+_SIZES = {"num_classes", "embedding_dim"}  # of a network, which the data determine where the config does not
 SECTIONS = (
     "data",
     "sde",
@@ -117,7 +129,25 @@ class Experiment:
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         learned = self.config.objective.get("learned_uncertainty", False)
-        return Denoiser(self.sde, self.parameterization, self._build("network"), Uncertainty() if learned else None)
+        return Denoiser(self.sde, self.parameterization, self._network, Uncertainty() if learned else None)
+
+    @functools.cached_property
+    def _network(self) -> nn.Module:
+        """Where the config gives the sizes that the data determine, it is built without the data."""
+        section, sizes = self.config.network, _SIZES & set(PARTS["network"].defaults(self.config.network.name))
+        fields = _fields(section) if all(section.get(name) is not None for name in sizes) else self._network_fields
+        return build("network", NETWORKS, fields)
+
+    @functools.cached_property
+    def _network_fields(self) -> dict[str, Any]:
+        """`config.network` with the sizes of the data. Raises: ValueError where it has others."""
+        section = _fields(self.config.network)
+        return with_sizes(section, PARTS["network"].defaults(section["name"]), self.train_source.spec)
+
+    @functools.cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The config as plain JSON values, with the sizes that the data determine where it leaves them to them."""
+        return plain(self.config) | {"network": plain(self._network_fields)}
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -142,11 +172,10 @@ class Experiment:
         section, batch_size = free | _fields(self.config.mesh), self.config.training.batch_size
         mesh = parallel.mesh_for_batch(batch_size) if section == free else parallel.make_mesh(**section)
         parallel.check_batch_size(batch_size, mesh, self.config.optimizer.get("accumulation_steps", 1))
-        network = self.denoiser.network
-        if mesh.shape["tensor"] > 1 and not hasattr(network, "tensor_axis"):
+        if mesh.shape["tensor"] > 1 and not hasattr(self._network, "tensor_axis"):
             raise ValueError(
                 f"mesh.tensor={mesh.shape['tensor']} needs a network that says which axes to divide, and "
-                f"{type(network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
+                f"{type(self._network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
             )
         return mesh
 
@@ -156,7 +185,8 @@ class Experiment:
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        return self._build("data.eval")
+        """The held-out examples, with their classes numbered by name as those of `train_source`."""
+        return numbered_like(self._build("data.eval"), self.train_source.spec, "config.data.eval")
 
     @functools.cached_property
     def spec(self) -> DataSpec:
@@ -249,6 +279,7 @@ class Experiment:
 
     @functools.cached_property
     def _state_shapes(self) -> TrainState:
+        self._network_fields  # noqa: B018  a network of other sizes than the data's is refused
         return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
 
     def batch_shapes(self) -> dict[str, Any]:
@@ -289,33 +320,48 @@ class Experiment:
     def sampling_condition(self, first_index: int, number: int) -> Condition:
         """The condition of images first_index … first_index + number − 1, each a function of its image's index alone.
 
-        Labels are the classes in turn, or `sampling.label` for all. All other conditions of image i are those of example
-        i mod n of the n held-out ones (`data.eval`).
+        A model that is told labels alone gets the classes in turn, or `sampling.label` (a number or a name) for all. A
+        model that is told more gets all conditions of image i from one held-out example, so that they agree: from example
+        i mod n of the n in `data.eval`, or of the n of class `sampling.label`.
 
-        Raises: ValueError for a label that is no class, or held-out data without the conditions of the training data.
+        Raises: ValueError for a label that is no class or of which no example is held out, or held-out data without the
+        conditions of the training data.
         """
         spec, label = self.spec, self.config.sampling.get("label")
+        if label is not None and spec.num_classes is None:
+            raise ValueError(f"sampling.label needs a model that is told labels, got {label!r}; set it to None.")
+        number_of_class = None if label is None else class_number(label, spec, "sampling.label")
         indices = np.arange(first_index, first_index + number)
-        condition = {}
-        if spec.num_classes is not None:
-            if label is not None and not 0 <= label < spec.num_classes:
-                raise ValueError(
-                    f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}; the "
-                    "network's null class is never shown to it in training."
-                )
-            condition["label"] = indices % spec.num_classes if label is None else np.full(number, label)
-            condition["label"] = condition["label"].astype(np.int32)
-        others = [name for name in spec.conditions if name != "label"]
-        if others:
-            self.check_held_out()
-            rows = self.eval_source.gather(indices % len(self.eval_source))
-            condition |= {name: rows[name] for name in others}
-        return {name: jnp.asarray(values) for name, values in condition.items()}
+        if set(spec.conditions) <= {"label"}:
+            if spec.num_classes is None:
+                return {}
+            labels = indices % spec.num_classes if number_of_class is None else np.full(number, number_of_class)
+            return {"label": jnp.asarray(labels.astype(np.int32))}
+        rows = self._rows_of_class(number_of_class)
+        examples = self.eval_source.gather(rows[indices % len(rows)])
+        return {name: jnp.asarray(examples[name]) for name in spec.conditions}
+
+    def _rows_of_class(self, label: int | None) -> np.ndarray:
+        """The indices of the held-out examples of a class; None is all of them."""
+        self.check_held_out()
+        if label is None:
+            return np.arange(len(self.eval_source))
+        rows = np.flatnonzero(self._eval_labels == label)
+        if not rows.size:
+            raise ValueError(
+                f"sampling.label={self.config.sampling.label!r} needs a held-out example of this class, since a model that is "
+                "told more than labels gets all of an image's conditions from one example; config.data.eval has none."
+            )
+        return rows
+
+    @functools.cached_property
+    def _eval_labels(self) -> np.ndarray:
+        return self.eval_source.labels()
 
     def check_held_out(self) -> None:
-        """Raises ValueError where held-out examples have another shape, other levels or conditions than those of training."""
+        """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
         there, here = self.eval_batches(parallel.round_up(1, self.mesh)).spec, self.spec
-        facts = ("shape", "levels", "conditions")
+        facts = ("shape", "levels", "conditions", "num_classes")
         differ = [
             f"{n}: {getattr(here, n)!r} there, {getattr(there, n)!r} here"
             for n in facts
@@ -326,7 +372,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        write_json(workdir / CONFIG_FILE, plain(self.config))
+        write_json(workdir / CONFIG_FILE, self.resolved)
 
 
 def _no_denoise(x, t):
@@ -364,7 +410,8 @@ def apply_override(config: ConfigDict, override: str) -> None:
         value = text
     parents, _, field = path.rpartition(".")
     section = section_at(config, parents) if parents else config
-    check_kind(path, section.get(field), value)
+    if path not in OPTIONAL_FIELDS:  # whose own check allows more than one kind
+        check_kind(path, section.get(field), value)
     with section.unlocked(), section.ignore_type():
         section[field] = ConfigDict(value) if isinstance(value, dict) else value
 
@@ -377,6 +424,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         if section is not None:
             section |= plain(part.defaults(section.get("name"))) | section
             section |= {name: None for name, value in section.items() if value in ([], {})}  # nothing is nothing
+            section |= {
+                name: 0 for name in _SIZES & section.keys() if section[name] is None
+            }  # as before sizes could be None
     return filled
 
 

@@ -47,6 +47,11 @@ _SIZES = Field(
     lambda value: value is None or (isinstance(value, list | tuple) and all(is_whole(size, 1) for size in value)),
     optional=True,
 )
+_LABEL = Field(
+    "a whole number >= 0, a class name or None",
+    lambda value: value is None or isinstance(value, str) or is_whole(value, 0),
+    optional=True,
+)
 _POSITIVE = Field("a number > 0", lambda value: is_number(value) and value > 0)
 _NOT_NEGATIVE = Field("a number >= 0", lambda value: is_number(value) and value >= 0)
 HALF_LIVES = Field("different numbers > 0, as (500.0,), or ()", _are_half_lives)
@@ -76,7 +81,7 @@ SECTION_FIELDS: dict[str, dict[str, Field]] = {
         "solver": _SECTION,
         "grid": _SECTION,
         "num_preview": _whole(1, optional=True),
-        "label": _whole_or_none(0),
+        "label": _LABEL,
         "threshold": _OPTIONAL,
     },
     "likelihood": {

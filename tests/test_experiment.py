@@ -18,6 +18,7 @@ from score_sde.adaptive import Adaptive
 from score_sde.building import build
 from score_sde.experiment import Experiment, apply_override, completed
 from score_sde.plain_config import plain
+from score_sde.runs.planning import Blank
 from score_sde.sdes import SDES, VP
 from score_sde.thresholding import Threshold
 
@@ -29,7 +30,9 @@ FILES = [p for p in sorted(CONFIGS.rglob("*.py")) if p.name != "__init__.py" and
 def test_every_config_builds(path):
     """Everything but the data, which need not be here."""
     module = importlib.import_module("configs." + ".".join(path.relative_to(CONFIGS).with_suffix("").parts))
-    experiment = Experiment(module.get_config())
+    config = module.get_config()
+    experiment = Experiment(config)
+    vars(experiment)["train_source"] = Blank((32, 32, 3), config.network.get("num_classes"))
     for part in ("sde", "denoiser", "objective", "optimizer", "solver", "grid", "log_prob"):
         assert getattr(experiment, part) is not None
     times = experiment.grid.times(experiment.sde)

@@ -13,7 +13,7 @@ import jax
 from score_sde import plots
 from score_sde.experiment import CONFIG_FILE, Experiment, completed
 from score_sde.files import remove_temporaries, remove_temporaries_of
-from score_sde.plain_config import differences, lasting, plain
+from score_sde.plain_config import differences, lasting
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.training.checkpoints import Checkpoints, steps_on_disk
@@ -147,7 +147,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
     if checkpoints.latest() is None:
         return experiment.init_state(), {}
     run = checkpoints.run()
-    there, here = run["config"], plain(experiment.config)
+    there, here = run["config"], experiment.resolved
     found = differences(_comparable(completed(there)), _comparable(completed(here)))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
@@ -207,7 +207,7 @@ def _actions(
             "skips_in_a_row": guard.in_a_row,
             "metrics_sha256": logger.digest(),
         }
-        checkpoints.save(state, plain(experiment.config), position)
+        checkpoints.save(state, experiment.resolved, position)
 
     return [
         Action(training.log_every, lambda step, state: checkpoints.check()),
