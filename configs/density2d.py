@@ -5,7 +5,7 @@ About 40 s on two CPU cores. The densities of data/densities that know their log
 
 from ml_collections import ConfigDict
 
-from configs import base
+from score_sde.configs import base
 
 
 def get_config(variant: str = "moons") -> ConfigDict:

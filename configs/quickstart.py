@@ -5,7 +5,7 @@ Variants choose the SDE: "vp" (default), "sub_vp", "ve", "cosine", "flow".
 
 from ml_collections import ConfigDict
 
-from configs import base
+from score_sde.configs import base
 
 SDES = {
     "vp": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0},

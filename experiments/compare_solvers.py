@@ -8,7 +8,7 @@ import pathlib
 
 from absl import flags
 
-from experiments.flags import CHECKPOINT, EMA, WORKDIR, start, workdir_path
+from .flags import CHECKPOINT, EMA, WORKDIR, start, workdir_path
 
 SOLVERS = flags.DEFINE_string(
     "solvers", "ddim,heun,dpm_solver_pp_2m,dpm_solver_pp_2m_sde,ancestral", "Names of the catalogue, by commas."

@@ -9,8 +9,8 @@ docs/evaluation.md says how to read the numbers.
 
 from absl import flags
 
-from experiments.feature_names import feature_names
-from experiments.flags import CHECKPOINT, EMA, start, workdir_path
+from .feature_names import feature_names
+from .flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
 MAX_EXAMPLES = flags.DEFINE_integer(

@@ -1,19 +1,16 @@
 """Flags that several entry points share, and the start of each."""
 
-import inspect
 import pathlib
 import re
-import runpy
 import sys
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-import configs
-from score_sde.building import check_path, closest
+from score_sde.config import NO_CATALOGUES, Catalogues, apply_overrides, load_config
 
 if TYPE_CHECKING:  # --help loads no framework
     from score_sde.experiment import Experiment
@@ -33,6 +30,67 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is
 COORDINATOR_TIMEOUT = flags.DEFINE_integer(
     "coordinator_timeout", 300, "Seconds until all processes must have met.", lower_bound=1
 )
+
+
+class ConfigFlag:
+    """The flag --config=FILE.py[:variant] of a program, and its --config.FIELD=VALUE."""
+
+    def __init__(self, default: str | None):
+        self._default, self._overrides = default, list[tuple[str, str]]()
+
+    @property
+    def value(self) -> ConfigDict | None:
+        """The config with the fields set; None where no file is given."""
+        from score_sde.catalogues import CATALOGUES
+
+        return self._load(CATALOGUES)
+
+    def split(self, argv: list[str]) -> list[str]:
+        """The arguments but --config.FIELD=VALUE, which are kept here; --config.FIELD and --noconfig.FIELD are flags."""
+        others: list[str] = []
+        waiting = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+        while waiting:
+            argument = waiting.pop(0)
+            found = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+            if argument == "--":
+                return [*others, argument, *waiting]
+            if found is None:
+                others.append(argument)
+                continue
+            negated, path, text = found.groups()
+            if text is None:
+                is_flag = negated or not waiting or waiting[0].startswith("--")
+                text = str(not negated) if is_flag else waiting.pop(0)
+            self._overrides.append((path, text))
+        return others
+
+    def check(self) -> None:
+        """Checks the file and the fields of fixed sections, without loading JAX.
+
+        Raises: FileNotFoundError or ValueError that lists the known ones with the closest.
+        """
+        self._load(NO_CATALOGUES)
+
+    def _load(self, catalogues: Catalogues) -> ConfigDict | None:
+        name = flags.FLAGS.config or self._default
+        if name is None:
+            if self._overrides:
+                raise ValueError(f"--config.{self._overrides[0][0]} needs --config=FILE.py too.")
+            return None
+        config = load_config(name)
+        apply_overrides(config, self._overrides, catalogues)
+        return config
+
+
+_CONFIGS: list[ConfigFlag] = []  # of this program, none or one
+
+
+def define_config(text: str = "FILE.py[:variant] with get_config().", default: str | None = None) -> ConfigFlag:
+    """Defines --config for a program, with the help `text`; `default` is the file where none is given."""
+    flags.DEFINE_string("config", None, f"{text} --config.FIELD=VALUE sets a field, as --config.sde.beta_max=18.")
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
+    _CONFIGS.append(ConfigFlag(default))
+    return _CONFIGS[-1]
 
 
 def workdir_path() -> pathlib.Path:
@@ -61,33 +119,45 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",), la
     for flag in (DISTRIBUTED, COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID, COORDINATOR_TIMEOUT):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])  # --help shows them
 
-    def parsed(argv: list[str]) -> list[str]:
-        try:
-            check_config_flags(argv)
-        except (ValueError, OSError) as error:
-            raise SystemExit(f"Error: {error}") from error
-        return app.parse_flags_with_usage(argv)
-
     def prepared(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"Unknown arguments {argv[1:]}; flags start with --.")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax and jax say a lot at INFO
-        from score_sde import parallel
+        _run(main, large_buffers)
 
-        try:
-            _join_processes(large_buffers)
-            main()
-        except Exception as error:
-            sentence = sentence_of(error)
-            known = sentence is not None and flags.FLAGS.verbosity <= 0
-            text = f"Error: {sentence}\n(--verbosity=1 shows where.)" if known else traceback.format_exc()
-            parallel.end_failed_process(text)
-            if known:
-                raise SystemExit(text) from error
-            raise
+    app.run(prepared, flags_parser=_parsed)
 
-    app.run(prepared, flags_parser=parsed)
+
+def _parsed(argv: list[str]) -> list[str]:
+    """Parses the flags; what is wrong in them ends the program with a line, before JAX is loaded."""
+    for config in _CONFIGS:
+        argv = config.split(argv)
+    others = app.parse_flags_with_usage(argv)
+    try:
+        for config in _CONFIGS:
+            config.check()
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"Error: {error}") from error
+    return others
+
+
+def _run(main: Callable[[], None], large_buffers: bool) -> None:
+    from score_sde import parallel
+
+    try:
+        for config in _CONFIGS:
+            config.value  # noqa: B018  a mistake in it is told before the processes wait for each other
+        _join_processes(large_buffers)
+        main()
+    except Exception as error:
+        sentence = sentence_of(error)
+        known = sentence is not None and flags.FLAGS.verbosity <= 0
+        text = f"Error: {sentence}\n(--verbosity=1 shows where.)" if known else traceback.format_exc()
+        parallel.end_failed_process(text)
+        if known:
+            raise SystemExit(text) from error
+        raise
 
 
 def sentence_of(error: Exception) -> str | None:
@@ -96,41 +166,6 @@ def sentence_of(error: Exception) -> str | None:
         return str(error)
     unfinished = re.search(r"RuntimeError: (Adaptive did not reach the end .*)", str(error))
     return unfinished[1] if unfinished else None
-
-
-def check_config_flags(argv: list[str]) -> None:
-    """Checks --config=FILE.py[:variant] and the fields of --config.FIELD=VALUE, without loading JAX.
-
-    Raises: FileNotFoundError or ValueError that lists the known ones with the closest. A wrong value is absl's to refuse.
-    """
-    if "config" not in flags.FLAGS:
-        return
-    given = re.findall(r"^--?config(?:=|\n)(.+)$", "\n".join(argv[1:]), re.MULTILINE)
-    if given:
-        config = load_config(given[-1])
-        for path in re.findall(r"^--?(?:no)?config\.([\w.]+)", "\n".join(argv[1:]), re.MULTILINE):
-            check_path(config, path, flag="--config.")
-
-
-def load_config(name: str) -> ConfigDict:
-    """The config of FILE.py[:variant]."""
-    file, _, variant = name.partition(":")
-    if not pathlib.Path(file).is_file():
-        folder = pathlib.Path(configs.__file__).parent
-        paths = [path.relative_to(folder.parent).as_posix() for path in sorted(folder.rglob("*.py"))]
-        known = [path for path in paths if not path.endswith("__init__.py") and "/sweeps/" not in path]
-        raise FileNotFoundError(
-            f"--config needs FILE.py[:variant], got {name!r}; there are {known}.{closest(file, known)}"
-        )
-    get_config: Any = runpy.run_path(file).get("get_config")
-    if get_config is None:
-        raise ValueError(f"--config needs a file with a function get_config() that returns a ConfigDict, got {file}.")
-    if variant and not inspect.signature(get_config).parameters:
-        raise ValueError(f"{file} has no variants, got {variant!r}; drop it.")
-    config = get_config(variant) if variant else get_config()
-    if not isinstance(config, ConfigDict):
-        raise ValueError(f"get_config() of {file} needs to return a ConfigDict, got {type(config).__name__}.")
-    return config
 
 
 def _join_processes(large_buffers: bool) -> None:

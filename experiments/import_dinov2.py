@@ -7,7 +7,7 @@ like; of it the digest is printed. Nothing in a file is run. --features=dinov2 u
 
 from absl import flags
 
-from experiments.flags import start
+from .flags import start
 
 FILE = flags.DEFINE_string("file", None, "A file that is already there; fetched if not given.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_DINOV2 or ~/.cache/score_sde if not given.")

@@ -7,7 +7,7 @@ pytorch-fid's pt_inception-2015-12-05-6726825d.pth, which also has the logits fo
 
 from absl import flags
 
-from experiments.flags import start
+from .flags import start
 
 FILE = flags.DEFINE_string("file", None, "A file that is already there; fetched if not given.")
 OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_INCEPTION or ~/.cache/score_sde if not given.")

@@ -7,7 +7,7 @@ carries as weights/v0.1/vgg.pth) and its digest checked; of FILEs the digests ar
 
 from absl import flags
 
-from experiments.flags import start
+from .flags import start
 
 VGG16 = flags.DEFINE_string("vgg16", None, "torchvision's vgg16-397923af.pth; fetched if not given.")
 LINEAR = flags.DEFINE_string("linear", None, "vgg.pth of LPIPS 0.1; fetched if not given.")

@@ -9,16 +9,15 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments.feature_names import feature_names
-from experiments.flags import CHECKPOINT, EMA, config_or_run, start, workdir_path
+from .feature_names import feature_names
+from .flags import CHECKPOINT, EMA, config_or_run, define_config, start, workdir_path
 
 if TYPE_CHECKING:
     from score_sde.experiment import Experiment
     from score_sde.runs.inspection import Stream
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
+CONFIG = define_config()
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
 FEATURES = flags.DEFINE_string("features", None, f"Look for near duplicates in these too: {feature_names()}.")

@@ -11,7 +11,7 @@ import sys
 
 from absl import flags
 
-from experiments.flags import start
+from .flags import start
 
 COMPARE = flags.DEFINE_list("compare", None, "Two numbers of rows.")
 PLOT = flags.DEFINE_string("plot", None, "METRIC:nfe, METRIC:images or METRIC:ema.")

@@ -6,7 +6,7 @@ likelihood/, so that the same command goes on where it was killed.
 
 from absl import flags
 
-from experiments.flags import CHECKPOINT, EMA, start, workdir_path
+from .flags import CHECKPOINT, EMA, start, workdir_path
 
 MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many; all if not given.", lower_bound=1)
 SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config, as likelihood.num_repeats=4; repeatable.")

@@ -7,11 +7,10 @@ It compiles for virtual CPU devices and trains nothing: [--config.mesh.fsdp=8 --
 import json
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments.flags import config_or_run, start
+from .flags import config_or_run, define_config, start
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
+CONFIG = define_config()
 DEVICES = flags.DEFINE_integer(
     "devices", None, "How many accelerators; what config.mesh says if not given.", lower_bound=1
 )

@@ -7,12 +7,11 @@ where it was killed. --config or, for the config of a run, --workdir. --compare=
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments.feature_names import feature_names
-from experiments.flags import config_or_run, start
+from .feature_names import feature_names
+from .flags import config_or_run, define_config, start
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config().")
+CONFIG = define_config()
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
 OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; reference_SPLIT_FEATURES.npz if not given.")
 FEATURES = flags.DEFINE_string("features", "inception", f"{feature_names()}.")

@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.flags import CHECKPOINT, EMA, start, workdir_path
+from .flags import CHECKPOINT, EMA, start, workdir_path
 
 NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)

@@ -9,7 +9,7 @@ import sys
 
 from absl import flags
 
-from experiments.flags import start, workdir_path
+from .flags import start, workdir_path
 
 SWEEP = flags.DEFINE_string("sweep", None, "FILE.py[:variant] with get_sweep(); configs/sweeps/ has some.")
 LAUNCHER = flags.DEFINE_enum("launcher", "local", ["local", "slurm", "xpk", "jobset"], "Where the trials run.")

@@ -5,11 +5,10 @@ command then goes on.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments.flags import start, workdir_path
+from .flags import define_config, start, workdir_path
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "FILE.py[:variant] with get_config(); configs/ has many.")
+CONFIG = define_config("FILE.py[:variant] with get_config(); configs/ has many.")
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "START:STOP writes the profiler's trace of steps START to STOP - 1 into WORKDIR/profile."
 )

@@ -1,80 +1,50 @@
 """The composition root: a ConfigDict becomes objects. The only place that reads a whole config."""
 
-import ast
 import dataclasses
 import functools
+import logging
+import operator
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
-from score_sde.building import Part, build, check_fields, check_kind, check_path
-from score_sde.data import (
-    SOURCES,
-    DataSpec,
-    EvalBatches,
-    Source,
-    Subset,
-    TrainBatches,
-    class_number,
-    numbered_like,
-    with_sizes,
+from score_sde.catalogues import CATALOGUES
+from score_sde.config import (
+    Settings,
+    apply_overrides,
+    build,
+    checked_config,
+    differences,
+    made,
+    plain,
+    section_at,
+    shared_sections,
 )
+from score_sde.data import DataSpec, EvalBatches, Source, Subset, TrainBatches
 from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.files import read_json, write_json
 from score_sde.generation import Generator
-from score_sde.likelihood import DIVERGENCES, LogProb
-from score_sde.networks import NETWORKS
-from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective
-from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, Parameterization
-from score_sde.plain_config import SECTION_FIELDS, is_whole, plain, section_at, shared_sections
-from score_sde.sdes import SDE, SDES
-from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
-from score_sde.thresholding import THRESHOLDS
+from score_sde.likelihood import LogProb
+from score_sde.objectives import Objective
+from score_sde.parameterizations import Parameterization
+from score_sde.sdes import SDE
+from score_sde.solvers import Grid, Solver
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
 CONFIG_FILE = "config.json"
-_SIZES = {"num_classes", "embedding_dim"}  # of a network, which the data determine where the config does not
-SECTIONS = (
-    "data",
-    "sde",
-    "parameterization",
-    "network",
-    "objective",
-    "optimizer",
-    "ema",
-    "mesh",
-    "training",
-    "sampling",
-    "likelihood",
-)
-OPTIONAL_FIELDS = ("sampling.label", "sampling.threshold")  # that a config may lack, and --set may give
-# The sections that become an object of a catalogue.
-PARTS = {
-    "sde": Part(SDES),
-    "parameterization": Part(PARAMETERIZATIONS, {"noise_label": NOISE_LABELS}),
-    "network": Part(NETWORKS),
-    "objective": Part(OBJECTIVES, {"weighting": WEIGHTINGS, "time_sampler": TIME_SAMPLERS}, num_args=1),
-    "data.train": Part(SOURCES),
-    "data.eval": Part(SOURCES),
-    "sampling.solver": Part(SOLVERS, dict.fromkeys(("predictor", "corrector", "solver"), SOLVERS)),
-    "sampling.grid": Part(GRIDS, {"grid": GRIDS, "inner": GRIDS}),
-    "sampling.threshold": Part(THRESHOLDS, num_args=2),
-    "likelihood.divergence": Part(DIVERGENCES),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,38 +55,23 @@ class Experiment:
     """
 
     config: ConfigDict
+    settings: Settings = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        missing = [name for name in (*SECTIONS, "seed") if name not in self.config]
-        unknown = [name for name in self.config if name not in (*SECTIONS, "seed")]
-        if missing or unknown:
-            raise ValueError(
-                f"A config needs the sections {SECTIONS} and a seed; missing {missing}, unknown {unknown}."
-            )
         for first, second in shared_sections(self.config):
             raise ValueError(
                 f"config.{first} and config.{second} are one object, so that a field set in one is set in both; give each "
                 "its own in the config file, as by copy.deepcopy."
             )
-        if not is_whole(self.config.seed, 0):
-            raise ValueError(f"config.seed needs a whole number >= 0, got {self.config.seed!r}.")
-        if "num_devices" in self.config.training:
-            raise ValueError(
-                f"training.num_devices is now mesh.num_devices, got {self.config.training.num_devices}; move it to the "
-                "section mesh."
-            )
-        for path, fields in SECTION_FIELDS.items():
-            check_fields(path, section_at(self.config, path), fields)
-        for path, part in PARTS.items():
-            section = section_at(self.config, path)
-            if section is not None or path not in OPTIONAL_FIELDS:
-                part.check(path, section)
+        section = checked_config(self.config.to_dict(), CATALOGUES)
+        object.__setattr__(self, "config", ConfigDict(section))
+        object.__setattr__(self, "settings", made(Settings, section))
         self.optimizer  # noqa: B018  its fields are checked as it is built
 
     def _build(self, path: str, *args: Any) -> Any:
         """The object of the section at `path`."""
-        part = PARTS[path]
-        return build(path, part.catalogue, _fields(section_at(self.config, path)), *args, **part.nested)
+        section = operator.attrgetter(path)(self.settings)
+        return build(path, CATALOGUES.at[path], section, *args, catalogues=CATALOGUES)
 
     @functools.cached_property
     def sde(self) -> SDE:
@@ -128,26 +83,8 @@ class Experiment:
 
     @functools.cached_property
     def denoiser(self) -> Denoiser:
-        learned = self.config.objective.get("learned_uncertainty", False)
-        return Denoiser(self.sde, self.parameterization, self._network, Uncertainty() if learned else None)
-
-    @functools.cached_property
-    def _network(self) -> nn.Module:
-        """Where the config gives the sizes that the data determine, it is built without the data."""
-        section, sizes = self.config.network, _SIZES & set(PARTS["network"].defaults(self.config.network.name))
-        fields = _fields(section) if all(section.get(name) is not None for name in sizes) else self._network_fields
-        return build("network", NETWORKS, fields)
-
-    @functools.cached_property
-    def _network_fields(self) -> dict[str, Any]:
-        """`config.network` with the sizes of the data. Raises: ValueError where it has others."""
-        section = _fields(self.config.network)
-        return with_sizes(section, PARTS["network"].defaults(section["name"]), self.train_source.spec)
-
-    @functools.cached_property
-    def resolved(self) -> dict[str, Any]:
-        """The config as plain JSON values, with the sizes that the data determine where it leaves them to them."""
-        return plain(self.config) | {"network": plain(self._network_fields)}
+        learned = self.settings.objective.get("learned_uncertainty", False)
+        return Denoiser(self.sde, self.parameterization, self._build("network"), Uncertainty() if learned else None)
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -155,12 +92,10 @@ class Experiment:
 
     @functools.cached_property
     def optimizer(self) -> optax.GradientTransformation:
-        for path in ("optimizer", "optimizer.schedule"):
-            section = section_at(self.config, path) or ConfigDict()
-            if not isinstance(section, ConfigDict):
-                raise ValueError(f"config.{path} needs a section, as in configs/base.py, got {section!r}.")
-        fields = _fields(self.config.optimizer)
-        return build_optimizer(**{name: value for name, value in fields.items() if name != "accumulation_steps"})
+        fields = dataclasses.asdict(self.settings.optimizer)
+        own = fields.pop("own")
+        del fields["accumulation_steps"]
+        return build_optimizer(**fields, **own)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -168,14 +103,15 @@ class Experiment:
 
         Raises: ValueError for sizes that do not fit the devices, the batch or the network.
         """
-        free: dict[str, int | None] = {"num_devices": None, "data": None, "fsdp": 1, "tensor": 1}
-        section, batch_size = free | _fields(self.config.mesh), self.config.training.batch_size
-        mesh = parallel.mesh_for_batch(batch_size) if section == free else parallel.make_mesh(**section)
-        parallel.check_batch_size(batch_size, mesh, self.config.optimizer.get("accumulation_steps", 1))
-        if mesh.shape["tensor"] > 1 and not hasattr(self._network, "tensor_axis"):
+        sizes, batch_size = self.settings.mesh, self.settings.training.batch_size
+        is_free = sizes == type(sizes)()
+        mesh = parallel.mesh_for_batch(batch_size) if is_free else parallel.make_mesh(**dataclasses.asdict(sizes))
+        parallel.check_batch_size(batch_size, mesh, self.settings.optimizer.accumulation_steps)
+        network = self.denoiser.network
+        if mesh.shape["tensor"] > 1 and not hasattr(network, "tensor_axis"):
             raise ValueError(
                 f"mesh.tensor={mesh.shape['tensor']} needs a network that says which axes to divide, and "
-                f"{type(self._network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
+                f"{type(network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
             )
         return mesh
 
@@ -185,8 +121,7 @@ class Experiment:
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        """The held-out examples, with their classes numbered by name as those of `train_source`."""
-        return numbered_like(self._build("data.eval"), self.train_source.spec, "config.data.eval")
+        return self._build("data.eval")
 
     @functools.cached_property
     def spec(self) -> DataSpec:
@@ -197,10 +132,10 @@ class Experiment:
     def train_batches(self) -> TrainBatches:
         return TrainBatches(
             source=self.train_source,
-            batch_size=self.config.training.batch_size,
-            seed=self.config.seed,
+            batch_size=self.settings.training.batch_size,
+            seed=self.settings.seed,
             **self._part_of_batch,
-            **_fields(self.config.data.augment),
+            **dataclasses.asdict(self.settings.data.augment),
         )
 
     @functools.cached_property
@@ -214,7 +149,7 @@ class Experiment:
         source = self.eval_source
         if max_examples is not None and max_examples < len(source):
             source = Subset(source, np.arange(max_examples))
-        crop = _fields(self.config.data.augment).get("crop")
+        crop = self.settings.data.augment.crop
         return EvalBatches(source=source, batch_size=batch_size, crop=crop, **self._part_of_batch)
 
     @functools.cached_property
@@ -234,7 +169,7 @@ class Experiment:
     @functools.cached_property
     def threshold(self) -> Callable[[Denoise], Denoise]:
         """The wrapper of a denoiser in `config.sampling.threshold`, a field that a config need not have; None is none."""
-        if self.config.sampling.get("threshold") is None:
+        if self.settings.sampling.threshold is None:
             return lambda denoise: denoise
         # Built once around nothing, so that a mistake is named before anything is drawn.
         built = self._build("sampling.threshold", _no_denoise, self.sde)
@@ -242,18 +177,18 @@ class Experiment:
 
     @functools.cached_property
     def noise_level_loss(self) -> NoiseLevelLoss:
-        return NoiseLevelLoss(self.denoiser, noise_levels(self.sde, self.config.training.get("eval_levels", 9)))
+        return NoiseLevelLoss(self.denoiser, noise_levels(self.sde, self.settings.training.eval_levels))
 
     @functools.cached_property
     def log_prob(self) -> LogProb:
-        section = self.config.likelihood
+        section = self.settings.likelihood
         adaptive = Adaptive(rtol=section.rtol, atol=section.atol)
         return LogProb(adaptive=adaptive, t_min=section.t_min, divergence=self._build("likelihood.divergence"))
 
     def run_key(self, purpose: str) -> jax.Array:
         """The key of one use of the seed: "init", "train", "sample", "likelihood" or "evaluate"."""
         purposes = ("init", "train", "sample", "likelihood", "evaluate")
-        return jax.random.fold_in(jax.random.key(self.config.seed), purposes.index(purpose))
+        return jax.random.fold_in(jax.random.key(self.settings.seed), purposes.index(purpose))
 
     def init_state(self) -> TrainState:
         """The state at step 0, where `state_sharding` puts it; each device draws its own part."""
@@ -279,12 +214,11 @@ class Experiment:
 
     @functools.cached_property
     def _state_shapes(self) -> TrainState:
-        self._network_fields  # noqa: B018  a network of other sizes than the data's is refused
         return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
 
     def batch_shapes(self) -> dict[str, Any]:
         """Shapes, types and shardings of a global batch, by reading one example."""
-        size, sharding = self.config.training.batch_size, parallel.batch_sharding(self.mesh)
+        size, sharding = self.settings.training.batch_size, parallel.batch_sharding(self.mesh)
 
         def shape_of(like):
             return jax.ShapeDtypeStruct((size, *like.shape[1:]), like.dtype, sharding=sharding)
@@ -298,70 +232,55 @@ class Experiment:
 
     def _create_state(self, key, batch) -> TrainState:
         params = self.denoiser.init(key, batch, batch["condition"])
-        return create_state(params, self.optimizer, tuple(self.config.ema.half_lives_kimg))
+        return create_state(params, self.optimizer, tuple(self.settings.ema.half_lives_kimg))
 
     def train_step(
         self, *, denoiser: Denoiser | None = None, mesh: Mesh | None = None, accumulation_steps: int | None = None
     ) -> CompiledStep:
         """The training step, of `config` but for what is given."""
         if accumulation_steps is None:
-            accumulation_steps = self.config.optimizer.get("accumulation_steps", 1)
+            accumulation_steps = self.settings.optimizer.accumulation_steps
         return make_train_step(
             self.run_key("train"),
             denoiser or self.denoiser,
             self.objective,
             self.optimizer,
             mesh or self.mesh,
-            batch_size=self.config.training.batch_size,
-            rampup_ratio=self.config.ema.rampup_ratio,
+            batch_size=self.settings.training.batch_size,
+            rampup_ratio=self.settings.ema.rampup_ratio,
             accumulation_steps=accumulation_steps,
         )
 
     def sampling_condition(self, first_index: int, number: int) -> Condition:
         """The condition of images first_index … first_index + number − 1, each a function of its image's index alone.
 
-        A model that is told labels alone gets the classes in turn, or `sampling.label` (a number or a name) for all. A
-        model that is told more gets all conditions of image i from one held-out example, so that they agree: from example
-        i mod n of the n in `data.eval`, or of the n of class `sampling.label`.
+        Labels are the classes in turn, or `sampling.label` for all. All other conditions of image i are those of example
+        i mod n of the n held-out ones (`data.eval`).
 
-        Raises: ValueError for a label that is no class or of which no example is held out, or held-out data without the
-        conditions of the training data.
+        Raises: ValueError for a label that is no class, or held-out data without the conditions of the training data.
         """
-        spec, label = self.spec, self.config.sampling.get("label")
-        if label is not None and spec.num_classes is None:
-            raise ValueError(f"sampling.label needs a model that is told labels, got {label!r}; set it to None.")
-        number_of_class = None if label is None else class_number(label, spec, "sampling.label")
+        spec, label = self.spec, self.settings.sampling.label
         indices = np.arange(first_index, first_index + number)
-        if set(spec.conditions) <= {"label"}:
-            if spec.num_classes is None:
-                return {}
-            labels = indices % spec.num_classes if number_of_class is None else np.full(number, number_of_class)
-            return {"label": jnp.asarray(labels.astype(np.int32))}
-        rows = self._rows_of_class(number_of_class)
-        examples = self.eval_source.gather(rows[indices % len(rows)])
-        return {name: jnp.asarray(examples[name]) for name in spec.conditions}
-
-    def _rows_of_class(self, label: int | None) -> np.ndarray:
-        """The indices of the held-out examples of a class; None is all of them."""
-        self.check_held_out()
-        if label is None:
-            return np.arange(len(self.eval_source))
-        rows = np.flatnonzero(self._eval_labels == label)
-        if not rows.size:
-            raise ValueError(
-                f"sampling.label={self.config.sampling.label!r} needs a held-out example of this class, since a model that is "
-                "told more than labels gets all of an image's conditions from one example; config.data.eval has none."
-            )
-        return rows
-
-    @functools.cached_property
-    def _eval_labels(self) -> np.ndarray:
-        return self.eval_source.labels()
+        condition = {}
+        if spec.num_classes is not None:
+            if label is not None and not 0 <= label < spec.num_classes:
+                raise ValueError(
+                    f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}; the "
+                    "network's null class is never shown to it in training."
+                )
+            condition["label"] = indices % spec.num_classes if label is None else np.full(number, label)
+            condition["label"] = condition["label"].astype(np.int32)
+        others = [name for name in spec.conditions if name != "label"]
+        if others:
+            self.check_held_out()
+            rows = self.eval_source.gather(indices % len(self.eval_source))
+            condition |= {name: rows[name] for name in others}
+        return {name: jnp.asarray(values) for name, values in condition.items()}
 
     def check_held_out(self) -> None:
-        """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
+        """Raises ValueError where held-out examples have another shape, other levels or conditions than those of training."""
         there, here = self.eval_batches(parallel.round_up(1, self.mesh)).spec, self.spec
-        facts = ("shape", "levels", "conditions", "num_classes")
+        facts = ("shape", "levels", "conditions")
         differ = [
             f"{n}: {getattr(here, n)!r} there, {getattr(there, n)!r} here"
             for n in facts
@@ -372,7 +291,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        write_json(workdir / CONFIG_FILE, self.resolved)
+        write_json(workdir / CONFIG_FILE, plain(self.config))
 
 
 def _no_denoise(x, t):
@@ -389,53 +308,38 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
         raise FileNotFoundError(f"No config.json in {path.parent}; train there first, or name the --workdir of a run.")
     content = read_json(path, "restore it from a backup, or train with the same --config again, which writes it")
     config = ConfigDict(content)
+    trained = config.copy_and_resolve_references()
     for override in overrides:
         apply_override(config, override)
+    _warn_of_another_model(trained, config)
     return Experiment(config)
 
 
 def apply_override(config: ConfigDict, override: str) -> None:
-    """Sets "FIELD.FIELD=VALUE" in a config: VALUE is read as a Python literal, else as a string; {…} replaces a section.
+    """Sets "FIELD.FIELD=VALUE" in a config, as `score_sde.config.overrides` reads it.
 
-    Raises: ValueError without an "=", for a field that the config does not have and that is not optional, or for a value of
-    another kind.
+    Raises: ValueError without an "=", for a path that is no field, or a text that is no value of it.
     """
     path, equals, text = override.partition("=")
     if not equals:
         raise ValueError(f"An override needs FIELD=VALUE, as sampling.grid.num_steps=50, got {override!r}.")
-    check_path(config, path, OPTIONAL_FIELDS)
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    parents, _, field = path.rpartition(".")
-    section = section_at(config, parents) if parents else config
-    if path not in OPTIONAL_FIELDS:  # whose own check allows more than one kind
-        check_kind(path, section.get(field), value)
-    with section.unlocked(), section.ignore_type():
-        section[field] = ConfigDict(value) if isinstance(value, dict) else value
+    apply_overrides(config, [(path, text)], CATALOGUES)
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain config with the fields that its sections leave out, as what they build has them."""
-    filled = plain(ConfigDict(config))
-    for path, part in PARTS.items():
-        section = section_at(filled, path)
-        if section is not None:
-            section |= plain(part.defaults(section.get("name"))) | section
-            section |= {name: None for name, value in section.items() if value in ([], {})}  # nothing is nothing
-            section |= {
-                name: 0 for name in _SIZES & section.keys() if section[name] is None
-            }  # as before sizes could be None
-    return filled
-
-
-def _fields(section: ConfigDict) -> dict[str, Any]:
-    """A section as plain nested dicts, with lists as tuples, which Flax modules can hash."""
-
-    def convert(value):
-        if isinstance(value, dict):
-            return {name: convert(v) for name, v in value.items()}
-        return tuple(convert(v) for v in value) if isinstance(value, list | tuple) else value
-
-    return convert(section.to_dict())
+def _warn_of_another_model(trained: ConfigDict, config: ConfigDict) -> None:
+    """Says so where a network would be read in another way than it was trained."""
+    found = {
+        name: differences({name: plain(trained)[name]}, {name: plain(config)[name]})
+        for name in ("sde", "parameterization")
+    }
+    if found["parameterization"]:
+        logging.warning(
+            "The network was trained to predict something else (%s); what it predicts is misread.",
+            "; ".join(found["parameterization"]),
+        )
+    if found["sde"] and section_at(trained, "parameterization.noise_label.name") == "time":
+        logging.warning(
+            "The network was told the time t, and at each t another SDE has another noise level (%s); only a network that is "
+            "told the noise level itself, as by parameterization.noise_label=log_sigma, can be used with another SDE.",
+            "; ".join(found["sde"]),
+        )

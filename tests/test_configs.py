@@ -8,9 +8,9 @@ import pytest
 from ml_collections import ConfigDict, FieldReference
 
 from configs import base, quickstart
+from score_sde.config import plain, section_at, shared_sections
 from score_sde.data import DENSITIES
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain, section_at, shared_sections
 from tests.test_experiment import CONFIGS, FILES
 
 VARIANTS = {

@@ -336,7 +336,7 @@ def test_too_many_skips_in_a_row_stop_the_run(tmp_path):
     config.optimizer.learning_rate, config.optimizer.clip_norm = 1e30, None
     with pytest.raises(FloatingPointError, match="and 4 steps in a row were skipped;.*lower optimizer.learning_rate"):
         run_training(Experiment(config), tmp_path, quiet=True)
-    with pytest.raises(ValueError, match=r"nonfinite needs one of \('stop', 'skip'\).*got 'ignore' and 100"):
+    with pytest.raises(ValueError, match="config.training.nonfinite needs one of 'stop', 'skip', got 'ignore'"):
         run_training(Experiment(tiny(nonfinite="ignore")), tmp_path / "other", quiet=True)
 
 

@@ -6,7 +6,7 @@ reproduced here. Cost as `ddpmpp_vp`.
 
 from ml_collections import ConfigDict
 
-from configs.cifar10 import ddpmpp_vp
+from score_sde.configs.cifar10 import ddpmpp_vp
 
 
 def get_config(variant: str = "") -> ConfigDict:

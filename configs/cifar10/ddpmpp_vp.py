@@ -8,7 +8,7 @@ Differs from it in: EMA with a ramp-up; a half-life of 887 thousand images is th
 
 from ml_collections import ConfigDict
 
-from configs import base
+from score_sde.configs import base
 
 
 def get_config(variant: str = "") -> ConfigDict:

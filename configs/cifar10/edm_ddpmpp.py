@@ -8,7 +8,7 @@ Differs from it in: only flips; their other augmentations (with the augmentation
 
 from ml_collections import ConfigDict
 
-from configs.cifar10 import ddpmpp_vp
+from score_sde.configs.cifar10 import ddpmpp_vp
 
 
 def get_config(variant: str = "") -> ConfigDict:

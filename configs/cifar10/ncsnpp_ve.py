@@ -8,7 +8,7 @@ Differs from it in: images in [-1, 1] instead of [0, 1], so that σ is half as l
 
 from ml_collections import ConfigDict
 
-from configs.cifar10 import ddpmpp_vp
+from score_sde.configs.cifar10 import ddpmpp_vp
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -5,9 +5,9 @@
 
 from ml_collections import ConfigDict
 
-from configs import base
-from configs.cifar10.ddpmpp_vp import cifar10
-from configs.fashion_mnist.small import preconditioned, short_schedule
+from score_sde.configs import base
+from score_sde.configs.cifar10.ddpmpp_vp import cifar10
+from score_sde.configs.fashion_mnist.small import preconditioned, short_schedule
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -5,7 +5,7 @@ EDM's preconditioning, weighting and noise levels on the VP SDE. Numbers, hardwa
 
 from ml_collections import ConfigDict
 
-from configs import base
+from score_sde.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -5,7 +5,7 @@ The losses of different SDEs are not comparable; bits/dim are. Table, plot, hard
 
 from typing import Any
 
-from configs.quickstart import SDES
+from score_sde.configs.quickstart import SDES
 
 NUM_STEPS = 300
 

@@ -193,7 +193,7 @@ def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBa
     if split not in ("train", "eval"):
         raise ValueError(f"--split needs train or eval, got {split!r}.")
     source = experiment.train_source if split == "train" else experiment.eval_source
-    crop = experiment.config.data.augment.get("crop")
+    crop = experiment.settings.data.augment.crop
     return EvalBatches(source=source, batch_size=batch_size, crop=None if crop is None else tuple(crop))
 
 

@@ -33,7 +33,7 @@ def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None
 
 def loss_by_noise_level(experiment: Experiment, params: Params, max_examples: int | None = None) -> LossByNoiseLevel:
     """‖ε̂ − ε‖²/d on every held-out example (or the first `max_examples`), at noise levels uniform in log-SNR."""
-    batches = _sharded_batches(experiment, experiment.config.training.eval_batch_size, max_examples)
+    batches = _sharded_batches(experiment, experiment.settings.training.eval_batch_size, max_examples)
     return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
 
 
@@ -50,7 +50,7 @@ def held_out_bits_per_dim(
       folder: where each batch's values are kept as they come, so that a run that was killed goes on; a folder inside it is
         named after what determines them. None: nowhere.
     """
-    size = parallel.round_up(experiment.config.likelihood.batch_size, experiment.mesh)
+    size = parallel.round_up(experiment.settings.likelihood.batch_size, experiment.mesh)
     batches = experiment.eval_batches(size, max_examples)
     parts = _bits_of_batches(experiment, params, batches)
     if folder is None:
@@ -92,7 +92,7 @@ def _bits_of_batches(
 ) -> Callable[[list[int]], Iterator[tuple[int, ExampleBits]]]:
     """From the numbers of batches, yields (number, its examples' bits/dim); data are read ahead."""
     params = parallel.replicate(params, experiment.mesh)
-    key, num_repeats = experiment.run_key("likelihood"), experiment.config.likelihood.num_repeats
+    key, num_repeats = experiment.run_key("likelihood"), experiment.settings.likelihood.num_repeats
 
     def parts(numbers: list[int]) -> Iterator[tuple[int, ExampleBits]]:
         ahead = prefetch(lambda i: (numbers[i], batches[numbers[i]]), 0, len(numbers))

@@ -80,20 +80,20 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
     """
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu needs 0 < mfu <= 1, got {mfu}.")
-    config, mesh = experiment.config, experiment.mesh
+    settings, mesh = experiment.settings, experiment.mesh
     shapes, batch = experiment.state_shapes(), experiment.batch_shapes()
     with jax.default_matmul_precision("highest"):  # convolutions as on an accelerator, not as our CPU path has them
         flops = flops_per_image(experiment, shapes, batch)
         memory = bytes_per_device(experiment, shapes, batch, accelerator)
-    training = config.training
+    training = settings.training
     rate = mesh.size * accelerator.bf16_tflops * 1e12 * mfu / flops["training_step"]
     run = {
-        "network": config.network.name,
+        "network": settings.network["name"],
         "parameters": sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params)),
         "mesh": dict(mesh.shape),
         "devices": mesh.size,
         "batch_size": training.batch_size,
-        "accumulation_steps": config.optimizer.get("accumulation_steps", 1),
+        "accumulation_steps": settings.optimizer.accumulation_steps,
         "num_steps": training.num_steps,
         "dtype": getattr(experiment.denoiser.network, "dtype", "float32"),
         "remat": getattr(experiment.denoiser.network, "remat", None),
@@ -115,7 +115,7 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
     Counted on the program before it is optimized or divided, so that it is the same for every accelerator. Multiplications
     and additions count one each; a step's count holds the optimizer and the averages, shared out over the batch.
     """
-    size, mesh = experiment.config.training.batch_size, parallel.make_mesh(1)
+    size, mesh = experiment.settings.training.batch_size, parallel.make_mesh(1)
     shapes, batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (shapes, batch))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
     denoiser, network = experiment.denoiser, experiment.denoiser.network

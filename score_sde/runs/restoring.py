@@ -23,8 +23,8 @@ def pick_params(state: TrainState, ema: str | None) -> Params:
 
 def open_checkpoints(experiment: Experiment, workdir: pathlib.Path) -> Checkpoints:
     """The checkpoints of a run in `workdir`."""
-    training = experiment.config.training
-    return Checkpoints(workdir, keep=training.get("keep_checkpoints", 2), keep_every=training.get("keep_every"))
+    training = experiment.settings.training
+    return Checkpoints(workdir, keep=training.keep_checkpoints, keep_every=training.keep_every)
 
 
 def restore(experiment: Experiment, workdir: pathlib.Path, step: int | None = None) -> TrainState:

@@ -3,8 +3,9 @@
 import ast
 from typing import Any
 
-from score_sde.building import build
-from score_sde.solvers import SOLVERS, Solver
+from score_sde.catalogues import CATALOGUES
+from score_sde.config import build
+from score_sde.solvers import Solver
 
 
 def split(text: str) -> list[str]:
@@ -24,7 +25,7 @@ def solver_of(text: str) -> Solver:
 
     Raises: ValueError for text of another form, an unknown solver or field.
     """
-    return build("solver", SOLVERS, section_of(text), predictor=SOLVERS, corrector=SOLVERS, solver=SOLVERS)
+    return build("solver", CATALOGUES.at["sampling.solver"], section_of(text), catalogues=CATALOGUES)
 
 
 def section_of(text: str) -> dict[str, Any]:

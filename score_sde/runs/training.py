@@ -11,9 +11,10 @@ from typing import Any
 import jax
 
 from score_sde import plots
-from score_sde.experiment import CONFIG_FILE, Experiment, completed
+from score_sde.catalogues import CATALOGUES
+from score_sde.config import completed, differences, lasting, plain
+from score_sde.experiment import CONFIG_FILE, Experiment
 from score_sde.files import remove_temporaries, remove_temporaries_of
-from score_sde.plain_config import differences, lasting
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.training.checkpoints import Checkpoints, steps_on_disk
@@ -67,9 +68,9 @@ def run_training(
             contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
         ):
             state = _train(experiment, workdir, checkpoints, stop, trace, quiet)
-    if stop.reason and int(state.step) < experiment.config.training.num_steps and jax.process_index() == 0:
+    if stop.reason and int(state.step) < experiment.settings.training.num_steps and jax.process_index() == 0:
         print(
-            f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.config.training.num_steps}; all of it is "
+            f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.settings.training.num_steps}; all of it is "
             f"saved in {workdir}. The same command goes on from there."
         )
     return state
@@ -80,13 +81,13 @@ def _prepare(experiment: Experiment) -> None:
 
     Raises: ValueError or OSError from what a section of the config builds.
     """
-    training = experiment.config.training
+    training = experiment.settings.training
     experiment.objective  # noqa: B018
     experiment.state_shapes()
-    if training.get("eval_every", 0):
+    if training.eval_every:
         experiment.check_held_out()
         experiment.noise_level_loss  # noqa: B018
-    if training.get("sample_every", 0):
+    if training.sample_every:
         experiment.solver.check(experiment.sde, experiment.grid.times(experiment.sde))
         experiment.generator.condition(0, 1)
 
@@ -99,7 +100,7 @@ def _train(
     trace: Trace,
     quiet: bool,
 ) -> TrainState:
-    training, is_writer = experiment.config.training, jax.process_index() == 0
+    training, is_writer = experiment.settings.training, jax.process_index() == 0
     state, position = _start(experiment, checkpoints)
     start = int(state.step)
     if is_writer:
@@ -107,8 +108,8 @@ def _train(
         experiment.write_config(workdir)
     tally = Tally(position.get("tally"))
     guard = FiniteGuard(
-        training.get("nonfinite", "stop"),
-        training.get("max_skips", 100),
+        training.nonfinite,
+        training.max_skips,
         workdir,
         experiment.sde.log_snr,
         checkpoints.latest,
@@ -147,8 +148,8 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
     if checkpoints.latest() is None:
         return experiment.init_state(), {}
     run = checkpoints.run()
-    there, here = run["config"], experiment.resolved
-    found = differences(_comparable(completed(there)), _comparable(completed(here)))
+    there, here = run["config"], plain(experiment.config)
+    found = differences(_comparable(completed(there, CATALOGUES)), _comparable(completed(here, CATALOGUES)))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
         found.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
@@ -184,7 +185,7 @@ def _actions(
     tally: Tally,
     guard: FiniteGuard,
 ) -> list[Action]:
-    training = experiment.config.training
+    training = experiment.settings.training
 
     def evaluate(step: int, state: TrainState) -> None:
         curve = loss_by_noise_level(experiment, pick_params(state, None))
@@ -192,7 +193,7 @@ def _actions(
         logger.log(step, {"eval/eps_error": curve.mean.mean(), **levels})
 
     def draw(step: int, state: TrainState) -> None:
-        params, number = pick_params(state, None), experiment.config.sampling.get("num_preview", 16)
+        params, number = pick_params(state, None), experiment.settings.sampling.num_preview
         images = experiment.generator(experiment.run_key("sample"), params, number)
         if jax.process_index() == 0 and len(experiment.spec.shape) > 1:
             picture = plots.image_grid(images.x)
@@ -207,12 +208,12 @@ def _actions(
             "skips_in_a_row": guard.in_a_row,
             "metrics_sha256": logger.digest(),
         }
-        checkpoints.save(state, experiment.resolved, position)
+        checkpoints.save(state, plain(experiment.config), position)
 
     return [
         Action(training.log_every, lambda step, state: checkpoints.check()),
-        Action(training.get("eval_every", 0), evaluate),
-        Action(training.get("sample_every", 0), draw),
+        Action(training.eval_every, evaluate),
+        Action(training.sample_every, draw),
         Action(training.checkpoint_every, save, part="save", before_stop=True),
     ]
 

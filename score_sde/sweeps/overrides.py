@@ -1,39 +1,32 @@
 """Overrides of a config: checked and typed here, and written as the command line that a user could have typed.
 
-`experiments.train` reads `--config.FIELD=VALUE` with ml_collections' config_flags, which parses VALUE as the type that the
-field has in the file. A value of another type (None for a number), or a field that only a replaced section has, cannot be
-passed so; then the section around it is passed whole, as a Python literal. Every command line is parsed back, by the same
-config_flags, before anything starts.
+Training reads `--config.FIELD=VALUE` by `score_sde.config.overrides`. Every command line is read back in the same way before
+anything starts.
 """
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from score_sde.building import closest
-from score_sde.plain_config import differences, plain
+from score_sde import config as configs
+from score_sde.catalogues import CATALOGUES
+from score_sde.config import apply_overrides, apply_values, differences, literal, plain, section_at
 
 
 def load_config(arguments: Sequence[str]) -> ConfigDict:
-    """The config that `experiments.train` makes of ["--config=FILE[:variant]", "--config.FIELD=VALUE", …].
+    """The config that training makes of ["--config=FILE[:variant]", "--config.FIELD=VALUE", …].
 
     Raises: ValueError when the file, a field or a value is refused.
     """
-    values = flags.FlagValues()
-    command = ["sweep", *arguments]
-    config_flags.DEFINE_config_file("config", None, flag_values=values, sys_argv=command)
+    (name,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+    fields = [argument.removeprefix("--config.").partition("=") for argument in arguments if "--config." in argument]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # config_flags loads modules in an old way
-            values(command)
-        config: Any = values["config"].value
-        list(config)  # a file that could not be loaded says so only when it is looked at
-    except (flags.Error, AttributeError, OSError, KeyError) as error:
-        raise ValueError(f"{' '.join(arguments)} cannot be read: {error}") from error
+        config = configs.load_config(name)
+    except OSError as error:
+        raise ValueError(f"--config={name} cannot be read: {error}") from error
+    apply_overrides(config, [(path, text) for path, _, text in fields], CATALOGUES)
     return config
 
 
@@ -43,19 +36,7 @@ def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     Raises: ValueError for a field that the config does not have, naming the closest, or a value of another type.
     """
     config = base.copy_and_resolve_references()
-    for path in sorted(overrides, key=lambda path: path.count(".")):
-        *parents, name = path.split(".")
-        section = config
-        for parent in parents:
-            section = section.get(parent) if isinstance(section, ConfigDict) else None
-        if not isinstance(section, ConfigDict) or name not in section:
-            known = list(_paths(config))
-            here = list(section) if isinstance(section, ConfigDict) else list(config)
-            raise ValueError(
-                f"A sweep needs fields of the config, got {path!r}; known here: {here}.{closest(path, known)}"
-            )
-        with section.ignore_type():
-            section[name] = _typed(path, section[name], overrides[path])
+    apply_values(config, [(path, _typed(section_at(base, path), overrides[path])) for path in overrides], CATALOGUES)
     return config
 
 
@@ -64,16 +45,11 @@ def command_line(path: str, overrides: Mapping[str, Any]) -> tuple[list[str], Co
 
     Raises: ValueError for an override that the config or the command line cannot take.
     """
-    base = load_config([f"--config={path}"])
-    wanted = resolve(base, overrides)
-    fields = {_passable(base, wanted, field) for field in overrides}
-    fields = {field for field in fields if not any(field.startswith(other + ".") for other in fields)}
+    wanted = resolve(load_config([f"--config={path}"]), overrides)
+    fields = [field for field in overrides if not any(field.startswith(f"{other}.") for other in overrides)]
     ordered = sorted(fields, key=lambda field: (field.count("."), field))
-    arguments = [f"--config={path}", *(f"--config.{field}={_text(_get(wanted, field))}" for field in ordered)]
-    try:
-        lost = differences(plain(wanted), plain(load_config(arguments)))
-    except ValueError as error:
-        lost = [str(error)]
+    arguments = [f"--config={path}", *(f"--config.{field}={_text(section_at(wanted, field))}" for field in ordered)]
+    lost = differences(plain(wanted), plain(load_config(arguments)))
     if lost:
         raise ValueError(
             f"The command line cannot pass {dict(overrides)} to {path}; write a config file with them. ({'; '.join(lost)})"
@@ -81,44 +57,15 @@ def command_line(path: str, overrides: Mapping[str, Any]) -> tuple[list[str], Co
     return arguments, wanted
 
 
-def _typed(path: str, current: Any, value: Any) -> Any:
-    """`value` as the type of `current`, where that loses nothing."""
-    if isinstance(value, Mapping):
-        value = ConfigDict(dict(value))
-    if isinstance(current, tuple) and isinstance(value, list):
-        return tuple(value)
-    is_int = isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(current, float) and is_int:
-        return float(value)
-    if type(current) is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    alike = type(value) is type(current) or (isinstance(value, list | tuple) and isinstance(current, list | tuple))
-    if value is not None and current is not None and not alike:
-        raise ValueError(f"{path} needs a value like {plain(current)!r}, got {value!r}.")
-    return value
-
-
-def _passable(base: ConfigDict, wanted: ConfigDict, field: str) -> str:
-    """The field, or the section around it that the command line can pass instead."""
-    current, value = _get(base, field), _get(wanted, field)
-    parsed = (bool, int, float, str, tuple, ConfigDict)
-    if type(current) in parsed and type(current) is type(value):
-        return field
-    parent = field.rpartition(".")[0]
-    return _passable(base, wanted, parent) if parent else field
-
-
-def _get(config: ConfigDict, path: str) -> Any:
-    """The value at a dotted path; None where there is none."""
-    value: Any = config
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, ConfigDict) else None
-    return value
+def _typed(current: Any, value: Any) -> Any:
+    """A whole number as a real one where the config has one, so that both are one point of a sweep."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if isinstance(current, float) and is_whole else value
 
 
 def _text(value: Any) -> str:
-    """What config_flags reads as `value`."""
-    return value if isinstance(value, str) else _literal(value)
+    """What the command line reads as `value`."""
+    return value if isinstance(value, str) and literal(value) == value else _literal(value)
 
 
 def _literal(value: Any) -> str:
@@ -131,13 +78,3 @@ def _literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_literal, value)) + "]"
     return json.dumps(value) if isinstance(value, str) else repr(value)
-
-
-def _paths(config: ConfigDict, prefix: str = "") -> list[str]:
-    """All dotted paths."""
-    found = []
-    for name, value in config.items():
-        found.append(prefix + name)
-        if isinstance(value, ConfigDict):
-            found += _paths(value, f"{prefix}{name}.")
-    return found

@@ -14,14 +14,11 @@ slurm, tpu   where and on what the other launchers run a trial
 """
 
 import dataclasses
-import inspect
-import pathlib
-import runpy
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_sde.building import build, closest
+from score_sde.config import build, call, closest
 from score_sde.sweeps.axes import Axis, build_axis
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.optuna_search import Optuna
@@ -53,16 +50,7 @@ def load_sweep(path: str) -> Sweep:
 
     Raises: ValueError or FileNotFoundError when there is none, or it says something unknown.
     """
-    name, _, variant = path.partition(":")
-    file = pathlib.Path(name)
-    if not file.is_file():
-        raise FileNotFoundError(f"--sweep needs FILE.py[:variant], got {path!r}; configs/sweeps/ has some.")
-    get_sweep = runpy.run_path(str(file)).get("get_sweep")
-    if get_sweep is None:
-        raise ValueError(f"{file} needs a function get_sweep() that returns a dict; it has none.")
-    if variant and not inspect.signature(get_sweep).parameters:
-        raise ValueError(f"{file} has no variants, got {variant!r}.")
-    return build_sweep(get_sweep(variant) if variant else get_sweep())
+    return build_sweep(call(path, "get_sweep", "a dict", flag="--sweep"))
 
 
 def build_sweep(given: Mapping[str, Any]) -> Sweep:

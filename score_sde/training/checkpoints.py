@@ -40,7 +40,9 @@ class Checkpoints:
       read_only: for a process that reads beside one that trains: nothing is made, cleaned up or deleted.
     """
 
-    def __init__(self, workdir: pathlib.Path, keep: int = 2, keep_every: int | None = None, read_only: bool = False):
+    def __init__(
+        self, workdir: pathlib.Path, keep: int | None = 2, keep_every: int | None = None, read_only: bool = False
+    ):
         self.directory = pathlib.Path(workdir).absolute() / FOLDER
         self._saving: int | None = None
         self._saved_shapes: dict[str, tuple[int, ...]] = {}

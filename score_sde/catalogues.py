@@ -1,0 +1,47 @@
+"""Every catalogue that a config can name, by the section that names it and by the class that annotates a field.
+
+So a class outside of the package whose field is annotated `Solver` takes a section of solvers there, as ours do.
+"""
+
+from flax import linen as nn
+
+from score_sde.config import Catalogues, Family
+from score_sde.data import SOURCES, Source
+from score_sde.likelihood import DIVERGENCES, Divergence
+from score_sde.networks import NETWORKS
+from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective, TimeSampler, Weighting
+from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
+from score_sde.sdes import SDE, SDES
+from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
+from score_sde.thresholding import THRESHOLDS
+from score_sde.training.optimizers import OPTIMIZERS
+
+_FAMILIES = {
+    SDE: Family(SDES, SDE),
+    Parameterization: Family(PARAMETERIZATIONS, Parameterization),
+    NoiseLabel: Family(NOISE_LABELS, NoiseLabel),
+    nn.Module: Family(NETWORKS, nn.Module),
+    Objective: Family(OBJECTIVES, Objective, num_args=1),
+    Weighting: Family(WEIGHTINGS, Weighting),
+    TimeSampler: Family(TIME_SAMPLERS, TimeSampler),
+    Source: Family(SOURCES, Source),
+    Solver: Family(SOLVERS, Solver),
+    Grid: Family(GRIDS, Grid),
+    Divergence: Family(DIVERGENCES, Divergence),
+}
+CATALOGUES = Catalogues(
+    at={
+        "data.train": _FAMILIES[Source],
+        "data.eval": _FAMILIES[Source],
+        "sde": _FAMILIES[SDE],
+        "parameterization": _FAMILIES[Parameterization],
+        "network": _FAMILIES[nn.Module],
+        "objective": _FAMILIES[Objective],
+        "optimizer": Family(OPTIMIZERS, num_args=1),
+        "sampling.solver": _FAMILIES[Solver],
+        "sampling.grid": _FAMILIES[Grid],
+        "sampling.threshold": Family(THRESHOLDS, object, num_args=2),
+        "likelihood.divergence": _FAMILIES[Divergence],
+    },
+    of=_FAMILIES,
+)

@@ -1,0 +1,46 @@
+"""Configs: their sections, files, overrides and differences, and the objects that their sections are made into.
+
+Nothing here imports JAX: catalogues, which do, are handed in (`score_sde.catalogues`).
+"""
+
+from score_sde.config.building import NO_CATALOGUES, Catalogues, build, checked_config, made
+from score_sde.config.differences import (
+    FREE_SECTIONS,
+    completed,
+    differences,
+    lasting,
+    plain,
+    section_at,
+    shared_sections,
+)
+from score_sde.config.files import call, find_file, load_config
+from score_sde.config.kinds import is_number
+from score_sde.config.lookup import Family, check_names, closest
+from score_sde.config.overrides import apply_overrides, apply_values, literal
+from score_sde.config.sections import Settings
+
+__all__ = [
+    "FREE_SECTIONS",
+    "NO_CATALOGUES",
+    "Catalogues",
+    "Family",
+    "Settings",
+    "apply_overrides",
+    "apply_values",
+    "build",
+    "call",
+    "check_names",
+    "checked_config",
+    "closest",
+    "completed",
+    "differences",
+    "find_file",
+    "is_number",
+    "lasting",
+    "literal",
+    "load_config",
+    "made",
+    "plain",
+    "section_at",
+    "shared_sections",
+]

@@ -1,0 +1,208 @@
+"""Sections of a config checked against what they are made into, and objects made from them.
+
+A section is made into a dataclass of `sections`, or into the member of a catalogue that its `name` says. Either way its fields
+are the parameters of that class (`options`), and their annotations say what they may hold (`kinds`).
+"""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from score_sde.config import kinds
+from score_sde.config.kinds import Refused, shown
+from score_sde.config.lookup import Family, Members, check_names, closest
+from score_sde.config.options import REQUIRED, Option, Options, options_of
+from score_sde.config.sections import MEMBER, REST, Settings
+
+Section = dict[str, Any]
+T = TypeVar("T")
+
+MOVED = {"training.num_devices": "mesh.num_devices"}  # fields of earlier versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalogues:
+    """The families of members, by the path of a section and by the class that annotates a field of a member.
+
+    Without families the sections that name a member are left unchecked, and nothing heavy is imported.
+    """
+
+    at: Mapping[str, Family] = dataclasses.field(default_factory=dict)
+    of: Mapping[type, Family] = dataclasses.field(default_factory=dict)
+
+    def family(self, path: str, annotation: Any) -> Family | None:
+        """The family whose members a field may be; None where it is no such field."""
+        if path in self.at:
+            return self.at[path]
+        for member in kinds.types_of(annotation):
+            for base, family in self.of.items():
+                if isinstance(member, type) and issubclass(member, base):
+                    return dataclasses.replace(family, base=member)
+        return None
+
+
+NO_CATALOGUES = Catalogues()
+
+
+def is_member(annotation: Any) -> bool:
+    """Whether a field of a fixed section is a section with a name."""
+    return any(MEMBER in typing.get_args(t) for t in kinds.types_of(annotation) if typing.get_origin(t) is Annotated)
+
+
+def fixed_section(annotation: Any) -> type | None:
+    """The dataclass of `sections` that a field is made into; None where it is no fixed section."""
+    is_section = isinstance(annotation, type) and annotation.__module__ == Settings.__module__
+    return annotation if is_section else None
+
+
+def checked_config(config: Mapping[str, Any], catalogues: Catalogues) -> Section:
+    """A whole config as plain values of the types that its sections have; what it leaves out is left out.
+
+    Raises: ValueError for an unknown section, name or field, a missing one, or a value that is not allowed.
+    """
+    sections = [name for name in options_of(Settings).fields if name != "seed"]
+    missing = [name for name in (*sections, "seed") if name not in config]
+    unknown = [name for name in config if name not in (*sections, "seed")]
+    if missing or unknown:
+        hint = closest(unknown[0], sections) if unknown else ""
+        raise ValueError(
+            f"A config needs the sections {sections} and a seed; missing {missing}, unknown {unknown}.{hint}"
+        )
+    for old, new in MOVED.items():
+        section, field = old.split(".")
+        if isinstance(config[section], Mapping) and field in config[section]:
+            raise ValueError(f"{old} is now {new}, got {config[section][field]!r}; move it to the section mesh.")
+    return _checked_fields("", Options(options_of(Settings).fields), config, catalogues, "it")
+
+
+def checked_section(path: str, target: type, given: Any, catalogues: Catalogues) -> Section:
+    """A fixed section as plain values of the types that its dataclass has.
+
+    Raises: ValueError for an unknown field, a missing one, or a value that is not allowed.
+    """
+    if not isinstance(given, Mapping):
+        fields = list(options_of(target).fields)
+        raise ValueError(f"config.{path} needs a section with the fields {fields}, got {shown(given)}.")
+    given = dict(given)
+    if path in catalogues.at and "name" in given:
+        given["name"] = catalogues.at[path].canonical(path, given["name"])
+    of = repr(given["name"]) if "name" in given else "it"
+    return _checked_fields(path, section_options(path, target, given, catalogues), given, catalogues, of)
+
+
+def section_options(path: str, target: type, given: Mapping[str, Any], catalogues: Catalogues) -> Options:
+    """The fields of a fixed section; of `Optimizer`, also those of the optimizer that it names."""
+    fields = options_of(target).fields
+    rest = [name for name, option in fields.items() if REST in typing.get_args(option.annotation)]
+    fixed = {name: option for name, option in fields.items() if name not in rest}
+    if not rest:
+        return Options(fixed)
+    if path not in catalogues.at:
+        return Options(fixed, is_open=True)
+    family = catalogues.at[path]
+    name = family.canonical(path, given.get("name", fields["name"].default))
+    own = options_of(family.members[name], family.num_args)
+    return Options({**own.fields, **fixed}, own.is_open)
+
+
+def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues) -> Section:
+    """A section with a name as plain values of the types that the member of this name has; the name as in the catalogue.
+
+    Raises: ValueError as `checked_section`, and for an unknown name.
+    """
+    if not isinstance(given, Mapping):
+        known = sorted(family.members)
+        raise ValueError(
+            f"config.{path} needs a section with a name, as {{'name': {known[0]!r}}}, got {shown(given)}; the names are "
+            f"{known}."
+        )
+    name = family.canonical(path, given.get("name"))
+    options = options_of(family.find(path, name), family.num_args)
+    fields = {field: value for field, value in given.items() if field != "name"}
+    return {"name": name} | _checked_fields(path, options, fields, catalogues, repr(name), family.infinite)
+
+
+def _checked_fields(
+    path: str,
+    options: Options,
+    given: Mapping[str, Any],
+    catalogues: Catalogues,
+    of: str,
+    infinite: tuple[str, ...] = (),
+) -> Section:
+    if not options.is_open:
+        check_names(path, given, list(options.fields), of)
+    checked = {}
+    for name, value in given.items():
+        option = options.fields.get(name, Option(Any, None))
+        checked[name] = checked_value(f"{path}.{name}".lstrip("."), option, value, catalogues, name in infinite)
+    missing = [name for name, option in options.fields.items() if option.default is REQUIRED and name not in given]
+    if missing:
+        raise ValueError(
+            f"config.{path}: {of} cannot be built without the fields {missing}, got only {[*given]}; add them."
+        )
+    return checked
+
+
+def checked_value(path: str, option: Option, value: Any, catalogues: Catalogues, infinite: bool = False) -> Any:
+    """A field's value as its annotation has it. Raises: ValueError where that does not allow it."""
+    section = fixed_section(option.annotation)
+    if section is not None:
+        return checked_section(path, section, value, catalogues)
+    family = catalogues.family(path, option.annotation)
+    if (family or is_member(option.annotation)) and not (value is None and kinds.allows_none(option.annotation)):
+        return value if family is None else checked_member(path, family, value, catalogues)
+    infinite = infinite or (isinstance(option.default, float) and math.isinf(option.default))
+    try:
+        return kinds.convert(option.annotation, value, infinite)
+    except Refused:
+        raise ValueError(f"config.{path} needs {kinds.words(option.annotation)}, got {shown(value)}.") from None
+
+
+def made(target: Callable[..., T], section: Mapping[str, Any]) -> T:
+    """The dataclass of `sections` with the values of a checked section; sections in it are made too."""
+    values: dict[str, Any] = {}
+    others = dict(section)
+    for name, option in options_of(target).fields.items():
+        nested = fixed_section(option.annotation)
+        if name in others:
+            value = others.pop(name)
+            values[name] = made(nested, value) if nested else value
+        elif REST in typing.get_args(option.annotation):
+            values[name] = others
+    return target(**values)
+
+
+def build(
+    path: str,
+    family: Family | Members,
+    section: Mapping[str, Any],
+    *args: Any,
+    catalogues: Catalogues = NO_CATALOGUES,
+) -> Any:
+    """The member of `family` that `section["name"]` says, called with `args` and the other fields of the section.
+
+    Args:
+      path: how the section is called in the config, for messages: "sde", "objective.weighting".
+      family: or only its members.
+      args: positional arguments that no config holds.
+      catalogues: of the fields that are sections themselves, at any depth.
+    Raises: ValueError for an unknown name or field, or what the constructor refused.
+    """
+    family = family if isinstance(family, Family) else Family(family, num_args=len(args))
+    fields = checked_member(path, family, section, catalogues)
+    name = fields.pop("name")
+    member = family.find(path, name)
+    for field, option in options_of(member, family.num_args).fields.items():
+        nested = catalogues.family(f"{path}.{field}", option.annotation)
+        if nested is not None and isinstance(fields.get(field), Mapping):
+            fields[field] = build(f"{path}.{field}", nested, fields[field], catalogues=catalogues)
+    try:
+        built = member(*args, **fields)
+    except (TypeError, ArithmeticError, LookupError) as error:
+        raise ValueError(f"config.{path}: {name!r} cannot be built from {shown(fields)}: {error}") from error
+    if family.base is not None and not isinstance(built, family.base):
+        raise ValueError(f"config.{path}.name={name} needs to make a {family.base.__name__}, got {shown(built)}.")
+    return built

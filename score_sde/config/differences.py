@@ -1,0 +1,86 @@
+"""A config as plain JSON values, which of its sections a run may change, and how two configs differ."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from score_sde.config.building import Catalogues, fixed_section, section_options
+from score_sde.config.options import Option, options_of
+from score_sde.config.sections import Settings
+
+FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to train on, sample and measure
+
+
+def section_at(config: Any, path: str) -> Any:
+    """What stands at a dotted path; None where there is nothing."""
+    for name in path.split("."):
+        config = config.get(name) if isinstance(config, ConfigDict | Mapping) else None
+    return config
+
+
+def shared_sections(config: ConfigDict) -> list[tuple[str, str]]:
+    """Pairs of paths at which a config holds one and the same section, so that a field set in one is set in both."""
+    paths: dict[int, str] = {}
+    pairs: list[tuple[str, str]] = []
+
+    def visit(section: ConfigDict, prefix: str) -> None:
+        for name, value in section.items(preserve_field_references=True):
+            if isinstance(value, ConfigDict):
+                path = f"{prefix}{name}"
+                if id(value) in paths:
+                    pairs.append((paths[id(value)], path))
+                else:
+                    paths[id(value)] = path
+                    visit(value, f"{path}.")
+
+    visit(config, "")
+    return pairs
+
+
+def plain(value: Any) -> Any:
+    """Sections as dicts of JSON values; tuples become lists."""
+    return json.loads(value.to_json_best_effort() if isinstance(value, ConfigDict) else json.dumps(value))
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that cannot change in a run that has begun: all but the free ones."""
+    return {name: section for name, section in config.items() if name not in FREE_SECTIONS}
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted fields in which two plain configs differ, with both values."""
+    found = []
+    for name in sorted(there.keys() | here.keys()):
+        old, new = there.get(name, "absent"), here.get(name, "absent")
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif json.dumps(old) != json.dumps(new):
+            found.append(f"{prefix}{name}: {old!r} there, {new!r} here")
+    return found
+
+
+def completed(config: Mapping[str, Any], catalogues: Catalogues) -> dict[str, Any]:
+    """A plain config with the fields that its sections leave out, as what is made of them has them."""
+    filled = plain(ConfigDict(config))
+    _complete("", options_of(Settings).fields, filled, catalogues)
+    return filled
+
+
+def _complete(path: str, fields: Mapping[str, Option], section: dict[str, Any], catalogues: Catalogues) -> None:
+    for name, option in fields.items():
+        here = f"{path}.{name}".lstrip(".")
+        fixed, family, given = fixed_section(option.annotation), None, section.get(name)
+        if fixed is not None:
+            given = section.setdefault(name, {})
+            _complete(here, section_options(here, fixed, given, catalogues).fields, given, catalogues)
+            continue
+        family = catalogues.family(here, option.annotation)
+        if family is not None and isinstance(given, dict):
+            given["name"] = family.canonical(here, given.get("name"))
+            options = options_of(family.find(here, given["name"]), family.num_args)
+            _complete(here, options.fields, given, catalogues)
+            given |= {field: None for field, value in given.items() if value in ([], {})}  # nothing is nothing
+        elif option.default is None or isinstance(option.default, bool | int | float | str | list | tuple):
+            section.setdefault(name, plain(option.default))

@@ -1,0 +1,111 @@
+"""Members of a catalogue by their name in a config, and members outside of it as "module:attribute"."""
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Members = Mapping[str, Callable[..., Any]]
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """' Did you mean …?' where something known is spelt alike, else ''."""
+    matches = difflib.get_close_matches(name[:100], known, n=1)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def check_names(kind: str, given: Iterable[str], known: Sequence[str], of: str = "it") -> None:
+    """Raises ValueError for the first name that is not known, with the closest; `of` is what takes the known ones."""
+    for name in given:
+        if name not in known:
+            raise ValueError(
+                f"config.{kind} has the unknown field {name!r}; {of} takes {list(known)}.{closest(str(name), known)}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The members of one kind that a config can name.
+
+    Attributes:
+      members: config name -> the class, or a function that makes an object.
+      base: the class of the objects, which lets a config name others as "module:attribute"; None: no others.
+      num_args: positional arguments of a member that no config holds, such as the SDE of an objective.
+      infinite: fields for which infinity is a value, besides those with an infinite default.
+    """
+
+    members: Members
+    base: type | None = None
+    num_args: int = 0
+    infinite: tuple[str, ...] = ()
+
+    def canonical(self, kind: str, name: Any) -> str:
+        """The catalogue's spelling of a name, whatever its case, "_" and "-"; "module:attribute" as it is.
+
+        Raises: ValueError that lists the known names, with the closest.
+        """
+        if name in self.members if isinstance(name, str) else False:
+            return name
+        if isinstance(name, str) and ":" in name and self.base is not None:
+            return name
+        alike = [known for known in self.members if isinstance(name, str) and _letters(known) == _letters(name)]
+        if len(alike) == 1:
+            return alike[0]
+        known, outside = sorted(self.members), ", or module:attribute of your own" if self.base is not None else ""
+        raise ValueError(f"config.{kind}.name needs one of {known}{outside}, got {name!r}.{closest(str(name), known)}")
+
+    def find(self, kind: str, name: str) -> Callable[..., Any]:
+        """The member of this name, which is spelt as in the catalogue or "module:attribute".
+
+        Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one of another kind.
+        """
+        return self.members[name] if name in self.members else _outside(f"config.{kind}.name={name}", name, self.base)
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _outside(what: str, name: str, base: Any) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    module = _module(what, module_name)
+    kind = f"{base.__module__.removesuffix('.base')}.{base.__name__}"
+    value: Any = module
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            known = [n for n, v in vars(value).items() if isinstance(v, type) and issubclass(v, base) and v is not base]
+            raise ValueError(
+                f"{what}: {module_name} has no {attribute!r}; its classes of the kind {kind} are {known}."
+                f"{closest(attribute, known)}"
+            )
+        value = getattr(value, part)
+    if not callable(value) or (isinstance(value, type) and not issubclass(value, base)):
+        raise ValueError(f"{what} needs a subclass of {kind}, or a function that makes one, got {value!r}.")
+    return value
+
+
+def _module(what: str, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if not f"{name}.".startswith(f"{missing}."):  # the module is there, and lacks another
+            raise ValueError(f"{what}: importing {name} failed: {error}.") from error
+        raise ValueError(
+            f"{what}: there is no module {missing!r}; modules are looked for in the working folder and among the installed "
+            f"packages.{closest(missing, _siblings(missing))}"
+        ) from error
+    except (ImportError, SyntaxError, TypeError, ValueError, AttributeError, NameError, OSError) as error:
+        raise ValueError(f"{what}: importing {name or 'nothing'!r} failed: {type(error).__name__}: {error}.") from error
+
+
+def _siblings(name: str) -> list[str]:
+    """The modules in the folder where a module of this dotted name would be."""
+    package, _, _ = name.rpartition(".")
+    try:
+        path = getattr(importlib.import_module(package), "__path__", []) if package else None
+        return [f"{package}.{found.name}" if package else found.name for found in pkgutil.iter_modules(path)]
+    except ImportError:
+        return []

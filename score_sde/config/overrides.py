@@ -1,0 +1,213 @@
+"""Fields of a config set from a command line: "sde.beta_max" and the text "20" become a value of the field's own type.
+
+| text | what it sets |
+|---|---|
+| `20`, `5e1`, `(1, 2)`, `None`, `True` | a Python literal, where the field takes one; whole floats become whole numbers |
+| `photos/train` | a text, where the field takes one |
+| `ve` of a section with a name | the section, as the catalogue's member of this name with its defaults |
+| `{"name": "ve", "sigma_max": 10}` | the section, whole: fields left out have their defaults |
+| `{"sigma_max": 10}` | these fields of the section; the others stay |
+"""
+
+import ast
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from score_sde.config import kinds
+from score_sde.config.building import (
+    Catalogues,
+    checked_value,
+    fixed_section,
+    is_member,
+    section_options,
+)
+from score_sde.config.kinds import Refused, shown
+from score_sde.config.lookup import Family, check_names, closest
+from score_sde.config.options import Option, Options, options_of
+from score_sde.config.sections import Settings
+
+_LONGEST = 100_000  # characters of a value
+_WORDS = {"true": True, "false": False, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+class _Place(NamedTuple):
+    """A field on the way from the whole config to where a value goes."""
+
+    section: ConfigDict
+    name: str
+    option: Option
+    path: str
+
+
+def apply_overrides(config: ConfigDict, overrides: Iterable[tuple[str, str]], catalogues: Catalogues) -> None:
+    """Sets fields given as (path, text), sections before the fields in them.
+
+    Of a catalogue that is not loaded, sections and their fields are passed over.
+
+    Raises: ValueError for a path that is no field, or a text that is no value of it.
+    """
+    _apply(config, overrides, catalogues, _read)
+
+
+def apply_values(config: ConfigDict, overrides: Iterable[tuple[str, Any]], catalogues: Catalogues) -> None:
+    """As `apply_overrides`, with values in place of texts."""
+    _apply(config, overrides, catalogues, lambda value, option: value)
+
+
+def _apply(
+    config: ConfigDict, overrides: Iterable[tuple[str, Any]], catalogues: Catalogues, read: Callable[[Any, Option], Any]
+) -> None:
+    with config.unlocked(), config.ignore_type():
+        for path, value in sorted(overrides, key=lambda override: override[0].count(".")):
+            place = _place(config, path, catalogues)
+            if place is not None:
+                _set(place, read(value, place.option), catalogues)
+
+
+def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | None:
+    """Where the value of a dotted path goes; None within a section whose catalogue is not loaded."""
+    options, section, here, of = options_of(Settings), config, "", "it"
+    *parents, last = path.split(".")
+    for parent in parents:
+        option = _option(options, here, parent, of)
+        here = f"{here}.{parent}".lstrip(".")
+        if is_member(option.annotation) and catalogues.family(here, option.annotation) is None:
+            return None
+        options, of = _options_in(here, option, section, parent, catalogues)
+        section = section[parent]
+    path = f"{here}.{last}".lstrip(".")
+    return _Place(section, last, _option(options, here, last, of), path)
+
+
+def _option(options: Options, path: str, name: str, of: str) -> Option:
+    if options.is_open:
+        return options.fields.get(name, Option(Any, None))
+    known = list(options.fields)
+    if path:
+        check_names(path, [name], known, of)
+    elif name not in known:
+        raise ValueError(f"A config has no section {name!r}; it has {known}.{closest(name, known)}")
+    return options.fields[name]
+
+
+def _options_in(
+    path: str, option: Option, section: ConfigDict, name: str, catalogues: Catalogues
+) -> tuple[Options, str]:
+    """The fields of the section at `path`, and what has them."""
+    given = section.get(name)
+    fixed = fixed_section(option.annotation)
+    if fixed is not None:
+        if given is None:
+            section[name] = given = ConfigDict()
+        _check_section(path, given)
+        return section_options(path, fixed, given.to_dict(), catalogues), "it"
+    family = catalogues.family(path, option.annotation)
+    if family is not None:
+        if given is None:
+            example = sorted(family.members)[0]
+            raise ValueError(f"config.{path} is None and has no fields; give it a name first, as {path}={example}.")
+        _check_section(path, given)
+        canonical = family.canonical(path, given.get("name"))
+        members = options_of(family.find(path, canonical), family.num_args)
+        return Options({"name": Option(str, ""), **members.fields}, members.is_open), repr(canonical)
+    if kinds.is_mapping(option.annotation):
+        if not isinstance(given, ConfigDict):
+            section[name] = ConfigDict()
+        return Options({}, is_open=True), "it"
+    raise ValueError(f"config.{path} is no section, so it has no fields; set {path} itself.")
+
+
+def _check_section(path: str, given: Any) -> None:
+    if not isinstance(given, ConfigDict):
+        raise ValueError(f"config.{path} needs to be a section, but is {shown(given)}; set all of {path} instead.")
+
+
+def _set(place: _Place, value: Any, catalogues: Catalogues) -> None:
+    """Puts a value where it goes: into the field, or field by field into the section."""
+    _, _, option, path = place
+    if fixed_section(option.annotation) is not None:
+        _set_fixed(place, value, catalogues)
+        return
+    family = catalogues.family(path, option.annotation)
+    if family is not None and not (value is None and kinds.allows_none(option.annotation)):
+        _set_member(place, family, value, catalogues)
+    elif family is not None or not is_member(option.annotation):
+        _assign(place, checked_value(path, option, value, catalogues))
+
+
+def _set_fixed(place: _Place, value: Any, catalogues: Catalogues) -> None:
+    options, of = _options_in(place.path, place.option, place.section, place.name, catalogues)
+    if isinstance(value, str) and "name" in options.fields:
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        first = next(iter(options.fields))
+        raise ValueError(
+            f"config.{place.path} is a section: set its fields, as {place.path}.{first}=… or {{'{first}': …}}, got "
+            f"{shown(value)}."
+        )
+    _merge(place, options, of, value, catalogues)
+
+
+def _set_member(place: _Place, family: Family, value: Any, catalogues: Catalogues) -> None:
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        raise ValueError(
+            f"config.{place.path} needs one of the names {sorted(family.members)}, or {{'name': …, 'field': …}} with "
+            f"fields of its own, got {shown(value)}."
+        )
+    if "name" in value:
+        _assign(place, {**value, "name": family.canonical(place.path, value["name"])})
+    else:
+        options, of = _options_in(place.path, place.option, place.section, place.name, catalogues)
+        _merge(place, options, of, value, catalogues)
+
+
+def _merge(place: _Place, options: Options, of: str, value: Mapping[Any, Any], catalogues: Catalogues) -> None:
+    for field, part in value.items():
+        option = _option(options, place.path, str(field), of)
+        _set(_Place(place.section[place.name], str(field), option, f"{place.path}.{field}"), part, catalogues)
+
+
+def _assign(place: _Place, value: Any) -> None:
+    if isinstance(value, Mapping):
+        try:
+            value = ConfigDict(kinds.convert(Mapping[str, Any], value))
+        except Refused:
+            raise ValueError(f"config.{place.path} needs plain values with names, got {shown(value)}.") from None
+    place.section[place.name] = value
+
+
+def _read(text: str, option: Option) -> Any:
+    """What a text on the command line says, for a field of this type."""
+    annotation = option.annotation
+    value = literal(text)
+    if kinds.is_text(annotation):  # a quoted text is read, any other is taken as it is
+        is_none = value is None and kinds.allows_none(annotation)
+        return value if is_none or isinstance(value, str) else text
+    if kinds.members(annotation) == (bool,):
+        return {"1": True, "t": True, "0": False, "f": False}.get(text.lower(), value)
+    if kinds.is_sequence(annotation) and not (value is None or isinstance(value, list | tuple | Mapping)):
+        return (value,)
+    return value
+
+
+def literal(text: str) -> Any:
+    """A Python literal, or `true`, `false`, `inf` and `nan`; any other text as it is.
+
+    Raises: ValueError for a text that is too long.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"A value may have {_LONGEST:,} characters, got {len(text):,}; write a config file with it.")
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what only looks like a number
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text

@@ -1,0 +1,243 @@
+"""The sections of a config: each field with its type, its default and its check, which stand nowhere else.
+
+A field that a config leaves out has the default. Sections of the type `Member` are a name of a catalogue with the fields of the
+class of that name; their types and defaults are those of the class.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from score_sde.config.kinds import Check, above, at_least
+
+MEMBER = "a section with a name"
+REST = "the fields that the member of the catalogue has"
+Member = Annotated[Mapping[str, Any], MEMBER]
+
+Schedules = Literal["constant", "cosine", "inverse_sqrt"]
+Policies = Literal["stop", "skip"]
+
+_Steps = Annotated[int, at_least(1)]
+_Every = Annotated[int, at_least(0)]
+_Positive = Annotated[float, above(0)]
+_NotNegative = Annotated[float, at_least(0)]
+_Sizes = Annotated[
+    tuple[int, ...] | None,
+    Check(
+        "one size for each spatial axis, as (32, 32), or None",
+        lambda value: value is None or (bool(value) and min(value) >= 1),
+    ),
+]
+
+
+def _are_half_lives(values: Sequence[float | int]) -> bool:
+    return all(value > 0 for value in values) and len({f"{value:g}" for value in values}) == len(values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What is done to an example each time it is drawn for training.
+
+    Attributes:
+      random_flip: mirrors every second image.
+      crop: the sizes of a random crop, one for each spatial axis; held-out examples are cropped at the centre.
+      dequantize: spreads each level of quantized data evenly over its bin.
+    """
+
+    random_flip: bool = False
+    crop: _Sizes = None
+    dequantize: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """The examples that are learned, and those held out.
+
+    Attributes:
+      train: the source of the training set.
+      eval: the source of the held-out examples.
+      augment: what is done to examples of the training set.
+    """
+
+    train: Member
+    eval: Member
+    augment: Augment
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate's factor by update: a linear warm-up times a schedule.
+
+    Attributes:
+      schedule: "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(update/decay_steps, 1).
+      warmup_steps: updates until the whole rate.
+      decay_steps: of "cosine" and "inverse_sqrt".
+      final_fraction: of the learning rate, at the end of "cosine".
+    """
+
+    schedule: Schedules = "constant"
+    warmup_steps: Annotated[int, at_least(0)] = 0
+    decay_steps: _Steps | None = None
+    final_fraction: _NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """What makes an update of a gradient: clipping, then the optimizer of this name with its own fields.
+
+    Attributes:
+      name: "adam", "adamw", "radam", "lion" or "sgd".
+      learning_rate: before the schedule.
+      schedule: the learning rate's factor by update.
+      clip_norm: the global norm to which a larger gradient is scaled; None not to clip.
+      accumulation_steps: parts of a batch that are differentiated one after the other; the update is the same.
+      own: the fields that optax gives the optimizer of this name, as b1 and weight_decay.
+    """
+
+    name: str = "adam"
+    learning_rate: _Positive = 2e-4
+    schedule: Schedule = Schedule()
+    clip_norm: Annotated[
+        float | None,
+        Check("a number > 0, or None not to clip", lambda value: value is None or value > 0),
+    ] = 1.0
+    accumulation_steps: _Steps = 1
+    own: Annotated[Mapping[str, Any], REST] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ema:
+    """Averages of the parameters.
+
+    Attributes:
+      half_lives_kimg: one average for each half-life, in thousands of images.
+      rampup_ratio: keeps a half-life below this part of the images seen so far; None: no ramp-up.
+    """
+
+    half_lives_kimg: Annotated[
+        Sequence[float | int], Check("different numbers > 0, as (500.0,), or ()", _are_half_lives)
+    ] = (887.0,)
+    rampup_ratio: _Positive | None = 0.05
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """The devices: batches are divided over data · fsdp, parameters over fsdp (and tensor, where the network can).
+
+    Attributes:
+      num_devices: how many in all; None: what the axes ask for, or all.
+      data: devices that hold a copy of the same parameters; None: as many as are left.
+      fsdp: devices among which each large array of the state is divided.
+      tensor: devices among which the features of a layer are divided.
+    """
+
+    num_devices: _Steps | None = None
+    data: _Steps | None = None
+    fsdp: _Steps = 1
+    tensor: _Steps = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long to train, and what is done along the way. Steps are updates.
+
+    Attributes:
+      num_steps: where training ends.
+      batch_size: examples of a step, over all devices.
+      eval_batch_size: held-out examples at once.
+      log_every: steps between lines of metrics.jsonl.
+      eval_every: steps between evaluations on held-out examples; 0: never.
+      eval_levels: noise levels of an evaluation.
+      sample_every: steps between pictures of samples; 0: never.
+      checkpoint_every: steps between checkpoints.
+      keep_checkpoints: the newest checkpoints to keep; None: all.
+      keep_every: checkpoints of steps that this divides are kept for ever; None: of no steps.
+      nonfinite: where a loss or gradient is not finite, "stop" the run or "skip" the batch.
+      max_skips: batches in a row that may be skipped.
+    """
+
+    num_steps: _Steps = 100_000
+    batch_size: _Steps = 128
+    eval_batch_size: _Steps = 128
+    log_every: _Steps = 100
+    eval_every: _Every = 0
+    eval_levels: _Steps = 9
+    sample_every: _Every = 0
+    checkpoint_every: _Every = 5000
+    keep_checkpoints: _Steps | None = 2
+    keep_every: _Steps | None = None
+    nonfinite: Policies = "stop"
+    max_skips: _Every = 100
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How samples are drawn.
+
+    Attributes:
+      solver: moves an image along the grid.
+      grid: the times of a solve.
+      num_preview: samples of a picture while training.
+      label: the class of all samples; None: the classes in turn.
+      threshold: keeps the estimate of x0 within the data's range; None: it is left as it is.
+    """
+
+    solver: Member
+    grid: Member
+    num_preview: _Steps = 16
+    label: Annotated[int, at_least(0)] | None = None
+    threshold: Member | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Likelihood:
+    """How log-densities are computed.
+
+    Attributes:
+      divergence: the divergence of the probability flow.
+      t_min: where the probability flow starts; 0: at the data.
+      rtol: relative tolerance of the solver.
+      atol: absolute tolerance of the solver.
+      num_repeats: draws of dequantization and probes to average.
+      batch_size: examples at once, over all devices.
+    """
+
+    divergence: Member
+    t_min: _NotNegative = 1e-5
+    rtol: _NotNegative = 1e-4
+    atol: _Positive = 1e-4
+    num_repeats: _Steps = 1
+    batch_size: _Steps = 128
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A whole config.
+
+    Attributes:
+      seed: of all randomness: parameters, batches, noise and samples.
+      data: the examples that are learned, and those held out.
+      sde: how data turn into noise.
+      parameterization: what the network predicts, and how it is told the noise level.
+      network: the network.
+      objective: what training minimizes.
+      optimizer: what makes an update of a gradient.
+      ema: averages of the parameters.
+      mesh: how batches and parameters are divided over devices.
+      training: how long to train, and what is done along the way.
+      sampling: how samples are drawn.
+      likelihood: how log-densities are computed.
+    """
+
+    seed: Annotated[int, at_least(0)]
+    data: Data
+    sde: Member
+    parameterization: Member
+    network: Member
+    objective: Member
+    optimizer: Optimizer
+    ema: Ema
+    mesh: Mesh
+    training: Training
+    sampling: Sampling
+    likelihood: Likelihood
