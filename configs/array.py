@@ -3,10 +3,11 @@
 Without a variant, images [n, h, w, c] (uint8: 256 levels) and signals [n, length, c]; floating arrays are continuous data and
 are taken as they are, unless value_range says what to map to [-1, 1]. What the network is told beside x:
 
-  labels      --config.data.train.label_key=y --config.data.eval.label_key=y --config.network.num_classes=10
-  a vector    --config.data.train.conditions='{"embedding": "text"}' (and of data.eval) --config.network.embedding_dim=512
+  labels      --config.data.train.label_key=y --config.data.eval.label_key=y
+  a vector    --config.data.train.conditions='{"embedding": "text"}' (and of data.eval)
 
-where y and text are arrays of the file (or text.npy beside an .npy file), one row for each example.
+where y and text are arrays of the file (or text.npy beside an .npy file), one row for each example. Labels are integers,
+or texts, which are the names of the classes.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +24,6 @@ def get_config(variant: str = "") -> ConfigDict:
     augment = {"random_flip": False, "dequantize": False}
     config.data = ConfigDict({"train": source(), "eval": source(), "augment": augment})
     if variant == "points":
-        config.network.update({"num_classes": 0, "embedding_dim": 0})
         config.training.update({"eval_every": 1000, "checkpoint_every": 1000})
         config.likelihood.divergence = ConfigDict({"name": "hutchinson", "num_probes": 1, "kind": "rademacher"})
     return config

@@ -1,6 +1,7 @@
 """The parent of all configs: a VP SDE with a small DDPM++ network on the embedded digits. Every section, every default."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -22,8 +23,8 @@ def get_config() -> ConfigDict:
                 "blocks_per_level": 2,
                 "attention_resolutions": (16,),
                 "dropout": 0.1,
-                "num_classes": 0,
-                "embedding_dim": 0,
+                "num_classes": placeholder(int),  # None: of the data
+                "embedding_dim": placeholder(int),
                 "dtype": "float32",
                 "remat": "none",
             },

@@ -1,7 +1,7 @@
 """Your own images, from a folder: set data.train.path and data.eval.path. Resized and centre-cropped to 64×64.
 
-With labels=True (of both) and network.num_classes=N, each image's class is the subfolder that it lies in. With
-conditions={"embedding": "text.npy"} (of both) and network.embedding_dim=D, row i of the file [n, D] goes with the i-th image.
+With labels=True (of both), each image's class is the subfolder that it lies in. With conditions={"embedding": "text.npy"} (of
+both), row i of the file [n, D] goes with the i-th image.
 """
 
 from ml_collections import ConfigDict

@@ -48,10 +48,20 @@ class Denoiser:
     uncertainty: nn.Module | None = static(default=None)
 
     def init(self, key: Key[Array, ""], batch: Mapping[str, Any], condition: Condition | None = None) -> Params:
-        """Draws parameters for inputs like `batch["x"]` (of which only shape and dtype matter) and `condition`."""
+        """Draws parameters for inputs like `batch["x"]` (of which only shape and dtype matter) and `condition`.
+
+        Raises: ValueError for a network whose output has another shape than x.
+        """
         x = jnp.zeros(batch["x"].shape, jnp.float32)
         label = jnp.zeros(x.shape[:1], jnp.float32)
-        params = {"network": self.network.init(key, x, label, condition)["params"]}
+        output: Any
+        output, variables = self.network.init_with_output(key, x, label, condition)
+        if output.shape != x.shape:  # else one channel would be broadcast to all
+            raise ValueError(
+                f"The network {type(self.network).__name__} needs an output of the shape of x, {x.shape}, got {output.shape}; "
+                "set out_channels or out_features to None."
+            )
+        params = {"network": variables["params"]}
         if self.uncertainty is not None:
             params["uncertainty"] = self.uncertainty.init(jax.random.fold_in(key, 1), label)["params"]
         return params

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -29,7 +30,18 @@ from score_sde.config import (
     section_at,
     shared_sections,
 )
-from score_sde.data import DataSpec, EvalBatches, Source, Subset, TrainBatches
+from score_sde.config.options import options_of
+from score_sde.data import (
+    DataSpec,
+    EvalBatches,
+    Source,
+    Subset,
+    TrainBatches,
+    class_number,
+    numbered_like,
+    with_sizes,
+)
+from score_sde.data.network_sizes import SIZES
 from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
@@ -84,7 +96,33 @@ class Experiment:
     @functools.cached_property
     def denoiser(self) -> Denoiser:
         learned = self.settings.objective.get("learned_uncertainty", False)
-        return Denoiser(self.sde, self.parameterization, self._build("network"), Uncertainty() if learned else None)
+        return Denoiser(self.sde, self.parameterization, self._network, Uncertainty() if learned else None)
+
+    @functools.cached_property
+    def _network(self) -> nn.Module:
+        """Where the config gives all sizes that the data determine, it is built without the data."""
+        section = self.settings.network
+        is_complete = all(section.get(name) is not None for name in SIZES.values() if name in self._network_takes)
+        return build(
+            "network", CATALOGUES.at["network"], section if is_complete else self._network_fields, catalogues=CATALOGUES
+        )
+
+    @functools.cached_property
+    def _network_takes(self) -> frozenset[str]:
+        """The fields that a network of this name has."""
+        family = CATALOGUES.at["network"]
+        member = family.find("network", self.settings.network["name"])
+        return frozenset(options_of(member, family.num_args).fields)
+
+    @functools.cached_property
+    def _network_fields(self) -> dict[str, Any]:
+        """`config.network` with the sizes of the data. Raises: ValueError where it has others."""
+        return with_sizes(self.settings.network, self._network_takes, self.train_source.spec)
+
+    @functools.cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The config as plain JSON values, with the sizes that it leaves to the data filled in."""
+        return plain(self.config) | {"network": plain(self._network_fields)}
 
     @functools.cached_property
     def objective(self) -> Objective:
@@ -107,11 +145,10 @@ class Experiment:
         is_free = sizes == type(sizes)()
         mesh = parallel.mesh_for_batch(batch_size) if is_free else parallel.make_mesh(**dataclasses.asdict(sizes))
         parallel.check_batch_size(batch_size, mesh, self.settings.optimizer.accumulation_steps)
-        network = self.denoiser.network
-        if mesh.shape["tensor"] > 1 and not hasattr(network, "tensor_axis"):
+        if mesh.shape["tensor"] > 1 and not hasattr(self._network, "tensor_axis"):
             raise ValueError(
                 f"mesh.tensor={mesh.shape['tensor']} needs a network that says which axes to divide, and "
-                f"{type(network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
+                f"{type(self._network).__name__} does not; set mesh.tensor=1 and divide the parameters with mesh.fsdp."
             )
         return mesh
 
@@ -121,7 +158,8 @@ class Experiment:
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        return self._build("data.eval")
+        """The held-out examples, with their classes numbered by name as those of `train_source`."""
+        return numbered_like(self._build("data.eval"), self.train_source.spec, "config.data.eval")
 
     @functools.cached_property
     def spec(self) -> DataSpec:
@@ -214,6 +252,7 @@ class Experiment:
 
     @functools.cached_property
     def _state_shapes(self) -> TrainState:
+        self._network_fields  # noqa: B018  a network of other sizes than the data's is refused
         return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
 
     def batch_shapes(self) -> dict[str, Any]:
@@ -254,33 +293,48 @@ class Experiment:
     def sampling_condition(self, first_index: int, number: int) -> Condition:
         """The condition of images first_index … first_index + number − 1, each a function of its image's index alone.
 
-        Labels are the classes in turn, or `sampling.label` for all. All other conditions of image i are those of example
-        i mod n of the n held-out ones (`data.eval`).
+        A model that is told labels alone gets the classes in turn, or `sampling.label` (a number or a name) for all. A
+        model that is told more gets all conditions of image i from one held-out example, so that they agree: from example
+        i mod n of the n in `data.eval`, or of the n of class `sampling.label`.
 
-        Raises: ValueError for a label that is no class, or held-out data without the conditions of the training data.
+        Raises: ValueError for a label that is no class or of which no example is held out, or held-out data without the
+        conditions of the training data.
         """
         spec, label = self.spec, self.settings.sampling.label
+        if label is not None and spec.num_classes is None:
+            raise ValueError(f"sampling.label needs a model that is told labels, got {label!r}; set it to None.")
+        number_of_class = None if label is None else class_number(label, spec, "sampling.label")
         indices = np.arange(first_index, first_index + number)
-        condition = {}
-        if spec.num_classes is not None:
-            if label is not None and not 0 <= label < spec.num_classes:
-                raise ValueError(
-                    f"sampling.label needs 0 <= label < {spec.num_classes}, or None for all in turn, got {label}; the "
-                    "network's null class is never shown to it in training."
-                )
-            condition["label"] = indices % spec.num_classes if label is None else np.full(number, label)
-            condition["label"] = condition["label"].astype(np.int32)
-        others = [name for name in spec.conditions if name != "label"]
-        if others:
-            self.check_held_out()
-            rows = self.eval_source.gather(indices % len(self.eval_source))
-            condition |= {name: rows[name] for name in others}
-        return {name: jnp.asarray(values) for name, values in condition.items()}
+        if set(spec.conditions) <= {"label"}:
+            if spec.num_classes is None:
+                return {}
+            labels = indices % spec.num_classes if number_of_class is None else np.full(number, number_of_class)
+            return {"label": jnp.asarray(labels.astype(np.int32))}
+        rows = self._rows_of_class(number_of_class)
+        examples = self.eval_source.gather(rows[indices % len(rows)])
+        return {name: jnp.asarray(examples[name]) for name in spec.conditions}
+
+    def _rows_of_class(self, label: int | None) -> np.ndarray:
+        """The indices of the held-out examples of a class; None is all of them."""
+        self.check_held_out()
+        if label is None:
+            return np.arange(len(self.eval_source))
+        rows = np.flatnonzero(self._eval_labels == label)
+        if not rows.size:
+            raise ValueError(
+                f"sampling.label={self.settings.sampling.label!r} needs a held-out example of this class, since a model that "
+                "is told more than labels gets all of an image's conditions from one example; config.data.eval has none."
+            )
+        return rows
+
+    @functools.cached_property
+    def _eval_labels(self) -> np.ndarray:
+        return self.eval_source.labels()
 
     def check_held_out(self) -> None:
-        """Raises ValueError where held-out examples have another shape, other levels or conditions than those of training."""
+        """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
         there, here = self.eval_batches(parallel.round_up(1, self.mesh)).spec, self.spec
-        facts = ("shape", "levels", "conditions")
+        facts = ("shape", "levels", "conditions", "num_classes")
         differ = [
             f"{n}: {getattr(here, n)!r} there, {getattr(there, n)!r} here"
             for n in facts
@@ -291,7 +345,7 @@ class Experiment:
 
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
-        write_json(workdir / CONFIG_FILE, plain(self.config))
+        write_json(workdir / CONFIG_FILE, self.resolved)
 
 
 def _no_denoise(x, t):

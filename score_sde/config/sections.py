@@ -178,14 +178,14 @@ class Sampling:
       solver: moves an image along the grid.
       grid: the times of a solve.
       num_preview: samples of a picture while training.
-      label: the class of all samples; None: the classes in turn.
+      label: the class of all samples, by its number or its name; None: the classes in turn.
       threshold: keeps the estimate of x0 within the data's range; None: it is left as it is.
     """
 
     solver: Member
     grid: Member
     num_preview: _Steps = 16
-    label: Annotated[int, at_least(0)] | None = None
+    label: Annotated[int, at_least(0)] | str | None = None
     threshold: Member | None = None
 
 

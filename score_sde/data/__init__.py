@@ -3,10 +3,12 @@
 from score_sde.data.arrays import ArraySource
 from score_sde.data.base import DataSpec, Source
 from score_sde.data.batches import EvalBatches, TrainBatches
+from score_sde.data.classes import class_number, numbered_like
 from score_sde.data.densities import DENSITIES, Density
 from score_sde.data.density import DensitySource
 from score_sde.data.digits import DigitsSource
 from score_sde.data.folder import FolderSource
+from score_sde.data.network_sizes import with_sizes
 from score_sde.data.subset import HoldOut, Subset, hold_out
 from score_sde.data.tfds import TFDSSource
 
@@ -33,5 +35,8 @@ __all__ = [
     "Subset",
     "TFDSSource",
     "TrainBatches",
+    "class_number",
     "hold_out",
+    "numbered_like",
+    "with_sizes",
 ]

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Int32, Integer, Shaped
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.classes import labels_of
@@ -86,6 +86,10 @@ class ArraySource(Source):
 
     def __len__(self) -> int:
         return len(self._x)
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """Copies the labels; x is not read."""
+        return self._riders["label"].copy()
 
     def digest(self) -> str:
         """Of all arrays that are read, large ones by parts (`digests`); not of the file's name or format."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Integer, Shaped
+from jaxtyping import Float, Int32, Integer, Shaped
 
 Examples = dict[str, np.ndarray]  # what a source gives: "x", "label" and the other conditions, side by side
 Batch = dict[str, Any]  # what is trained on: "x", "index", "condition" {name: array}; "is_real" where padded
@@ -106,6 +106,11 @@ class Source(abc.ABC):
         "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set and float32 values
         otherwise; "label" is int32 [b]; every other name in spec.conditions is float32 [b, ...] or int32 [b, ...].
         """
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """The label of every example; sources that know them without reading x override this."""
+        chunks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
+        return np.concatenate([self.gather(indices)["label"] for indices in chunks])
 
     def facts(self) -> dict[str, Any]:
         """What these data are, as plain JSON values, by which a resumed run sees whether they are still the same.

@@ -1,13 +1,14 @@
 """Classes by name: how names become numbers, the same in training, held-out data and sampling."""
 
+import dataclasses
 import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from jaxtyping import Int32, Shaped
+from jaxtyping import Int32, Integer, Shaped
 
-from score_sde.data.base import as_labels
+from score_sde.data.base import DataSpec, Examples, Source, as_labels
 
 LISTED = 20  # known names that a message lists
 
@@ -59,3 +60,75 @@ def labels_of(
             f"Labels {name!r} need a name for each class in class_names, got {len(known)} names and the label {labels.max()}."
         )
     return tuple(normal(name) for name in known), labels
+
+
+def class_number(label: int | str, spec: DataSpec, who: str) -> int:
+    """The number of a class that is given by its number or its name.
+
+    Raises: ValueError for a label that is no class, or that is the number of one class and the name of another.
+    """
+    count, names = spec.num_classes or 0, _names(spec)
+    if isinstance(label, str):
+        return number_of(label, names, who)
+    if not 0 <= label < count:
+        raise ValueError(
+            f"{who} needs 0 <= label < {count}, or a class name, or None for all in turn, got {label}; the network's null "
+            "class is never shown to it in training."
+        )
+    if str(label) in names and names[label] != str(label):
+        raise ValueError(
+            f"{who}={label} may be the class number {label}, {names[label]!r}, or the class named {str(label)!r}; give the "
+            f"name as a text with quotes: '\"{names[label]}\"' or '\"{label}\"'."
+        )
+    return label
+
+
+class Renumbered(Source):
+    """The examples of `source` with its classes numbered as in `spec`, by name; a class without a name is its number.
+
+    Args: who: what the source is called in messages.
+    Raises: ValueError for a class of `source` that `spec` does not have.
+    """
+
+    def __init__(self, source: Source, spec: DataSpec, who: str):
+        self._source, known = source, _names(spec)
+        try:
+            numbers = [number_of(name, known, who) for name in _names(source.spec)]
+        except ValueError as error:
+            raise ValueError(f"{error} {_advice(source.spec, spec)}") from error
+        self._numbers = np.array(numbers, np.int32)
+        self.spec = dataclasses.replace(source.spec, num_classes=spec.num_classes, class_names=spec.class_names)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def digest(self) -> str | None:
+        """Of the source: it does not depend on the numbers."""
+        return self._source.digest()
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """The examples of the source, renumbered."""
+        batch = self._source.gather(indices)
+        return {**batch, "label": self._numbers[batch["label"]]}
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """The labels of the source, renumbered."""
+        return self._numbers[self._source.labels()]
+
+
+def numbered_like(source: Source, spec: DataSpec, who: str) -> Source:
+    """The source with its classes numbered as in `spec`; unchanged where they are already, or one of the two has no labels."""
+    own = source.spec
+    if own.num_classes is None or spec.num_classes is None or _names(own) == _names(spec):
+        return source
+    return Renumbered(source, spec, who)
+
+
+def _names(spec: DataSpec) -> list[str]:
+    return [spec.class_name(number) for number in range(spec.num_classes or 0)]
+
+
+def _advice(there: DataSpec, here: DataSpec) -> str:
+    if (there.class_names is None) == (here.class_names is None):
+        return "Remove its examples, or train with this class too (an empty class can be given by class_names)."
+    return "Labels of one are numbers and of the other names; give the names of the numbers, in order, by class_names."

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Integer, Shaped, UInt8
+from jaxtyping import Int32, Integer, Shaped, UInt8
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.cache import ExampleCache
@@ -33,6 +33,7 @@ class FolderSource(Source):
         convert: converts images of other channel counts instead of refusing them.
         labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered in
             alphabetical order.
+        class_names: numbers the subfolders in this order, and may name more classes than there are subfolders.
         conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the images.
         cache_bytes: how much memory decoded images may take; 0 decodes every time.
 
@@ -49,6 +50,7 @@ class FolderSource(Source):
         channels: int | None = None,
         convert: bool = False,
         labels: bool = False,
+        class_names: Sequence[str] | None = None,
         conditions: Mapping[str, str] | None = None,
         cache_bytes: int = 2**30,
     ):
@@ -60,7 +62,10 @@ class FolderSource(Source):
         self.class_names: tuple[str, ...] = ()
         self._riders: Examples = {}
         if labels:
-            self.class_names, self._riders["label"] = _subfolder_labels(self._folder, self.files)
+            known = None if class_names is None else tuple(class_names)
+            self.class_names, self._riders["label"] = _subfolder_labels(self._folder, self.files, known)
+        elif class_names is not None:
+            raise ValueError(f"class_names needs labels=True, got {labels=}; set it, or leave out class_names.")
         for name, file in condition_names(conditions).items():
             self._riders[name] = self._load_rows(name, file)
         self.spec = DataSpec(
@@ -74,6 +79,10 @@ class FolderSource(Source):
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """Copies the labels; x is not read."""
+        return self._riders["label"].copy()
 
     def digest(self) -> str:
         """Of the files' relative paths and sizes, and of the conditions."""
@@ -129,9 +138,11 @@ def _image_files(folder: pathlib.Path) -> list[str]:
     return files
 
 
-def _subfolder_labels(folder: pathlib.Path, files: Iterable[str]) -> tuple[tuple[str, ...], Integer[np.ndarray, " n"]]:
+def _subfolder_labels(
+    folder: pathlib.Path, files: Iterable[str], known: Sequence[str] | None
+) -> tuple[tuple[str, ...], Integer[np.ndarray, " n"]]:
     stray = [file for file in files if "/" not in file]
     if stray:
         raise ValueError(f"labels=True needs every image in a subfolder of {folder}, got {stray[0]}; move it into one.")
     parents = [file.split("/")[0] for file in files]
-    return numbered(parents, None, f"The folder {folder}")
+    return numbered(parents, known, f"The folder {folder}")

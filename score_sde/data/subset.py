@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Integer
 
 from score_sde.data.base import Examples, Source
 from score_sde.data.digests import digest_of_array, digest_of_json
@@ -26,6 +26,10 @@ class Subset(Source):
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """Those of source[indices[i]]."""
+        return self._source.labels()[self._indices]
 
     def digest(self) -> str | None:
         """Of the source's digest and the indices."""

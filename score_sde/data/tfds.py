@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Integer
 
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, condition_names
 from score_sde.data.cache import ExampleCache
@@ -79,6 +79,15 @@ class TFDSSource(Source):
     def __len__(self) -> int:
         return len(self._records)
 
+    def labels(self) -> Int32[np.ndarray, " n"]:
+        """Reads the records without decoding their images."""
+        chunks = [range(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
+        records = (record for chunk in chunks for record in self._records.__getitems__(list(chunk)))
+        return self._as_labels([record[self._label_key] for record in records])
+
+    def _as_labels(self, values: Sequence[Any]) -> Int32[np.ndarray, " b"]:
+        return as_labels(np.array(values), f"{self._label_key} of {self._name}")
+
     def digest(self) -> str:
         """Of the data set's name and version, the split, the examples in each file and the features that are read."""
         return digest_of_json(self._identity)
@@ -107,8 +116,7 @@ class TFDSSource(Source):
         records = self._records.__getitems__(indices.tolist())
         batch = {"x": np.stack([self._decode(record[self._x_key]) for record in records])}
         if self._label_key is not None:
-            labels = np.array([record[self._label_key] for record in records])
-            batch["label"] = as_labels(labels, f"{self._label_key} of {self._name}")
+            batch["label"] = self._as_labels([record[self._label_key] for record in records])
         for name, key in self._conditions.items():
             batch[name] = as_condition(np.stack([record[key] for record in records]), key)
         return batch

@@ -12,7 +12,8 @@ def check_shared(network: Any) -> None:
     """Raises ValueError where noise_embedding, fourier_scale, dropout, dtype or a condition's size is out of range."""
     check_choice(network, "noise_embedding", NOISE_EMBEDDINGS)
     check_choice(network, "dtype", DTYPES)
-    check_at_least(network, 0, "num_classes", "embedding_dim")
+    sizes = [name for name in ("num_classes", "embedding_dim") if getattr(network, name) is not None]
+    check_at_least(network, 0, *sizes)
     if not 0 <= network.dropout < 1:
         raise ValueError(f"{type(network).__name__} needs 0 <= dropout < 1, got {network.dropout}.")
     if not network.fourier_scale > 0:

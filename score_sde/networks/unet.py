@@ -54,7 +54,7 @@ class UNet(nn.Module):
         noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
         fourier_scale: standard deviation of the Fourier frequencies.
         dropout: rate in the residual blocks while training.
-        num_classes: 0 for none; label `num_classes` is the learned null class.
+        num_classes: 0 for none; label `num_classes` is the learned null class. In a config, None takes the data's number.
         embedding_dim: width of the condition "embedding", 0 for none.
         out_channels: None for as many as x has.
         dtype: "float32" or "bfloat16", of the computation. Parameters, statistics of the group norm, softmax and the
@@ -81,8 +81,8 @@ class UNet(nn.Module):
     noise_embedding: str = "sinusoidal"
     fourier_scale: float = 16.0
     dropout: float = 0.1
-    num_classes: int = 0
-    embedding_dim: int = 0
+    num_classes: int | None = 0
+    embedding_dim: int | None = 0
     out_channels: int | None = None
     dtype: str = "float32"
     remat: str = "none"
@@ -132,8 +132,8 @@ class UNet(nn.Module):
             width=4 * self.channels,
             noise_embedding=self.noise_embedding,
             fourier_scale=self.fourier_scale,
-            num_classes=self.num_classes,
-            embedding_dim=self.embedding_dim,
+            num_classes=self.num_classes or 0,
+            embedding_dim=self.embedding_dim or 0,
             dtype=self.dtype,
             name="embedding",
         )

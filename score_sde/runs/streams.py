@@ -3,6 +3,7 @@
 Process k of n writes every nth part; all of them compute together. What determines the result stands in manifest.json.
 """
 
+import copy
 import hashlib
 import json
 import pathlib
@@ -15,7 +16,7 @@ import numpy as np
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.files import read_json, remove_temporaries, write_text
-from score_sde.plain_config import differences, plain
+from score_sde.plain_config import differences
 from score_sde.shards import Arrays, Shards
 from score_sde.training.agreement import on_first_process
 from score_sde.training.progress import Progress
@@ -31,7 +32,7 @@ def describe(experiment: Experiment, params: Params, section: str, **facts: Any)
 
     Its "digest" is the SHA-256 of all the rest.
     """
-    config = plain(experiment.config)
+    config = copy.deepcopy(experiment.resolved)
     content = {**facts, "parameters": digest_of(params), "config": {n: config[n] for n in (*MODEL_SECTIONS, section)}}
     content["config"].get("sampling", {}).pop("num_preview", None)
     content["config"]["network"].pop("remat", None)

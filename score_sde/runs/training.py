@@ -12,7 +12,7 @@ import jax
 
 from score_sde import plots
 from score_sde.catalogues import CATALOGUES
-from score_sde.config import completed, differences, lasting, plain
+from score_sde.config import completed, differences, lasting
 from score_sde.experiment import CONFIG_FILE, Experiment
 from score_sde.files import remove_temporaries, remove_temporaries_of
 from score_sde.runs.measures import loss_by_noise_level
@@ -148,7 +148,7 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
     if checkpoints.latest() is None:
         return experiment.init_state(), {}
     run = checkpoints.run()
-    there, here = run["config"], plain(experiment.config)
+    there, here = run["config"], experiment.resolved
     found = differences(_comparable(completed(there, CATALOGUES)), _comparable(completed(here, CATALOGUES)))
     sizes = [config["training"]["batch_size"] for config in (there, here)]
     if sizes[0] != sizes[1]:
@@ -208,7 +208,7 @@ def _actions(
             "skips_in_a_row": guard.in_a_row,
             "metrics_sha256": logger.digest(),
         }
-        checkpoints.save(state, plain(experiment.config), position)
+        checkpoints.save(state, experiment.resolved, position)
 
     return [
         Action(training.log_every, lambda step, state: checkpoints.check()),

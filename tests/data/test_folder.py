@@ -59,6 +59,19 @@ def test_subfolders_become_labels(tmp_path):
     np.testing.assert_array_equal(batch["condition"]["label"], np.array([0, 1, 1, 2])[batch["index"]])
 
 
+def test_class_names_number_the_subfolders_and_may_be_more(tmp_path):
+    for name in ("dog/1.png", "cat/1.png"):
+        write(tmp_path / name, noise(4, 4, 1))
+    source = FolderSource(tmp_path, labels=True, class_names=("dog", "bird", "cat"))
+    assert source.spec.class_names == ("dog", "bird", "cat") and source.labels().tolist() == [2, 0]
+    with pytest.raises(
+        ValueError, match=r"The folder .* has the class 'cat', which is none of the 1 known classes: 'dog'"
+    ):
+        FolderSource(tmp_path, labels=True, class_names=("dog",))
+    with pytest.raises(ValueError, match="class_names needs labels=True, got labels=False"):
+        FolderSource(tmp_path, class_names=("dog",))
+
+
 def test_labels_need_subfolders(tmp_path):
     write(tmp_path / "dog/1.png", noise(4, 4, 1))
     write(tmp_path / "stray.png", noise(4, 4, 1))

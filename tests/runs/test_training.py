@@ -103,15 +103,32 @@ def test_trains_evaluates_and_samples(name, files, tmp_path):
     np.testing.assert_allclose(part.x, drawn.x[3:], rtol=1e-4, atol=1e-5)
 
 
-def test_sampling_takes_conditions_from_the_held_out_examples(files):
-    """Of image i those of example i mod n, beside labels as ever."""
-    network = {"num_classes": 3, "embedding_dim": 5}
-    fields = {"label_key": "y", "conditions": {"embedding": "text"}, "network": network}
-    experiment = Experiment(on_arrays(files / "points.npz", "points", **fields))
-    condition = experiment.sampling_condition(ROWS - 1, 3)
-    text = np.load(files / "points.npz")["text"]
-    np.testing.assert_array_equal(condition["embedding"], text[[ROWS - 1, 0, 1]])
-    assert condition["label"].tolist() == [2, 0, 1]
+def test_all_conditions_of_an_image_come_from_one_held_out_example(files):
+    """A label and an embedding that contradict each other are nothing that the network was trained on."""
+    points, fields = np.load(files / "points.npz"), {"label_key": "y", "conditions": {"embedding": "text"}}
+    config = on_arrays(files / "points.npz", "points", **fields)
+    condition = Experiment(config).sampling_condition(ROWS - 1, ROWS)
+    rows = [ROWS - 1, *range(ROWS - 1)]
+    np.testing.assert_array_equal(condition["embedding"], points["text"][rows])
+    np.testing.assert_array_equal(condition["label"], points["y"][rows])
+    config.sampling.label = 2
+    condition = Experiment(config).sampling_condition(3, ROWS)
+    rows = np.flatnonzero(points["y"] == 2)[np.arange(3, 3 + ROWS) % (ROWS // 3)]
+    np.testing.assert_array_equal(condition["embedding"], points["text"][rows])
+    assert condition["label"].tolist() == [2] * ROWS
+
+
+def test_a_class_without_held_out_examples_cannot_be_drawn_with_embeddings(files, tmp_path):
+    points = np.load(files / "points.npz")
+    np.savez(tmp_path / "few.npz", **{name: points[name][points["y"] < 2] for name in points})
+    config = on_arrays(files / "points.npz", "points", label_key="y", conditions={"embedding": "text"})
+    config.data.eval.path, config.sampling.label = str(tmp_path / "few.npz"), 2
+    with pytest.raises(
+        ValueError, match="sampling.label=2 needs a held-out example of this class, .*data.eval has none"
+    ):
+        Experiment(config).sampling_condition(0, 2)
+    config.sampling.label = 1
+    assert Experiment(config).sampling_condition(0, 2)["label"].tolist() == [1, 1]
 
 
 def test_a_label_is_a_class(files):
@@ -133,10 +150,10 @@ def test_a_label_is_a_class(files):
         ({"data.eval.path": "no.npz"}, "ArraySource needs no.npz, which does not exist"),
         ({"data.eval.path": ""}, "ArraySource needs a path, got ''"),
         ({"data.eval.conditions": {}}, r"config.data.eval needs examples like those of data.train; conditions: .*here"),
-        ({"network.embedding_dim": 4}, r'"embedding" needs shape \(1, 4\), got \(1, 5\)'),
+        ({"network.embedding_dim": 4}, "network.embedding_dim=4, but the data have 5 numbers in the embed"),
         ({"sampling.grid": {"name": "uniform", "num_steps": 3, "end": 7.0}}, "needs .*end"),
         ({"sampling.solver": {"name": "ddim", "eta": -1.0}}, "DDIM needs .*eta"),
-        ({"training.nonfinite": "ignore"}, r"nonfinite needs one of \('stop', 'skip'\)"),
+        ({"training.nonfinite": "ignore"}, "training.nonfinite needs one of 'stop', 'skip', got 'ignore'"),
     ],
 )
 def test_what_would_fail_later_is_told_before_the_first_step(change, message, files, tmp_path, monkeypatch):
