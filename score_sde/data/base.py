@@ -18,6 +18,20 @@ Examples = dict[str, np.ndarray]  # what a source gives: "x", "label" and the ot
 Batch = dict[str, Any]  # what is trained on: "x", "index", "condition" {name: array}; "is_real" where padded
 
 
+SKIP = "set data.on_error=skip to train on the others"  # the other way out of a message about one example
+
+
+class BadExample(ValueError):  # noqa: N818  what it names is no error of the program
+    """One example cannot be used: its file is damaged, of another size, or holds values that are none.
+
+    Attributes: index: of the example in its source.
+    """
+
+    def __init__(self, index: int, message: str):
+        super().__init__(message)
+        self.index = index
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """The shape of one example x and, where x is quantized, the levels that x = 2k/(levels − 1) − 1 takes in [−1, 1].
@@ -105,12 +119,25 @@ class Source(abc.ABC):
 
         "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set and float32 values
         otherwise; "label" is int32 [b]; every other name in spec.conditions is float32 [b, ...] or int32 [b, ...].
+
+        Raises: BadExample for one that cannot be used, where the others can.
         """
 
     def labels(self) -> Int32[np.ndarray, " n"]:
         """The label of every example; sources that know them without reading x override this."""
         chunks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
         return np.concatenate([self.gather(indices)["label"] for indices in chunks])
+
+    def summary(self) -> str:
+        """One line that says what the data are, for the start of a run."""
+        spec = self.spec
+        classes = (
+            ""
+            if spec.num_classes is None
+            else f", {spec.num_classes} {'class' if spec.num_classes == 1 else 'classes'}"
+        )
+        levels = "continuous" if spec.levels is None else f"{spec.levels} levels"
+        return f"{len(self):,} examples of shape {spec.shape}, {levels}{classes}"
 
     def facts(self) -> dict[str, Any]:
         """What these data are, as plain JSON values, by which a resumed run sees whether they are still the same.

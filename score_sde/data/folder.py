@@ -9,28 +9,31 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
+from score_sde.data.base import SKIP, BadExample, DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.cache import ExampleCache
 from score_sde.data.classes import normal, numbered
 from score_sde.data.decoding import ImageDecoder, as_size
 from score_sde.data.digests import digest_of_array, digest_of_json
+from score_sde.data.listing import COMMON, LISTED, Listing, list_images
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+TRIED = 100  # files, until one can be read
 
 
 class FolderSource(Source):
     """Example i is the i-th image file below `path`, in the order of the relative paths ("/" between their parts).
 
-    Only the first image is opened at construction: a file that cannot be read, or does not fit the others, is an error
-    that names it when it is reached. Files are decoded when asked for (about 8,000 CIFAR-sized PNG/s on one core) and
-    kept in memory if the whole folder fits into `cache_bytes`.
+    Only the first readable image is opened at construction: a file that cannot be read, or does not fit the others, is
+    an error that names it when it is reached. Files are decoded when asked for (about 8,000 CIFAR-sized PNG/s on one
+    core) and kept in memory if the whole folder fits into `cache_bytes`. Files are those that Pillow reads; links are
+    followed. What is passed over is counted in `summary`.
 
     Args:
-        path: the folder; hidden files and files without an image extension are passed over.
+        path: the folder.
         image_size: (height, width), or one number for a square: crops to the aspect and resizes; None needs files of
             one size.
-        channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA); None takes the first file's.
+        channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA); None takes the first file's, without alpha.
         convert: converts images of other channel counts instead of refusing them.
+        background: the colour under transparent pixels, one level 0…255 or three (RGB).
         labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered in
             alphabetical order.
         class_names: numbers the subfolders in this order, and may name more classes than there are subfolders.
@@ -49,15 +52,19 @@ class FolderSource(Source):
         image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         convert: bool = False,
+        background: int | Sequence[int] = 255,
         labels: bool = False,
         class_names: Sequence[str] | None = None,
         conditions: Mapping[str, str] | None = None,
         cache_bytes: int = 2**30,
     ):
         self._folder = as_path(path, "FolderSource")
-        self.files = _image_files(self._folder)
-        self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=as_size(image_size))
-        shape = self._decode(0).shape
+        renamed = condition_names(conditions)
+        self._listing = _listing(self._folder, renamed.values())
+        self.files = list(self._listing.files)
+        size = as_size(image_size)
+        self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=size, background=background)
+        self._first, shape = self._first_readable()
         self._decoder = dataclasses.replace(self._decoder, channels=shape[-1])
         self.class_names: tuple[str, ...] = ()
         self._riders: Examples = {}
@@ -66,7 +73,7 @@ class FolderSource(Source):
             self.class_names, self._riders["label"] = _subfolder_labels(self._folder, self.files, known)
         elif class_names is not None:
             raise ValueError(f"class_names needs labels=True, got {labels=}; set it, or leave out class_names.")
-        for name, file in condition_names(conditions).items():
+        for name, file in renamed.items():
             self._riders[name] = self._load_rows(name, file)
         self.spec = DataSpec(
             shape=shape,
@@ -97,21 +104,46 @@ class FolderSource(Source):
         """Decodes the files at `indices`, or copies them from memory."""
         return {**self._images(indices), **{name: values[indices] for name, values in self._riders.items()}}
 
+    def summary(self) -> str:
+        """The images, classes and files passed over, and why."""
+        listing, parts = self._listing, [super().summary(), f"in {self._folder}"]
+        if listing.passed_over:
+            parts.append(f"passed over: {listing.passed_over_in_words()}")
+        if self.class_names and listing.empty:
+            names = ", ".join(map(repr, listing.empty[:LISTED])) + (", …" if len(listing.empty) > LISTED else "")
+            parts.append(f"{len(listing.empty)} without images: {names}")
+        return "; ".join(parts)
+
     def _read(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         return {"x": np.stack([self._decode_checked(i) for i in indices.tolist()])}
+
+    def _first_readable(self) -> tuple[int, tuple[int, ...]]:
+        """The first image that can be decoded, whose shape the others must have; the first file's error if none can."""
+        errors = []
+        for i in range(min(len(self.files), TRIED)):
+            try:
+                return i, self._decode(i).shape
+            except BadExample as error:
+                errors.append(error)
+        raise errors[0]
 
     def _decode_checked(self, i: int) -> UInt8[np.ndarray, "h w c"]:
         image = self._decode(i)
         if image.shape != self.spec.shape:
-            raise ValueError(
-                f"FolderSource needs images of one size, got {image.shape} in {self.files[i]} and {self.spec.shape} in "
-                f"{self.files[0]}; set image_size=(height, width) to crop and resize."
+            raise BadExample(
+                i,
+                f"FolderSource needs images of one size, got {image.shape} in {self._folder / self.files[i]} and "
+                f"{self.spec.shape} in {self.files[self._first]}; set image_size=(height, width) to crop and resize, or "
+                f"{SKIP}.",
             )
         return image
 
     def _decode(self, i: int) -> UInt8[np.ndarray, "h w c"]:
         file = self._folder / self.files[i]
-        return self._decoder(file, str(file))
+        try:
+            return self._decoder(file, str(file))
+        except ValueError as error:
+            raise BadExample(i, str(error)) from error
 
     def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:
         path = self._folder / file
@@ -127,15 +159,16 @@ class FolderSource(Source):
         return as_condition(values, name)
 
 
-def _image_files(folder: pathlib.Path) -> list[str]:
+def _listing(folder: pathlib.Path, ignored: Iterable[str]) -> Listing:
     if not folder.is_dir():
         raise FileNotFoundError(f"FolderSource needs a folder of images, got {folder}, which is not a folder.")
-    found = [file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in EXTENSIONS]
-    files = [file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts)]
-    files.sort(key=lambda file: (normal(file), file))  # the same order on macOS, which decomposes names
-    if not files:
-        raise FileNotFoundError(f"FolderSource needs images ({', '.join(EXTENSIONS)}) below {folder}, got none.")
-    return files
+    listing = list_images(folder, tuple(ignored))
+    if not listing.files:
+        others = f"; passed over: {listing.passed_over_in_words()}" if listing.passed_over else ""
+        raise FileNotFoundError(
+            f"FolderSource needs images ({', '.join(COMMON)} and others that Pillow reads) below {folder}, got none{others}."
+        )
+    return listing
 
 
 def _subfolder_labels(

@@ -36,7 +36,8 @@ class TFDSSource(Source):
             they agree.
         image_size: (height, width), or one number for a square: crops to the aspect and resizes; needed where the
             images differ in size.
-        channels: converts images to this many channels; None takes them as they are.
+        channels: converts images to this many channels; None takes them as they are, without alpha.
+        background: the colour under transparent pixels, one level 0…255 or three (RGB).
         download: downloads and prepares a data set that is missing, which needs TensorFlow and network.
         cache_bytes: how much memory decoded examples may take; 0 decodes every time.
 
@@ -56,13 +57,15 @@ class TFDSSource(Source):
         conditions: Mapping[str, str] | Sequence[str] | None = None,
         image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
+        background: int | Sequence[int] = 255,
         download: bool = False,
         cache_bytes: int = 2**30,
     ):
         builder = _builder(dataset, data_dir, download)
         self._name = f"{dataset} ({split})"
         self._x_key, self._label_key, self._conditions = image_key, label_key, condition_names(conditions)
-        self._decoder = ImageDecoder(channels=channels, convert=channels is not None, image_size=as_size(image_size))
+        size, convert = as_size(image_size), channels is not None
+        self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=size, background=background)
         features = builder.info.features
         for key in self._keys():
             if key not in features:

@@ -30,8 +30,10 @@ def everything(source):
 def test_images_of_any_channel_count_are_read_exactly(tmp_path, channels, cache_bytes):
     images = {name: noise(5, 7, channels) for name in ("b/2.png", "a/10.png", "a/9.png", "0.png")}
     for name, pixels in images.items():
+        if channels in (2, 4):
+            pixels[..., -1] |= 1  # where a pixel is wholly transparent, its colour is not kept
         write(tmp_path / name, pixels)
-    source = FolderSource(tmp_path, cache_bytes=cache_bytes)
+    source = FolderSource(tmp_path, channels=channels if channels in (2, 4) else None, cache_bytes=cache_bytes)
     assert source.files == ["0.png", "a/10.png", "a/9.png", "b/2.png"]
     assert (source.spec.shape, source.spec.levels, source.spec.conditions) == ((5, 7, channels), 256, {})
     expected = np.stack([images[name] for name in source.files])
@@ -100,7 +102,9 @@ def test_condition_arrays_ride_along(tmp_path):
 def test_no_folder_and_no_images_are_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"FolderSource needs a folder of images, got .*absent, which is not"):
         FolderSource(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match=r"FolderSource needs images \(.png, .* below .*, got none"):
+    (tmp_path / "notes.txt").write_text("no image")
+    message = r"FolderSource needs images \(.png, .* below .*, got none; passed over: 1 of other kinds \(1 .txt\)"
+    with pytest.raises(FileNotFoundError, match=message):
         FolderSource(tmp_path)
 
 
@@ -112,7 +116,9 @@ def test_an_unreadable_image_is_named(tmp_path):
         (tmp_path / "b.png").write_bytes(broken)
         source = FolderSource(tmp_path)
         source.gather(np.array([0]))
-        with pytest.raises(ValueError, match=r"Image .*b.png cannot be read \(.*\); repair or remove it"):
+        with pytest.raises(
+            ValueError, match=r"Image .*b.png cannot be read \(.*\); repair or remove it, or set data.on_err"
+        ):
             source.gather(np.array([0, 1]))
 
 
@@ -128,7 +134,8 @@ def test_images_of_other_sizes_need_image_size(tmp_path):
     write(tmp_path / "a.png", noise(4, 6, 3))
     write(tmp_path / "b.png", noise(4, 8, 3))
     with pytest.raises(
-        ValueError, match=r"one size, got \(4, 8, 3\) in b.png and \(4, 6, 3\) in a.png; set image_size"
+        ValueError,
+        match=r"one size, got \(4, 8, 3\) in .*b.png and \(4, 6, 3\) in a.png; set image_size.*on_error=skip",
     ):
         everything(FolderSource(tmp_path))
     assert everything(FolderSource(tmp_path, image_size=4))["x"].shape == (2, 4, 4, 3)
@@ -144,11 +151,13 @@ def test_images_of_other_sizes_need_image_size(tmp_path):
 def test_a_wrong_channel_count_is_refused_or_converted(tmp_path):
     write(tmp_path / "a.png", noise(4, 4, 3))
     write(tmp_path / "b.png", noise(4, 4, 1))
-    message = r"b.png needs 3 channels of 8 bits, got 1; set channels, or convert=True"
+    message = r"b.png needs 3 channels of 8 bits, got 1; set convert=True to convert such images, or channels to what"
     with pytest.raises(ValueError, match=message):
         everything(FolderSource(tmp_path))
     with pytest.raises(ValueError, match=r"a.png needs 1 channels of 8 bits, got 3"):
-        FolderSource(tmp_path, channels=1)
+        everything(FolderSource(tmp_path, channels=1))
+    with pytest.raises(ValueError, match=r"a.png needs 2 channels of 8 bits, got 3"):
+        FolderSource(tmp_path, channels=2)
     with pytest.raises(ValueError, match="Images have 1, 2, 3 or 4 channels, got channels=5"):
         FolderSource(tmp_path, channels=5)
     x = everything(FolderSource(tmp_path, convert=True))["x"]
@@ -173,19 +182,95 @@ def test_palettes_and_bitmaps_become_their_colours():
     palette.putpalette([10, 20, 30, 200, 210, 220])
     palette.putpixel((1, 0), 1)
     assert decode_image(encoded(palette), "p").tolist() == [[[10, 20, 30], [200, 210, 220]]]
-    transparent = decode_image(encoded(palette, transparency=0), "p")
-    assert transparent.tolist() == [[[10, 20, 30, 0], [200, 210, 220, 255]]]
     bitmap = PIL.Image.fromarray(np.array([[True, False]]))
     assert decode_image(encoded(bitmap), "b").tolist() == [[[255], [0]]]
 
 
+def transparent(kind, hidden):
+    """Two pixels: one wholly transparent with a hidden colour, and one that is seen, alike in all kinds."""
+    if kind == "palette":
+        image = PIL.Image.new("P", (2, 1))
+        image.putpalette([hidden, hidden, hidden, 200, 200, 200])
+        image.putpixel((1, 0), 1)
+        return encoded(image, transparency=0)
+    if kind in ("RGB", "L"):
+        image = PIL.Image.new(kind, (2, 1), hidden if kind == "L" else (hidden,) * 3)
+        image.putpixel((1, 0), 200 if kind == "L" else (200,) * 3)
+        return encoded(image, transparency=hidden if kind == "L" else (hidden,) * 3)
+    pixels = [[[hidden, 0], [200, 255]]] if kind == "LA" else [[[hidden] * 3 + [0], [200] * 3 + [255]]]
+    return encoded(PIL.Image.fromarray(np.array(pixels, np.uint8)), "webp" if kind == "webp" else "png")
+
+
+@pytest.mark.parametrize("background", [255, 90, (10, 20, 30)])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "RGB", "L"])
+def test_hidden_colours_make_no_difference(kind, background):
+    """Transparent pixels are laid over one colour, whatever says that they are transparent."""
+    colour = [background] * 3 if isinstance(background, int) else list(background)
+    grey = kind in ("LA", "L") and isinstance(background, int)
+    expected = [[colour[:1] if grey else colour, [200] * (1 if grey else 3)]]
+    for hidden in (0, 77, 255):
+        assert decode_image(transparent(kind, hidden), "t", background=background).tolist() == expected
+        with_alpha = decode_image(transparent(kind, hidden), "t", background=background, channels=4, convert=True)
+        if kind not in ("LA", "L"):
+            assert with_alpha.tolist() == [[[*colour, 0], [200, 200, 200, 255]]]
+    one = decode_image(transparent(kind, 77), "t", background=90, channels=1, convert=True)
+    assert one.tolist() == [[[90], [200]]]
+
+
+def test_half_transparent_pixels_are_mixed_before_resizing():
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    pixels[..., 3] = 51  # a fifth of black, over white
+    image = encoded(PIL.Image.fromarray(pixels))
+    assert set(np.unique(decode_image(image, "h"))) == {204}
+    pixels[:, 4:, 3] = 0
+    pixels[:, 4:, :3] = (255, 0, 0)
+    small = decode_image(encoded(PIL.Image.fromarray(pixels)), "h", image_size=(2, 2))
+    assert (small[..., 0] == small[..., 1]).all()  # no red at the edge
+
+
+@pytest.mark.parametrize("background", [(1, 2), 256, -1, (0, 0, 256), True])
+def test_a_background_is_a_colour(background):
+    with pytest.raises(ValueError, match=r"background needs one level from 0 to 255, or three \(RGB\), got"):
+        ImageDecoder(background=background)
+
+
+def test_transparent_and_opaque_files_may_be_mixed(tmp_path):
+    write(tmp_path / "a.png", noise(4, 4, 3))
+    write(tmp_path / "b.png", noise(4, 4, 4))
+    assert everything(FolderSource(tmp_path))["x"].shape == (2, 4, 4, 3)
+
+
 def test_16_bit_images_are_refused_even_when_converting():
+    """And the advice is nothing that is set already."""
     deep = PIL.Image.fromarray(np.array([[0, 40_000]], np.uint16))
-    for convert in (False, True):
-        with pytest.raises(ValueError, match=r"Image d needs 1, 2, 3 or 4 channels of 8 bits, got mode I;16"):
-            decode_image(encoded(deep), "d", convert=convert)
+    for options in ({}, {"convert": True}, {"convert": True, "channels": 3}):
+        with pytest.raises(
+            ValueError, match=r"Image d needs .* of 8 bits, got mode I;16, more than 8 bits a pixel; save"
+        ):
+            decode_image(encoded(deep), "d", **options)
+    with pytest.raises(
+        ValueError, match=r"Image f needs .* got mode F, more than 8 bits a pixel; save it with 8 bits, or"
+    ):
+        decode_image(encoded(PIL.Image.new("F", (2, 2)), "tiff"), "f", convert=True)
+
+
+def test_colours_that_cannot_be_converted_are_named():
+    lab = PIL.Image.new("LAB", (2, 2))
+    for options in ({}, {"convert": True}, {"channels": 3, "convert": True}):
+        with pytest.raises(ValueError, match=r"Image l.tif needs .*, got mode LAB; save it as RGB or grey"):
+            decode_image(encoded(lab, "tiff"), "l.tif", **options)
     cmyk = PIL.Image.new("CMYK", (2, 2))
     assert decode_image(encoded(cmyk, "jpeg"), "c", convert=True).shape == (2, 2, 3)
+    with pytest.raises(ValueError, match=r"Image c.jpg needs .*, got mode CMYK; set convert=True to convert such"):
+        decode_image(encoded(cmyk, "jpeg"), "c.jpg")
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
+def test_of_an_animation_the_first_picture_is_taken(kind):
+    first, second = (PIL.Image.new("RGB", (4, 4), colour) for colour in ((250, 0, 0), (0, 0, 250)))
+    lossless = {"lossless": True} if kind == "webp" else {}
+    file = encoded(first, kind, save_all=True, append_images=[second], **lossless)
+    assert decode_image(file, "a").reshape(-1, 3).tolist() == [[250, 0, 0]] * 16
 
 
 def test_orientation_in_the_file_is_obeyed():
