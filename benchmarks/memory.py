@@ -39,7 +39,7 @@ def run(rounds: int) -> dict[str, float]:
         state = jax.eval_shape(lambda x, solver=solver: (x, solver.init(x, np.int32(HEUN_STEPS))), x)
         carried = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         rest = times, np.int32(HEUN_STEPS), np.uint32(0), None, np.zeros(0, np.int32), shape, None
-        solve = base._solve.lower(jax.random.key(0), sde, denoiser.bind(params), solver, *rest).compile()
+        solve = base._solve.lower(jax.random.key(0), denoiser.bind(params), solver, *rest).compile()
         ratios[name] = temporaries(solve) / (one + carried)
         print(
             f"  {name:22s} {temporaries(solve) / 2**20:8.1f} MiB, solver state {carried / 2**20:5.2f} MiB: {ratios[name]:.3f}"

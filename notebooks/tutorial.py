@@ -162,9 +162,9 @@ assert losses[-500:].mean() < exact_loss + 0.05
 # %%
 denoise, number = denoiser.bind(params), 4000
 grid = score_sde.LogSNRUniform(num_steps=100, end=1e-2)
-by_sde = score_sde.sample(jax.random.key(4), sde, denoise, score_sde.Ancestral(), grid, (number, 2))
+by_sde = score_sde.sample(jax.random.key(4), denoise, score_sde.Ancestral(), grid, (number, 2))
 grid = score_sde.LogSNRUniform(num_steps=25, end=1e-2)
-by_ode = score_sde.sample(jax.random.key(4), sde, denoise, score_sde.Heun(), grid, (number, 2))
+by_ode = score_sde.sample(jax.random.key(4), denoise, score_sde.Heun(), grid, (number, 2))
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharex=True, sharey=True)
 pictures = {
@@ -199,7 +199,7 @@ for name, samples in (("reverse SDE", by_sde.x), ("probability flow", by_ode.x))
 # %%
 log_prob = LogProb(adaptive=Adaptive(rtol=1e-4, atol=1e-4), t_min=1e-2, divergence=ExactTrace())
 points = mixture.sample(jax.random.key(5), 500)
-learned = log_prob(jax.random.key(6), sde, denoise, points).log_prob
+learned = log_prob(jax.random.key(6), denoise, points).log_prob
 exact = mixture.log_prob(points)
 print(f"mean log-likelihood: learned {learned.mean():.3f}, exact {exact.mean():.3f} nats")
 assert abs(learned.mean() - exact.mean()) < 0.1

@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 PUBLIC = {
     "score_sde.analytic": ("GaussianMixture",),
     "score_sde.denoiser": ("Denoiser",),
+    "score_sde.dynamics": ("Denoise",),
+    "score_sde.function_denoiser": ("FunctionDenoiser",),
     "score_sde.inversion": ("decode", "encode", "interpolate", "sdedit"),
     "score_sde.likelihood": ("BitsPerDim", "ExactTrace", "Hutchinson", "LogDensity", "LogProb", "bits_per_dim"),
     "score_sde.parameterizations": (

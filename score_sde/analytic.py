@@ -72,7 +72,7 @@ class GaussianMixture:
 
 
 @pytree
-class ExactDenoise:
+class ExactDenoise(Denoise):
     """The posterior means of a mixture: denoise(x, t) -> (E[x0 | x_t], E[ε | x_t])."""
 
     mixture: GaussianMixture

@@ -40,7 +40,7 @@ CATALOGUES = Catalogues(
         "optimizer": Family(OPTIMIZERS, num_args=1),
         "sampling.solver": _FAMILIES[Solver],
         "sampling.grid": _FAMILIES[Grid],
-        "sampling.threshold": Family(THRESHOLDS, object, num_args=2),
+        "sampling.threshold": Family(THRESHOLDS, object, num_args=1),
         "likelihood.divergence": _FAMILIES[Divergence],
     },
     of=_FAMILIES,

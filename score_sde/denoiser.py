@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
+from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate, LogSigmaLabel, Parameterization
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
@@ -79,7 +80,7 @@ class Denoiser:
 
 
 @pytree
-class BoundDenoiser:
+class BoundDenoiser(Denoise):
     """denoise(x, t) -> (x̂0, ε̂); made by `Denoiser.bind`. A pytree: new parameters compile nothing again."""
 
     denoiser: Denoiser
@@ -87,6 +88,10 @@ class BoundDenoiser:
     condition: Condition | None
     dropout_key: Key[Array, ""] | None
     train: bool = static()
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoiser.sde
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         sde, parameterization = self.denoiser.sde, self.denoiser.parameterization

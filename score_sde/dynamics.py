@@ -1,17 +1,45 @@
-"""The reverse-time SDE and the probability-flow ODE of (sde, denoise).
+"""The denoiser's protocol, and the reverse-time SDE and the probability-flow ODE that a denoiser gives.
 
 Source: Song et al., arXiv 2011.13456, Eqs. 6 and 13; Anderson 1982.
 """
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from score_sde.broadcast import expand_like
 from score_sde.parameterizations import Estimate
 from score_sde.sdes.base import SDE, Time
 
-Denoise = Callable[[Float[Array, "b *shape"], Time], Estimate]
+Evaluations = Int[Array, "..."] | int  # one number, or one for each image
+
+
+@runtime_checkable
+class Denoise(Protocol):
+    """denoise(x, t) -> (x̂0, ε̂), the one thing that networks, guidance, solvers and the likelihood exchange.
+
+    Attributes:
+      sde: the SDE whose x_t it denoises. Solvers and likelihoods take the SDE from here.
+    """
+
+    if TYPE_CHECKING:  # read-only; but a dataclass below would take a property for the default of its field
+
+        @property
+        def sde(self) -> SDE: ...
+
+    else:
+        sde: SDE
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        """(x̂0, ε̂) of x_t; t is one time, or one for each image."""
+        ...
+
+    def evaluations(self, t: Time) -> Evaluations:
+        """Network evaluations that a call at t costs: one number, or one for each time of t.
+
+        A guided denoiser that runs its network twice gives 2, and 1 at times where it does not guide.
+        """
+        return 1
 
 
 def score(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:

@@ -46,6 +46,7 @@ from score_sde.denoiser import Condition, Denoiser, Uncertainty
 from score_sde.dynamics import Denoise
 from score_sde.evaluation import NoiseLevelLoss, noise_levels
 from score_sde.files import read_json, write_json
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.generation import Generator
 from score_sde.likelihood import LogProb
 from score_sde.objectives import Objective
@@ -210,7 +211,7 @@ class Experiment:
         if self.settings.sampling.threshold is None:
             return lambda denoise: denoise
         # Built once around nothing, so that a mistake is named before anything is drawn.
-        built = self._build("sampling.threshold", _no_denoise, self.sde)
+        built = self._build("sampling.threshold", FunctionDenoiser(self.sde, _no_denoise))
         return lambda denoise: dataclasses.replace(built, denoise=denoise)
 
     @functools.cached_property

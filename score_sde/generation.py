@@ -75,7 +75,6 @@ class Generator(NamedTuple):
         shape = (batch_size, *self.shape)
         samples = sample(
             key,
-            self.denoiser.sde,
             denoise,
             self.solver,
             self.grid,

@@ -149,7 +149,7 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
 
     def solve(x, t):
         grid = Given(np.append(t, grid_times[grid_times < t]))
-        return sample(key, sde, denoise, experiment.solver, grid, x.shape, x_start=x).x
+        return sample(key, denoise, experiment.solver, grid, x.shape, x_start=x).x
 
     rows = noised, list(map(one_step, noised, times)), list(map(solve, noised, times))
     start, once, full = map(jnp.concatenate, rows)

@@ -4,27 +4,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise
+from score_sde.dynamics import Denoise, Evaluations
+from score_sde.function_denoiser import as_denoise
 from score_sde.parameterizations import Estimate
-from score_sde.pytree import as_pytree, pytree
+from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
 
 @pytree
-class Threshold:
+class Threshold(Denoise):
     """x̂0 ← clip(x̂0, −limit, limit), and ε̂ ← (x − α x̂0)/σ, so that the pair still explains x.
 
     Raises: ValueError unless limit > 0. Source: Ho et al., arXiv 2006.11239 (its code); "static" in arXiv 2205.11487.
     """
 
     denoise: Denoise
-    sde: SDE
     limit: float = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "denoise", as_pytree(self.denoise))
+        object.__setattr__(self, "denoise", as_denoise(self.denoise))
         if not self.limit > 0:
             raise ValueError(f"Threshold needs limit > 0, got limit={self.limit}.")
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoise.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        return self.denoise.evaluations(t)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         estimate = self.denoise(x, t)
@@ -32,7 +39,7 @@ class Threshold:
 
 
 @pytree
-class DynamicThreshold:
+class DynamicThreshold(Denoise):
     """x̂0 ← limit clip(x̂0, −a, a)/a with a = max(limit, the percentile of |x̂0| over one image), and ε̂ to match.
 
     Against the saturation that strong guidance makes. Only for data in [−limit, limit].
@@ -42,17 +49,23 @@ class DynamicThreshold:
     """
 
     denoise: Denoise
-    sde: SDE
     percentile: float = 0.995
     limit: float = 1.0
 
     def __post_init__(self):
-        object.__setattr__(self, "denoise", as_pytree(self.denoise))
+        object.__setattr__(self, "denoise", as_denoise(self.denoise))
         if not (0 < self.percentile <= 1 and self.limit > 0):
             raise ValueError(
                 f"DynamicThreshold needs 0 < percentile <= 1 and limit > 0, got percentile={self.percentile}, "
                 f"limit={self.limit}."
             )
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoise.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        return self.denoise.evaluations(t)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         estimate = self.denoise(x, t)

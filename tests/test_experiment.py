@@ -18,6 +18,7 @@ from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import build, completed
 from score_sde.experiment import Experiment, apply_override
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.runs.planning import Blank
 from score_sde.sdes import SDES, VP
 from score_sde.thresholding import Threshold
@@ -78,7 +79,7 @@ def test_unknown_names_and_fields_are_listed_with_the_closest():
 
 def test_thresholding_is_a_field_that_a_config_need_not_have():
     def wrapped(**fields):
-        return broken(sampling__threshold=fields).threshold(lambda x, t: None)
+        return broken(sampling__threshold=fields).threshold(FunctionDenoiser(VP(), lambda x, t: None))
 
     assert isinstance(wrapped(name="static", limit=2.0), Threshold)
     assert wrapped(name="dynamic", percentile=0.9).percentile == 0.9
@@ -87,7 +88,7 @@ def test_thresholding_is_a_field_that_a_config_need_not_have():
     config = base.get_config()
     apply_override(config, "sampling.threshold={'name': 'dynamic', 'limit': 1.5}")
     apply_override(config, "sampling.label=3")
-    assert Experiment(config).threshold(lambda x, t: None).limit == 1.5
+    assert Experiment(config).threshold(FunctionDenoiser(VP(), lambda x, t: None)).limit == 1.5
     with pytest.raises(
         ValueError, match=r"config.sampling.threshold.name needs one of \['dynamic', 'static'\].*Did you"
     ):

@@ -32,7 +32,7 @@ def grid(steps):
 def test_round_trip(name):
     solver, below, factor = SOLVERS[name]
     coarse, fine = (
-        float(np.mean(inversion.round_trip_error(VP, DENOISE, DATA, solver, grid(steps)))) for steps in (20, 40)
+        float(np.mean(inversion.round_trip_error(DENOISE, DATA, solver, grid(steps)))) for steps in (20, 40)
     )
     assert coarse < below
     assert coarse > factor * fine
@@ -40,7 +40,7 @@ def test_round_trip(name):
 
 @pytest.mark.parametrize("solver", [solvers.ProbabilityFlow(1e-6, 1e-6), solvers.DPMSolver23(1e-4, 1e-4)])
 def test_the_adaptive_round_trip_is_exact(solver):
-    error = inversion.round_trip_error(VP, DENOISE, DATA, solver, solvers.Uniform(1, end=0.01))
+    error = inversion.round_trip_error(DENOISE, DATA, solver, solvers.Uniform(1, end=0.01))
     assert error.shape == (64,)
     assert float(np.max(error)) < 2e-3
 
@@ -49,14 +49,12 @@ def test_the_latent_of_a_gaussian_is_known():
     """The flow carries m + s u to the same quantile: α m + √(α² s² + σ²) u."""
     data = GaussianMixture(jnp.ones(1), jnp.full((1, 1), 0.7), jnp.full((1, 1), 0.6))
     u = jnp.asarray([[-1.0], [0.5], [2.0]])
-    encoded = inversion.encode(VP, data.denoise(VP), 0.7 + 0.6 * u, solvers.Heun(), grid(60))
+    encoded = inversion.encode(data.denoise(VP), 0.7 + 0.6 * u, solvers.Heun(), grid(60))
     alpha, sigma = VP.marginal(1.0)
     np.testing.assert_allclose(encoded.x, 0.7 * alpha + jnp.sqrt((0.6 * alpha) ** 2 + sigma**2) * u, atol=2e-2)
     assert np.all(np.asarray(encoded.nfe) == 120)
     on_edm = sdes.EDM()
-    encoded = inversion.encode(
-        on_edm, data.denoise(on_edm), 0.7 + 0.6 * u, solvers.Heun(), solvers.EDMRho(60, to_zero=False)
-    )
+    encoded = inversion.encode(data.denoise(on_edm), 0.7 + 0.6 * u, solvers.Heun(), solvers.EDMRho(60, to_zero=False))
     np.testing.assert_allclose(encoded.x, 0.7 + np.hypot(0.6, 80.0) * u, rtol=1e-2, atol=0.1)
 
 
@@ -74,7 +72,7 @@ def test_slerp():
 
 def test_interpolation_ends_at_the_images_and_draws_them():
     first, second = DATA[:32], DATA[32:]
-    found = inversion.interpolate(VP, DENOISE, first, second, solvers.Heun(), grid(40), number=5)
+    found = inversion.interpolate(DENOISE, first, second, solvers.Heun(), grid(40), number=5)
     assert found.shape == (32, 5, 2)
     np.testing.assert_allclose(found[:, 0], first, atol=0.05)
     np.testing.assert_allclose(found[:, -1], second, atol=0.05)
@@ -91,7 +89,7 @@ def test_sdedit_is_faithful_for_a_small_start_and_free_for_a_large_one():
 
     def edit(start):
         steps = solvers.LogSNRUniform(30, start, 0.01)
-        return np.asarray(inversion.sdedit(KEY, VP, DENOISE, x0, solvers.DDIM(), steps).x)
+        return np.asarray(inversion.sdedit(KEY, DENOISE, x0, solvers.DDIM(), steps).x)
 
     distances = [np.abs(edit(start) - 3.0).mean() for start in (0.02, 0.3, 0.99)]
     assert distances[0] < distances[1] < distances[2]
@@ -99,7 +97,7 @@ def test_sdedit_is_faithful_for_a_small_start_and_free_for_a_large_one():
     mean_error, _ = ground_truth.moment_errors(far, *ground_truth.POINTS.moments(), 0.2)
     assert mean_error < 4
     alone = inversion.sdedit(
-        KEY, VP, DENOISE, x0[:2], solvers.DDIM(), solvers.LogSNRUniform(30, 0.3, 0.01), first_index=5
+        KEY, DENOISE, x0[:2], solvers.DDIM(), solvers.LogSNRUniform(30, 0.3, 0.01), first_index=5
     ).x
     np.testing.assert_allclose(alone, edit(0.3)[5:7], atol=1e-5)
 
@@ -107,4 +105,4 @@ def test_sdedit_is_faithful_for_a_small_start_and_free_for_a_large_one():
 def test_a_grid_to_zero_is_refused():
     for function in (inversion.encode, inversion.decode):
         with pytest.raises(ValueError, match="Inversion needs a grid that ends where σ > 0, got σ=0 at t=0.0"):
-            function(VP, DENOISE, DATA, solvers.Heun(), solvers.EDMRho(10))
+            function(DENOISE, DATA, solvers.Heun(), solvers.EDMRho(10))

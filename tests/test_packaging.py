@@ -146,7 +146,7 @@ images = levels.astype(np.float32) / 8 - 1
 
 digits = score_sde.GaussianMixture(np.full(5, 0.2, np.float32), images, np.full(images.shape, 1e-3, np.float32))
 sde, solver, grid = score_sde.VP(), score_sde.DDIM(), score_sde.LogSNRUniform(num_steps=30)
-x = score_sde.sample(jax.random.key(0), sde, digits.denoise(sde), solver, grid, (8, 8, 8, 1)).x
+x = score_sde.sample(jax.random.key(0), digits.denoise(sde), solver, grid, (8, 8, 8, 1)).x
 distance = np.abs(np.asarray(x)[:, None] - images).max(axis=(2, 3, 4)).min(axis=1)
 assert (distance < 0.05).all(), distance
 print("ok")

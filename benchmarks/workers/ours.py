@@ -78,7 +78,7 @@ def main() -> None:
         denoise = denoiser.bind(sampling_params)
         grid = EDMRho(num_steps=HEUN_STEPS)
         sample(
-            jax.random.key(0), sde, denoise, EDMHeun(), grid, (BATCH_SIZE, *SHAPE), sharding=sharding
+            jax.random.key(0), denoise, EDMHeun(), grid, (BATCH_SIZE, *SHAPE), sharding=sharding
         ).x.block_until_ready()
 
     cost = jax.jit(lambda p, x: denoiser.bind(p)(x, 1.0).x0).lower(params, images[:1]).compile().cost_analysis()

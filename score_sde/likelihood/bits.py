@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from score_sde import parallel
 from score_sde.dynamics import Denoise
+from score_sde.function_denoiser import needs_denoiser
 from score_sde.likelihood.density import LogProb, image_keys
-from score_sde.sdes.base import SDE
 
 
 class ExampleBits(NamedTuple):
@@ -102,10 +102,10 @@ def dequantize(
     return x + (uniform - 0.5) * bin_width
 
 
+@needs_denoiser
 def example_bits(
     key: Key[Array, ""],
     log_prob: LogProb,
-    sde: SDE,
     denoise: Denoise,
     x: Float[Array, "b *shape"],
     *,
@@ -128,7 +128,7 @@ def example_bits(
     for repeat in range(num_repeats):
         noise_key, probe_key = jax.random.split(jax.random.fold_in(key, repeat))
         noised = x if bin_width is None else dequantize(noise_key, x, bin_width, index)
-        density = log_prob(probe_key, sde, denoise, noised, index=index)
+        density = log_prob(probe_key, denoise, noised, index=index)
         per_probe, evaluations = parallel.to_host((density.per_probe, density.nfe))
         nats = np.asarray(per_probe, np.float64)
         values.append(bits_per_dim(nats, math.prod(x.shape[1:]), bin_width))

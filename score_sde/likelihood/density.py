@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from score_sde.adaptive import Adaptive
 from score_sde.dynamics import Denoise, velocity
+from score_sde.function_denoiser import as_denoise, needs_denoiser
 from score_sde.likelihood.divergences import Divergence, Hutchinson
-from score_sde.pytree import as_pytree, is_traced, pytree
-from score_sde.sdes.base import SDE
+from score_sde.pytree import is_traced, pytree
 
 
 class LogDensity(NamedTuple):
@@ -62,10 +62,10 @@ class LogProb:
     t_min: float = 1e-5
     divergence: Divergence = Hutchinson()
 
+    @needs_denoiser
     def __call__(
         self,
         key: Key[Array, ""],
-        sde: SDE,
         denoise: Denoise,
         x: Num[Array, "b *shape"],
         *,
@@ -73,12 +73,13 @@ class LogProb:
     ) -> LogDensity:
         """The log-density of each x, as one compiled program.
 
-        Tolerances, t_min and the fields of `sde` and `denoise` (where they are pytrees, as ours are) are traced.
+        Tolerances, t_min and the fields of `denoise` (where it is a pytree, as ours are) are traced.
 
         Args:
           index: positions of the images in their data set (None: 0, 1, …). Image i draws its probes from
             fold_in(key, index[i]): it has the same log-density in any batch.
         """
+        sde = denoise.sde
         if x.ndim < 2:
             raise ValueError(f"LogProb needs x [b, *shape of one example], got the shape {x.shape}.")
         if not jnp.issubdtype(x.dtype, jnp.floating):
@@ -94,12 +95,12 @@ class LogProb:
         import diffrax  # noqa: F401  its first import changes JAX's tracing context: inside, all compiles twice
 
         index = jnp.arange(x.shape[0]) if index is None else index
-        return _solve(key, self, sde, as_pytree(denoise), x, index)
+        return _solve(key, self, as_denoise(denoise), x, index)
 
 
 @jax.jit
-def _solve(key, log_prob: LogProb, sde: SDE, denoise, x, index) -> LogDensity:
-    divergence = log_prob.divergence
+def _solve(key, log_prob: LogProb, denoise, x, index) -> LogDensity:
+    sde, divergence = denoise.sde, log_prob.divergence
     probes = divergence.draw(image_keys(key, index), x)
 
     def field(t, state):
@@ -113,7 +114,7 @@ def _solve(key, log_prob: LogProb, sde: SDE, denoise, x, index) -> LogDensity:
     solution = log_prob.adaptive.solve(field, (x, jnp.zeros(start.shape, start.dtype)), t0, t1)
     latent, change = solution.y
     per_probe = sde.prior_log_prob(latent)[None] + change.T
-    return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe, per_probe)
+    return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe * denoise.evaluations(t0), per_probe)
 
 
 def image_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b"]:

@@ -84,7 +84,7 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     denoise, key = mixture.denoise(sde), jax.random.key(0)
     x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, 2))
     solver = ProbabilityFlow(1e-6, 1e-6)
-    reference = sample(key, sde, denoise, solver, Uniform(1, start, end), x_start.shape, x_start=x_start).x
+    reference = sample(key, denoise, solver, Uniform(1, start, end), x_start.shape, x_start=x_start).x
     alpha, sigma = (float(v) for v in sde.marginal(jnp.asarray(end)))
 
     def exact(seed, number=number):
@@ -121,7 +121,7 @@ def run_problem(
     key = experiment.run_key("sample")
     x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, *shape))
     grid = EDMRho(reference_steps, start, end, to_zero=False)
-    reference = sample(key, sde, denoise, Heun(), grid, x_start.shape, x_start=x_start).x
+    reference = sample(key, denoise, Heun(), grid, x_start.shape, x_start=x_start).x
     source = experiment.eval_source
     data = np.asarray(next(iter(experiment.eval_batches(min(len(source), 2048))))["x"])
     if len(shape) == 3:
@@ -180,7 +180,7 @@ def _runs(problem: Problem, text: str, solver: Solver, kind: str, budgets: list[
     def solve(steps, seed=0):
         grid = _grid(problem, kind, steps)
         x, shape = problem.x_start, problem.x_start.shape
-        result = sample(jax.random.key(seed), problem.sde, problem.denoise, solver, grid, shape, x_start=x)
+        result = sample(jax.random.key(seed), problem.denoise, solver, grid, shape, x_start=x)
         return np.asarray(result.x), float(np.mean(result.nfe))
 
     solve = functools.lru_cache(maxsize=None)(solve)

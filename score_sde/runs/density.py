@@ -64,9 +64,7 @@ def _draw_density(experiment, params, density, samples, resolution, path) -> Non
     extent = (centre[0] - reach, centre[0] + reach, centre[1] - reach, centre[1] + reach)
     grid = plots.grid_points(extent, resolution)
     denoise = experiment.denoiser.bind(params)
-    log_density = experiment.log_prob(
-        experiment.run_key("likelihood"), experiment.sde, denoise, jnp.asarray(grid, jnp.float32)
-    )
+    log_density = experiment.log_prob(experiment.run_key("likelihood"), denoise, jnp.asarray(grid, jnp.float32))
     learned = np.exp(np.asarray(log_density.log_prob))
     if jax.process_index() != 0:
         return

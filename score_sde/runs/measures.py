@@ -101,7 +101,6 @@ def _bits_of_batches(
             bits = example_bits(
                 key,
                 experiment.log_prob,
-                experiment.sde,
                 experiment.denoiser.bind(params, batch["condition"]),
                 batch["x"],
                 bin_width=experiment.spec.bin_width,

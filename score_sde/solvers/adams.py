@@ -108,16 +108,17 @@ class AdamsBashforth(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         estimate, times = denoise(x, t), carry.times
         if self.predicts == "v":
             course = velocity_course(sde, estimate, t, s, times, self.sigma_data)
         else:
             course = (noise_course if self.predicts == "eps" else flow_course)(sde, estimate, t, s, times)
         gains = course.length / jnp.arange(1, self.order + 1, dtype=course.length.dtype)
-        return history.extrapolate(
-            carry, carry.order(self.order, self.lower_order_below), course.answer, t, course.base, course.nodes, gains
-        )
+        now = carry.order(self.order, self.lower_order_below)
+        x, past = history.extrapolate(carry, now, course.answer, t, course.base, course.nodes, gains)
+        return x, past, denoise.evaluations(t)
 
 
 @pytree
@@ -146,16 +147,17 @@ class ExponentialAdamsBashforth(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         estimate, h, times = denoise(x, t), rise(sde, t, s), carry.times
         if self.predicts == "v":
             answer, base, gains = self._rosenbrock(sde, estimate, t, s, h)
         else:
             c, z = gain(sde, s, h, self.predicts)
             answer, base, gains = predicted(estimate, self.predicts), ddim(sde, estimate, s), c * moments(z, self.order)
-        return history.extrapolate(
-            carry, carry.order(self.order, self.lower_order_below), answer, t, base, -rise(sde, times, t) / h, gains
-        )
+        now = carry.order(self.order, self.lower_order_below)
+        x, past = history.extrapolate(carry, now, answer, t, base, -rise(sde, times, t) / h, gains)
+        return x, past, denoise.evaluations(t)
 
     def _rosenbrock(self, sde, estimate, t, s, h):
         """dm/dl = −½ sech(l + log σ_data) for m = atan(σ/(α σ_data))."""
@@ -184,8 +186,8 @@ class LMS(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return AdamsBashforth(self.order).init(x, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return AdamsBashforth(self.order).step(key, sde, denoise, x, t, s, carry)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        return AdamsBashforth(self.order).step(key, denoise, x, t, s, carry)
 
 
 def _check(solver):

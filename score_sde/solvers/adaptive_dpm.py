@@ -14,7 +14,7 @@ from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.added_noise import earlier
-from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step, Times
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times
 from score_sde.solvers.dpm_solver import TYPES, inner_time, neighbouring_orders, usual_fractions
 from score_sde.solvers.integrators import PREDICTIONS, require_one_of, rise
 
@@ -42,7 +42,7 @@ def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float,
 
 
 @pytree
-class AdaptivePair(Counting):
+class AdaptivePair(Solver):
     """x_s by steps of order `order` whose length h in log(α/σ) is controlled by the difference from order `order` − 1.
 
     That is E = √mean ((x_q − x_{q−1})/max(atol, rtol max(|x_{q−1}|, |x_{q−1} of the step before|)))², with q = `order`. A
@@ -88,7 +88,6 @@ class AdaptivePair(Counting):
     accept_safety: Scalar | float | None = None
     eta: Scalar | float = 0.0
     s_noise: Scalar | float = 1.0
-    counts_each_image: ClassVar[bool] = True
 
     def __post_init__(self):
         require_one_of("solver_type", self.solver_type, TYPES, self)
@@ -122,7 +121,8 @@ class AdaptivePair(Counting):
     def order(self) -> int:
         """q, the higher order."""
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         per_image = jax.vmap(jnp.where)
         towards = jnp.sign(rise(sde, t, s))  # −1 on the way to noise
 
@@ -138,7 +138,7 @@ class AdaptivePair(Counting):
             length = jnp.where(r < there, rise(sde, now.t, r), towards * h)
             estimate, fractions = denoise(now.x, now.t), usual_fractions(self.order)
             options = self.order, *fractions, self.predicts, self.solver_type
-            lower, higher = neighbouring_orders(sde, denoise, estimate, now.t, r, length, *options)
+            lower, higher, between = neighbouring_orders(denoise, estimate, now.t, r, length, *options)
             error = image_errors(higher, lower, now.lower, self.rtol, self.atol)
             before = jnp.where(now.tries == 0, error, now.errors)
             counts, next_h = self._judge(error, before, h)
@@ -152,7 +152,7 @@ class AdaptivePair(Counting):
                 jnp.where(running, next_h, now.h),
                 jnp.where(accepted, jnp.stack([error, before[0]]), before),
                 done,
-                now.nfe + self.order * running.astype(jnp.int32),
+                now.nfe + jnp.where(running, denoise.evaluations(now.t) + between, 0),
                 now.tries + 1,
             )
 
@@ -162,7 +162,7 @@ class AdaptivePair(Counting):
         found = jax.lax.while_loop(lambda now: jnp.any(active(now)) & (now.tries < self.max_steps), advance, start)
         name = f"DPM-Solver-{self.order - 1}{self.order}"
         broken = adaptive.raise_if(~found.done, self.rtol, self.atol, name, self.max_steps)
-        return found.x + expand_like(broken, x).astype(x.dtype), found.nfe
+        return found.x + expand_like(broken, x).astype(x.dtype), carry, found.nfe
 
     def _noisy(self, key: Keys, attempt: Array, sde: SDE, x: Batch, r: Array, s: Array) -> Batch:
         """x_s from x_r of each image by the SDE's own noise, for r <= s."""

@@ -10,7 +10,7 @@ from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
 from score_sde.solvers.integrators import rise
 
 
@@ -47,11 +47,12 @@ class AncestralSteps(Wrapper):
                 f"AncestralSteps needs 0 <= eta <= 1 and s_noise >= 0, got eta={self.eta}, s_noise={self.s_noise}."
             )
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         r = earlier(sde, t, s, self.eta)  # not before 0, where `VE` has σ_min
-        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, r, carry[0])
+        x, carry, evaluations = self.solver.step(noise.fold_in(key, 1), denoise, x, t, r, carry)
 
         def up():
             return noise.diffused(noise.fold_in(key, 0), sde, x, r, s, self.s_noise)
 
-        return jax.lax.cond(r < s, up, lambda: x), (inner, evaluations)
+        return jax.lax.cond(r < s, up, lambda: x), carry, evaluations

@@ -4,7 +4,6 @@ from typing import Any
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
@@ -29,9 +28,10 @@ class Ancestral(Solver):
         if not 0 <= self.v <= 1:
             raise ValueError(f"Ancestral needs 0 <= v <= 1, got v={self.v}.")
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         scale, std = sde.transition(s, t)
         sigma = sde.sigma(t)
         ratio = sde.sigma(s) / sigma
         mean = sde.alpha(s) * (std / sigma) ** 2 * denoise(x, t).x0 + scale * ratio**2 * x
-        return mean + noise.scaled(key, x, std * ratio ** (1 - self.v)), carry
+        return mean + noise.scaled(key, x, std * ratio ** (1 - self.v)), carry, denoise.evaluations(t)

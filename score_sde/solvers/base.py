@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt
 
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import as_pytree, is_traced
-from score_sde.sdes.base import SDE, Time
+from score_sde.dynamics import Denoise, Evaluations
+from score_sde.function_denoiser import as_denoise, needs_denoiser
+from score_sde.pytree import is_traced
+from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.grids import Grid, padded_steps
 
@@ -20,7 +20,7 @@ Keys = Key[Array, "*b"]
 Scalar = Float[Array, ""]
 Count = Int[Array, ""] | int
 Times = Float[np.ndarray, " n"]
-Step = tuple[Batch, Any]
+Step = tuple[Batch, Any, Evaluations]
 
 
 class Samples(NamedTuple):
@@ -35,7 +35,7 @@ class Samples(NamedTuple):
 
 
 class Solver(abc.ABC):
-    """Moves x_t to x_s for s < t, given only (sde, denoise, t, s): any grid, any SDE.
+    """Moves x_t to x_s for s < t, given only (denoise, t, s): any grid, any SDE.
 
     A member is a `@pytree` dataclass with `step`, and with `init` if it carries a state from step to step.
     """
@@ -65,53 +65,16 @@ class Solver(abc.ABC):
         return ()
 
     @abc.abstractmethod
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        """(x_s, carry) from x_t, with s < t. `key` is one key, or one for each image."""
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        """(x_s, carry, evaluations) from x_t, with s < t.
 
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, "*b"] | int:
-        """Network evaluations of the step that returned `carry`, for all images or for each.
-
-        `calls` is how often the step called `denoise` while it was traced; a solver that skips or repeats some of them
-        at run time says here how many it made.
+        `key` is one key, or one for each image. The evaluations are the sum of `denoise.evaluations` over the calls that
+        the step makes, for all images or for each.
         """
-        return calls
-
-
-class _Counter:
-    """Counts the calls of `denoise` while a step is traced."""
-
-    def __init__(self, denoise: Denoise):
-        self.denoise, self.calls = denoise, 0
-
-    def __call__(self, x: Batch, t: Time) -> Estimate:
-        self.calls += 1
-        return self.denoise(x, t)
-
-
-def counted_step(
-    solver: Solver, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any
-) -> tuple[Batch, Any, Int[Array, " b"]]:
-    """`solver.step`, and the number of evaluations that it made for each image. Solvers that wrap solvers use it too."""
-    counter = _Counter(denoise)
-    x, carry = solver.step(key, sde, counter, x, t, s, carry)
-    evaluations = jnp.asarray(solver.evaluations(counter.calls, carry), jnp.int32)
-    return x, carry, jnp.broadcast_to(evaluations, x.shape[:1])
-
-
-class Counting(Solver):
-    """A solver whose steps do not all cost the same: its carry is the number of evaluations of the last one."""
-
-    counts_each_image: ClassVar[bool] = False  # or one number for all images
-
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, "*b"]:
-        return jnp.zeros(x.shape[:1] if self.counts_each_image else (), jnp.int32)
-
-    def evaluations(self, calls: int, carry: Int[Array, "*b"]) -> Int[Array, "*b"]:
-        return carry
 
 
 class Wrapper(Solver):
-    """A solver around `solver`. Its carry is that of `solver`, the evaluations of each image, and what it adds itself."""
+    """A solver around `solver`. Its carry is that of `solver`, and what it adds itself."""
 
     solver: Solver
 
@@ -119,15 +82,17 @@ class Wrapper(Solver):
         self.solver.check(sde, times)
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return self.solver.init(x, num_steps), jnp.zeros(x.shape[:1], jnp.int32)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[1]
+        return self.solver.init(x, num_steps)
 
 
+def for_each_image(evaluations: Evaluations, x: Batch) -> Int[Array, " b"]:
+    """The evaluations of a step as one number for each image: for branches, whose results have one shape."""
+    return jnp.broadcast_to(jnp.asarray(evaluations, jnp.int32), x.shape[:1])
+
+
+@needs_denoiser
 def sample(
     key: Key[Array, ""],
-    sde: SDE,
     denoise: Denoise,
     solver: Solver,
     grid: Grid,
@@ -138,10 +103,10 @@ def sample(
     keep: tuple[int, ...] = (),
     sharding: jax.sharding.NamedSharding | None = None,
 ) -> Samples:
-    """Solves from x ~ prior at the grid's first time to its last, as one compiled program.
+    """Solves the SDE of `denoise` from x ~ prior at the grid's first time to its last, as one compiled program.
 
     Image i draws everything from fold_in(key, first_index + i): it is the same image in any batch. Steps, times and the
-    fields of `sde`, `solver` and `denoise` (where they are pytrees, as ours are) are traced: up to 1024 steps
+    fields of `solver` and `denoise` (where they are pytrees, as ours are) are traced: up to 1024 steps
     (then 2048, 4096 …) changing them compiles nothing.
 
     The prior is N(0, (prior_std · σ(start)/σ(t_max))² I), which is the SDE's own for a grid that starts at t_max.
@@ -156,6 +121,7 @@ def sample(
       that cannot run on these times, or (not within jit) NaN from a time where α = 0, at which `Epsilon` and the scores
       do not say what x0 is.
     """
+    sde = denoise.sde
     times = grid.times(sde)
     num_steps = len(times) - 1
     solver.check(sde, times)
@@ -164,8 +130,7 @@ def sample(
     kept_steps = np.asarray(keep, np.int32)
     samples = _solve(
         key,
-        sde,
-        as_pytree(denoise),
+        as_denoise(denoise),
         solver,
         padded,
         np.int32(num_steps),
@@ -214,9 +179,9 @@ def _prior(keys, sde, start, shape):
     return start_std(sde, start) * noise.standard_normal(noise.fold_in(keys, 0), jnp.zeros(shape, start.dtype))
 
 
-def _solve_traced(key, sde, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
+def _solve_traced(key, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
     keys = _image_keys(key, first_index, shape[0])
-    x_start = _prior(keys, sde, times[0], shape) if x_start is None else x_start.astype(times.dtype)
+    x_start = _prior(keys, denoise.sde, times[0], shape) if x_start is None else x_start.astype(times.dtype)
     if sharding is not None:
         keys, x_start = jax.lax.with_sharding_constraint((keys, x_start), sharding)
     number_kept = kept_steps.shape[0]
@@ -224,12 +189,12 @@ def _solve_traced(key, sde, denoise, solver, times, num_steps, first_index, x_st
     def body(k, state):
         x, carry, nfe, kept = state
         step_key = noise.fold_in(keys, k + 1)
-        x, carry, evaluations = counted_step(solver, step_key, sde, denoise, x, times[k], times[k + 1], carry)
+        x, carry, evaluations = solver.step(step_key, denoise, x, times[k], times[k + 1], carry)
         if number_kept:
             slot = jnp.searchsorted(kept_steps, k + 1)
             slot = jnp.where(kept_steps[slot] == k + 1, slot, number_kept)
             kept = kept.at[slot].set(x, mode="drop")
-        return x, carry, nfe + evaluations, kept
+        return x, carry, nfe + for_each_image(evaluations, x), kept
 
     kept = jnp.broadcast_to(x_start[None], (number_kept, *shape))
     state = x_start, solver.init(x_start, num_steps), jnp.zeros(shape[0], jnp.int32), kept

@@ -10,7 +10,7 @@ from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wrapper
 
 
 def add_noise(
@@ -63,15 +63,15 @@ class Churn(Wrapper):
             raise ValueError(f"Churn needs S_churn >= 0, 0 <= S_min <= S_max and S_noise >= 0, got {self}.")
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        """(carry of the solver, evaluations, γ)."""
-        return *super().init(x, num_steps), gamma_of_each_step(self.S_churn, x, num_steps)
+        """(carry of the solver, γ)."""
+        return super().init(x, num_steps), gamma_of_each_step(self.S_churn, x, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        inner, _, gamma = carry
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde, (inner, gamma) = denoise.sde, carry
         added = between(gamma, sde, t, self.S_min, self.S_max)
         x, t = add_noise(noise.fold_in(key, 0), sde, x, t, added, self.S_noise)
-        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, inner)
-        return x, (inner, evaluations, gamma)
+        x, inner, evaluations = self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, inner)
+        return x, (inner, gamma), evaluations
 
 
 @pytree
@@ -100,12 +100,13 @@ class StepScale(Wrapper):
                 f"StepScale needs step_scale, noise_scale, gamma_0 and gamma_min of at least 0, got {self}."
             )
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         after = jnp.exp(-0.5 * sde.log_snr(s))
         gamma = jnp.where(after > self.gamma_min, jnp.asarray(self.gamma_0, x.dtype), 0.0)
         x, t = add_noise(noise.fold_in(key, 0), sde, x, t, gamma, self.noise_scale)
-        moved, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, carry[0])
+        moved, carry, evaluations = self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, carry)
         kept = jnp.exp(sde.log_alpha(s) - sde.log_alpha(t)) * x
         # Where α(t) = 0, y is infinite and there is no move to scale.
         moved = jnp.where(sde.alpha(t) > 0, kept + self.step_scale * (moved - kept), moved)
-        return moved, (inner, evaluations)
+        return moved, carry, evaluations

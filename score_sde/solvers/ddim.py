@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
@@ -29,7 +28,8 @@ class DDIM(Solver):
         if not 0 <= self.eta <= 1:
             raise ValueError(f"DDIM needs 0 <= eta <= 1, got eta={self.eta}.")
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         x0, eps = denoise(x, t)
         scale, std = sde.transition(s, t)
         sigma, ratio = sde.sigma(s), sde.sigma(s) / sde.sigma(t)
@@ -38,4 +38,5 @@ class DDIM(Solver):
         added = jnp.where(
             jnp.asarray(self.eta) == 0, jnp.zeros_like(ratio), self.eta * ratio * std
         )  # std is NaN for s > t
-        return sde.alpha(s) * x0 + sigma * kept * eps + noise.scaled(key, x, added), carry
+        x = sde.alpha(s) * x0 + sigma * kept * eps + noise.scaled(key, x, added)
+        return x, carry, denoise.evaluations(t)

@@ -39,14 +39,15 @@ class DEIS(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         if self.variable != "t":
             family = AdamsBashforth if self.variable == "rho" else ExponentialAdamsBashforth
-            return family(self.order, "eps", 1.0, self.lower_order_below).step(key, sde, denoise, x, t, s, carry)
-        estimate = denoise(x, t)
+            return family(self.order, "eps", 1.0, self.lower_order_below).step(key, denoise, x, t, s, carry)
+        sde, estimate = denoise.sde, denoise(x, t)
         nodes, gains = (carry.times - t) / (s - t), self._gains(sde, t, s)
         now = carry.order(self.order, self.lower_order_below)
-        return history.extrapolate(carry, now, estimate.eps, t, ddim(sde, estimate, s), nodes, gains)
+        x, past = history.extrapolate(carry, now, estimate.eps, t, ddim(sde, estimate, s), nodes, gains)
+        return x, past, denoise.evaluations(t)
 
     def _gains(self, sde: SDE, t: Scalar, s: Scalar) -> Float[Array, " n"]:
         """α_s ∫ ((t' − t)/(s − t))^k dτ(t'), k = 0 … order − 1."""

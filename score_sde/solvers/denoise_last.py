@@ -3,12 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times, Wrapper, for_each_image
 
 
 @pytree
@@ -32,12 +31,12 @@ class DenoiseLast(Wrapper):
             )
         self.solver.check(sde, times[:-1])
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def last():
-            return denoise(x, t).x0, carry[0], jnp.ones(x.shape[:1], jnp.int32)
+            return denoise(x, t).x0, carry, for_each_image(denoise.evaluations(t), x)
 
         def other():
-            return counted_step(self.solver, key, sde, denoise, x, t, s, carry[0])
+            moved, inner, evaluations = self.solver.step(key, denoise, x, t, s, carry)
+            return moved, inner, for_each_image(evaluations, x)
 
-        x, inner, evaluations = jax.lax.cond(s == 0, last, other)
-        return x, (inner, evaluations)
+        return jax.lax.cond(s == 0, last, other)

@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise
+from score_sde.dynamics import Denoise, Evaluations
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
-from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 from score_sde.solvers.integrators import ddim, gain, phi, predicted, require_one_of, rise
 
 Coefficient = Float[Array, "*b"] | float
@@ -74,7 +74,6 @@ def usual_fractions(order: int) -> tuple[float, float]:
 
 
 def neighbouring_orders(
-    sde: SDE,
     denoise: Denoise,
     estimate: Estimate,
     t: Time,
@@ -85,22 +84,25 @@ def neighbouring_orders(
     r2: Coefficient,
     prediction: str,
     solver_type: str,
-) -> tuple[Batch, Batch]:
-    """x_s of the orders `order` − 1 and `order`, 2 or 3, which share their evaluations: `estimate` at t and others between."""
-    present = predicted(estimate, prediction)
+) -> tuple[Batch, Batch, Evaluations]:
+    """x_s of the orders `order` − 1 and `order`, 2 or 3, and the evaluations between t and s that both share.
+
+    `estimate` is the denoiser's at t.
+    """
+    sde, present = denoise.sde, predicted(estimate, prediction)
     time1 = inner_time(sde, t, h, r1)
     d1 = predicted(denoise(ddim(sde, estimate, time1), time1), prediction) - present
     second = second_update(sde, estimate, s, h, d1 / r1, prediction, solver_type)
     if order == 2:
-        return ddim(sde, estimate, s), second
+        return ddim(sde, estimate, s), second, denoise.evaluations(time1)
     time2 = inner_time(sde, t, h, r2)
     x2 = inner_state(sde, estimate, time2, h, r2, d1 / r1, prediction)
     d2 = predicted(denoise(x2, time2), prediction) - present
-    return second, third_update(sde, estimate, s, h, r1, r2, (d1, d2), prediction, solver_type)
+    third = third_update(sde, estimate, s, h, r1, r2, (d1, d2), prediction, solver_type)
+    return second, third, denoise.evaluations(time1) + denoise.evaluations(time2)
 
 
 def singlestep(
-    sde: SDE,
     denoise: Denoise,
     x: Batch,
     t: Scalar,
@@ -110,25 +112,29 @@ def singlestep(
     r2: Coefficient,
     prediction: str,
     solver_type: str,
-) -> tuple[Batch, Int[Array, ""]]:
-    """(x_s, number of evaluations) by one step of order 1, 2 or 3.
+) -> tuple[Batch, Evaluations]:
+    """(x_s, evaluations) by one step of order 1, 2 or 3.
 
     Where h is infinite, σ(s) = 0 or α(t) = 0, there is no time between and the step is of order 1.
     """
-    estimate, h = denoise(x, t), rise(sde, t, s)
+    sde, estimate, evaluations = denoise.sde, denoise(x, t), denoise.evaluations(t)
+    h = rise(sde, t, s)
     if order == 1:
-        return ddim(sde, estimate, s), jnp.ones((), jnp.int32)
+        return ddim(sde, estimate, s), evaluations
 
     def higher():
-        return neighbouring_orders(sde, denoise, estimate, t, s, h, order, r1, r2, prediction, solver_type)[1]
+        _, x, between = neighbouring_orders(denoise, estimate, t, s, h, order, r1, r2, prediction, solver_type)
+        return x, jnp.asarray(between, jnp.int32)
 
-    possible = jnp.isfinite(h)
-    x = jax.lax.cond(possible, higher, lambda: ddim(sde, estimate, s))
-    return x, jnp.where(possible, order, 1).astype(jnp.int32)
+    def first():
+        return ddim(sde, estimate, s), jnp.zeros((), jnp.int32)
+
+    x, between = jax.lax.cond(jnp.isfinite(h), higher, first)
+    return x, evaluations + between
 
 
 @pytree
-class DPMSolver(Counting):
+class DPMSolver(Solver):
     """x_s = α_s x̂0 + σ_s ε̂ − σ_s h (φ_2(h) D' + φ_3(h) D''), D' and D'' from ε̂ at l(t) + r1 h and l(t) + r2 h.
 
     Orders 1, 2 and 3 make as many evaluations; the first is DDIM. `solver_type` "dpmsolver" is the form of the paper's
@@ -149,13 +155,14 @@ class DPMSolver(Counting):
     def __post_init__(self):
         _check(self, self.order, *_fractions(self.order, self.r1, self.r2))
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         r1, r2 = _fractions(self.order, self.r1, self.r2)
-        return singlestep(sde, denoise, x, t, s, self.order, r1, r2, "eps", self.solver_type)
+        x, evaluations = singlestep(denoise, x, t, s, self.order, r1, r2, "eps", self.solver_type)
+        return x, carry, evaluations
 
 
 @pytree
-class DPMSolverPP2S(Counting):
+class DPMSolverPP2S(Solver):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h φ D', with D' = (x̂0(x_1, t_1) − x̂0)/r1 and l(t_1) = l(t) + r1 h.
 
     φ = φ_1(−h)/2 for `solver_type` "dpmsolver", the paper's, or φ_2(−h) for "taylor". A step to σ(s) = 0 is x̂0.
@@ -170,12 +177,13 @@ class DPMSolverPP2S(Counting):
     def __post_init__(self):
         _check(self, 2, self.r1, 1.0)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return singlestep(sde, denoise, x, t, s, 2, self.r1, 1.0, "x0", self.solver_type)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        x, evaluations = singlestep(denoise, x, t, s, 2, self.r1, 1.0, "x0", self.solver_type)
+        return x, carry, evaluations
 
 
 @pytree
-class DPMSolverPP3S(Counting):
+class DPMSolverPP3S(Solver):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h (φ_2(−h) D' + φ_3(−h) D''), D' and D'' from x̂0 at l(t) + r1 h and l(t) + r2 h.
 
     `solver_type` "dpmsolver" is without D'', "taylor" with it. A step to σ(s) = 0 is x̂0.
@@ -191,8 +199,9 @@ class DPMSolverPP3S(Counting):
     def __post_init__(self):
         _check(self, 3, self.r1, self.r2)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return singlestep(sde, denoise, x, t, s, 3, self.r1, self.r2, "x0", self.solver_type)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        x, evaluations = singlestep(denoise, x, t, s, 3, self.r1, self.r2, "x0", self.solver_type)
+        return x, carry, evaluations
 
 
 def _fractions(order, r1, r2):

@@ -8,7 +8,6 @@ from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
-from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 from score_sde.solvers.dpm_solver import TYPES, neighbouring_orders, usual_fractions
 from score_sde.solvers.integrators import PREDICTIONS, ddim, require_one_of, rise
@@ -40,25 +39,30 @@ class DPMSolverFast(Solver):
         if self.remainder not in (0, 1, 2):
             raise ValueError(f"DPMSolverFast needs remainder 0, 1 or 2, got remainder={self.remainder}.")
 
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        """(steps left, evaluations of the last step)."""
-        return jnp.asarray(num_steps, jnp.int32), jnp.zeros((), jnp.int32)
+    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
+        """The number of steps left."""
+        return jnp.asarray(num_steps, jnp.int32)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        left, _ = carry
-        estimate, h = denoise(x, t), rise(sde, t, s)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
+        left, estimate, h = carry, denoise(x, t), rise(sde, t, s)
+
+        def first():
+            return ddim(sde, estimate, s), jnp.zeros((), jnp.int32)
 
         def higher(order):
             fields = order, *usual_fractions(order), self.predicts, self.solver_type
-            return lambda: neighbouring_orders(sde, denoise, estimate, t, s, h, *fields)[1]
+
+            def step():
+                _, x, between = neighbouring_orders(denoise, estimate, t, s, h, *fields)
+                return x, jnp.asarray(between, jnp.int32)
+
+            return step
 
         order = jnp.where(jnp.isfinite(h), self._order(left), 1)
-        x = jax.lax.switch(order - 1, (lambda: ddim(sde, estimate, s), higher(2), higher(3)))
-        return x, (left - 1, order)
+        x, between = jax.lax.switch(order - 1, (first, higher(2), higher(3)))
+        return x, left - 1, denoise.evaluations(t) + between
 
     def _order(self, left: Int[Array, ""]) -> Int[Array, ""]:
         remainder = jnp.asarray(self.remainder, left.dtype)
         return jnp.clip(jnp.where(remainder == 0, left, jnp.where(left == 1, remainder, 3)), 1, 3)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""]:
-        return carry[1]

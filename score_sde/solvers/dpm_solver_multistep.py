@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
-from score_sde.sdes.base import SDE
 from score_sde.solvers import history
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 from score_sde.solvers.dpm_solver import TYPES
@@ -15,7 +14,6 @@ from score_sde.solvers.integrators import ddim, gain, moments, predicted, requir
 
 def multistep(
     past: history.History,
-    sde: SDE,
     denoise: Denoise,
     x: Batch,
     t: Scalar,
@@ -25,13 +23,14 @@ def multistep(
     prediction: str,
     solver_type: str,
     curvature: Scalar | float = 1.0,
-) -> tuple[Batch, history.History]:
+) -> Step:
     """x_s = α_s x̂0 + σ_s ε̂ + ∫ of the polynomial in l through the last `order` answers, less its value at t.
 
     In order 2 `solver_type` "dpmsolver" has c φ_1/2 for the integral c φ_2 of θ; in order 3 that of θ² has the weight
     `curvature`.
     """
-    estimate, h = denoise(x, t), rise(sde, t, s)
+    sde, estimate = denoise.sde, denoise(x, t)
+    h = rise(sde, t, s)
     now = past.order(order, lower_order_below)
     c, z = gain(sde, s, h, prediction)
     gains = c * moments(z, order)
@@ -39,7 +38,9 @@ def multistep(
         gains = gains.at[1].set(jnp.where(now == 2, 0.5 * gains[0], gains[1]))
     gains = gains.at[2:].multiply(curvature)
     nodes = -rise(sde, past.times, t) / h
-    return history.extrapolate(past, now, predicted(estimate, prediction), t, ddim(sde, estimate, s), nodes, gains)
+    answer, base = predicted(estimate, prediction), ddim(sde, estimate, s)
+    x, past = history.extrapolate(past, now, answer, t, base, nodes, gains)
+    return x, past, denoise.evaluations(t)
 
 
 @pytree
@@ -70,9 +71,9 @@ class DPMSolverMultistep(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         fields = self.order, self.lower_order_below, "eps", self.solver_type, self.curvature
-        return multistep(carry, sde, denoise, x, t, s, *fields)
+        return multistep(carry, denoise, x, t, s, *fields)
 
 
 @pytree
@@ -95,8 +96,8 @@ class DPMSolverPP2M(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, 1, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return multistep(carry, sde, denoise, x, t, s, 2, self.lower_order_below, "x0", self.solver_type)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        return multistep(carry, denoise, x, t, s, 2, self.lower_order_below, "x0", self.solver_type)
 
 
 @pytree
@@ -124,6 +125,6 @@ class DPMSolverPP3M(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, 2, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         fields = 3, self.lower_order_below, "x0", self.solver_type, self.curvature
-        return multistep(carry, sde, denoise, x, t, s, *fields)
+        return multistep(carry, denoise, x, t, s, *fields)

@@ -12,11 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
-from score_sde.sdes.base import SDE
 from score_sde.solvers import brownian, exponential, history
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 from score_sde.solvers.integrators import rise
@@ -48,9 +46,10 @@ class DPMSolverPPSDE(Solver):
             )
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return brownian.init(x, self.consistent), jnp.zeros((), jnp.int32)
+        return brownian.init(x, self.consistent)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         h, start = rise(sde, t, s), exponential.half_log_snr(sde, t)
         x0 = denoise(x, t).x0
         two = jnp.isfinite(h)
@@ -58,25 +57,24 @@ class DPMSolverPPSDE(Solver):
         draw = jnp.sign(jnp.asarray(self.eta, h.dtype))  # 0 draws nothing
         gaps = draw * inner, exponential.times(draw, h)
         levels = start, start + inner, exponential.half_log_snr(sde, s)
-        (first, second), path = brownian.increments(key, x, carry[0], levels, gaps)
+        (first, second), path = brownian.increments(key, x, carry, levels, gaps)
+
+        middle = sde.time_of_log_snr(2 * (start + inner))
 
         def both():
-            middle = sde.time_of_log_snr(2 * (start + inner))
             at_middle = self._ancestral(sde, x, x0, t, middle, inner, first)
             other = denoise(at_middle, middle).x0
             return x0 + (other - x0) / (2 * self.r)
 
         blend = jax.lax.cond(two, both, lambda: x0)
-        return self._ancestral(sde, x, blend, t, s, h, second), (path, 1 + two.astype(jnp.int32))
+        evaluations = denoise.evaluations(t) + jnp.where(two, denoise.evaluations(middle), 0)
+        return self._ancestral(sde, x, blend, t, s, h, second), path, evaluations
 
     def _ancestral(self, sde, x, x0, t, s, h, drawn):
         """k-diffusion's step: down to σ̃_down with x̂0 held, then noise up to σ̃_s."""
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2 * h))  # log(σ̃_down/σ̃_s)
         scale = sde.sigma(s) / sde.sigma(t) * jnp.exp(log_kept)
         return scale * x - sde.alpha(s) * jnp.expm1(log_kept - h) * x0 + sde.sigma(s) * self.eta * self.s_noise * drawn
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""]:
-        return carry[1]
 
 
 @pytree
@@ -102,12 +100,12 @@ class DPMSolverPP2MSDE(Solver):
     def init(self, x: Batch, num_steps: Count) -> Any:
         return brownian.init(x, self.consistent), history.start(x, 1, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def integrals(k):
             first, second = exponential.moments(k, 2)
             return [first, second if self.solver_type == "heun" else 0.5 * first]
 
-        return _multistep(self, key, sde, denoise, x, t, s, carry, integrals)
+        return _multistep(self, key, denoise, x, t, s, carry, integrals)
 
 
 @pytree
@@ -133,12 +131,12 @@ class DPMSolverPP3MSDE(Solver):
     def init(self, x: Batch, num_steps: Count) -> Any:
         return brownian.init(x, self.consistent), history.start(x, 2, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         def integrals(k):
             first, second, third = exponential.moments(k, 3)
             return [first, second, third if self.solver_type == "taylor" else 0.5 * third]
 
-        return _multistep(self, key, sde, denoise, x, t, s, carry, integrals)
+        return _multistep(self, key, denoise, x, t, s, carry, integrals)
 
 
 def _check(solver, types):
@@ -148,12 +146,12 @@ def _check(solver, types):
         )
 
 
-def _multistep(solver, key, sde, denoise, x, t, s, carry, integrals):
+def _multistep(solver, key, denoise, x, t, s, carry, integrals):
     """`integrals` are those over the powers of u, for k: as many as the order."""
-    path, past = carry
+    sde, (path, past) = denoise.sde, carry
     x0, h = denoise(x, t).x0, rise(sde, t, s)
     gains = sde.alpha(s) * jnp.stack(integrals(h + exponential.times(solver.eta, h)))
     x, path = exponential.without_data(key, sde, x, t, s, solver.eta, solver.s_noise, path)
     nodes = -rise(sde, past.times, t) / h
     x, past = history.extrapolate(past, past.order(len(gains)), x0, t, x + gains[0] * x0, nodes, gains)
-    return x, (path, past)
+    return x, (path, past), denoise.evaluations(t)

@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 from score_sde.solvers.churn import add_noise, between, gamma_of_each_step
 from score_sde.solvers.probability_flow import second_order
@@ -39,15 +37,12 @@ class EDMHeun(Solver):
                 f"EDMHeun needs S_churn >= 0, 0 <= S_min <= S_max, S_noise >= 0 and 0 < fraction <= 1, got {self}."
             )
 
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        """(γ, evaluations of the last step)."""
-        return gamma_of_each_step(self.S_churn, x, num_steps), jnp.zeros((), jnp.int32)
+    def init(self, x: Batch, num_steps: Count) -> Float[Array, ""]:
+        """γ."""
+        return gamma_of_each_step(self.S_churn, x, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        gamma, _ = carry
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde, gamma = denoise.sde, carry
         x, t = add_noise(key, sde, x, t, between(gamma, sde, t, self.S_min, self.S_max), self.S_noise)
-        x, evaluations = second_order(sde, denoise, x, t, s, self.fraction)
-        return x, (gamma, evaluations)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""]:
-        return carry[1]
+        x, evaluations = second_order(denoise, x, t, s, self.fraction)
+        return x, gamma, evaluations

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from score_sde.dynamics import Denoise, reverse_drift
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
@@ -24,6 +23,8 @@ class EulerMaruyama(Solver):
 
     needs_finite_drift = True
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         drift = reverse_drift(sde, denoise(x, t), x, t)
-        return x + (s - t) * drift + sde.diffusion(t) * jnp.sqrt(t - s) * noise.standard_normal(key, x), carry
+        x = x + (s - t) * drift + sde.diffusion(t) * jnp.sqrt(t - s) * noise.standard_normal(key, x)
+        return x, carry, denoise.evaluations(t)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde.dynamics import Denoise
 from score_sde.files import read_json, write_json
+from score_sde.function_denoiser import needs_denoiser
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers.base import Solver, sample
@@ -61,9 +62,9 @@ class Fitted(Grid):
         return Given(np.append(times, 0.0) if self.to_zero else times).times(sde)
 
 
+@needs_denoiser
 def fit_grid(
     key: Key[Array, ""],
-    sde: SDE,
     denoise: Denoise,
     solver: Solver,
     shape: tuple[int, ...],
@@ -97,10 +98,11 @@ def fit_grid(
             f"fit_grid needs intervals, rounds >= 1, refinement >= 2 and order > 0, got {intervals}, {rounds}, "
             f"{refinement}, {order}."
         )
+    sde = denoise.sde
     base: Grid = LogSNRUniform(intervals * refinement, start, end)
     for _ in range(rounds):
         times = base.times(sde)
-        errors = _errors(key, sde, denoise, solver, shape, times, refinement)
+        errors = _errors(key, denoise, solver, shape, times, refinement)
         steps = np.maximum(errors, 1e-6 * errors.max()) ** (1 / (order + 1))
         knots, cumulative = (
             times[::refinement].astype(np.float64),
@@ -110,12 +112,12 @@ def fit_grid(
     return Fitted(num_steps, None, knots, cumulative, to_zero)
 
 
-def _errors(key, sde, denoise, solver, shape, times, refinement):
+def _errors(key, denoise, solver, shape, times, refinement):
     """Of each interval, the root mean square by which the end moves when the interval is one step."""
 
     def end(skipped):
         kept = np.delete(times, np.arange(skipped + 1, skipped + refinement)) if skipped is not None else times
-        return np.asarray(sample(key, sde, denoise, solver, Given(kept), shape).x, np.float64)
+        return np.asarray(sample(key, denoise, solver, Given(kept), shape).x, np.float64)
 
     reference = end(None)
     moved = [end(k) - reference for k in range(0, len(times) - 1, refinement)]

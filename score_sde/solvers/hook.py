@@ -9,9 +9,8 @@ from jaxtyping import Array, Float
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import as_pytree, pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
 
 Points = Float[Array, "b n d"]
 
@@ -31,10 +30,9 @@ class Hook(Wrapper):
     def __post_init__(self):
         object.__setattr__(self, "function", as_pytree(self.function))
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         x = self.function(noise.fold_in(key, 0), x, t)
-        x, inner, evaluations = counted_step(self.solver, noise.fold_in(key, 1), sde, denoise, x, t, s, carry[0])
-        return x, (inner, evaluations)
+        return self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, carry)
 
 
 def recentre(key: Keys, x: Points, t: Scalar) -> Points:

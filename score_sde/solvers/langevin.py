@@ -17,12 +17,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from score_sde.broadcast import expand_like
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
@@ -49,16 +48,14 @@ class Langevin(Solver):
     def __post_init__(self):
         _check(self, self.max_ratio > 0)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        typical = _typical_step_size(self.snr, sde, t, s)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        typical = _typical_step_size(self.snr, denoise.sde, t, s)
 
         def step_size(eps, z):
             return typical * jnp.minimum(_norm(z) / _norm(eps), self.max_ratio) ** 2
 
-        return _langevin(key, sde, denoise, x, t, self.num_steps, step_size), carry
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""] | int:
-        return calls * self.num_steps
+        x = _langevin(key, denoise, x, t, self.num_steps, step_size)
+        return x, carry, self.num_steps * denoise.evaluations(t)
 
 
 @pytree
@@ -77,12 +74,10 @@ class AnnealedLangevin(Solver):
     def __post_init__(self):
         _check(self)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        typical = _typical_step_size(self.snr, sde, t, s)
-        return _langevin(key, sde, denoise, x, t, self.num_steps, lambda eps, z: typical), carry
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""] | int:
-        return calls * self.num_steps
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        typical = _typical_step_size(self.snr, denoise.sde, t, s)
+        x = _langevin(key, denoise, x, t, self.num_steps, lambda eps, z: typical)
+        return x, carry, self.num_steps * denoise.evaluations(t)
 
 
 def _check(corrector, also: bool = True):
@@ -102,8 +97,8 @@ def _norm(x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
     return jnp.sqrt(jnp.sum(x.reshape(x.shape[0], -1) ** 2, axis=1))
 
 
-def _langevin(key, sde, denoise, x, t, num_steps, step_size: StepSize):
-    sigma = sde.sigma(t)
+def _langevin(key, denoise, x, t, num_steps, step_size: StepSize):
+    sigma = denoise.sde.sigma(t)
 
     def body(k, x):
         eps, z = denoise(x, t).eps, noise.standard_normal(noise.fold_in(key, k), x)

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
@@ -48,9 +47,11 @@ class IPNDM(Solver):
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         estimate = denoise(x, t)
-        return moved(sde, estimate, t, s, adams(carry, self.order, estimate.eps)), carry.push(estimate.eps, t)
+        x = moved(sde, estimate, t, s, adams(carry, self.order, estimate.eps))
+        return x, carry.push(estimate.eps, t), denoise.evaluations(t)
 
 
 @pytree
@@ -74,15 +75,14 @@ class PNDM(Solver):
     def __post_init__(self):
         require_one_of("warm_up", self.warm_up, ("runge_kutta", "plms"), self)
 
-    def init(self, x: Batch, num_steps: Count) -> Any:
-        return history.start(x, 3, num_steps), jnp.zeros((), jnp.int32)
+    def init(self, x: Batch, num_steps: Count) -> history.History:
+        return history.start(x, 3, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        past, _ = carry
-        first = denoise(x, t)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
+        past, first, middle = carry, denoise(x, t), 0.5 * (t + s)
 
         def runge_kutta():
-            middle = 0.5 * (t + s)
             second = denoise(ddim(sde, first, middle), middle).eps
             third = denoise(moved(sde, first, t, middle, second), middle).eps
             fourth = denoise(moved(sde, first, t, s, third), s).eps
@@ -91,10 +91,12 @@ class PNDM(Solver):
         def plms():
             return 0.5 * (first.eps + denoise(ddim(sde, first, s), s).eps)
 
-        start, length, more = (runge_kutta, 3, 3) if self.warm_up == "runge_kutta" else (plms, 1, 1)
+        more = denoise.evaluations(s)
+        if self.warm_up == "runge_kutta":
+            start, length, more = runge_kutta, 3, more + 2 * denoise.evaluations(middle)
+        else:
+            start, length = plms, 1
         warm = (past.made < length) & (sde.sigma(s) > 0) & (sde.alpha(t) > 0)
         eps = jax.lax.cond(warm, start, lambda: adams(past, 4, first.eps))
-        return moved(sde, first, t, s, eps), (past.push(first.eps, t), 1 + more * warm.astype(jnp.int32))
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""]:
-        return carry[1]
+        evaluations = denoise.evaluations(t) + jnp.where(warm, more, 0)
+        return moved(sde, first, t, s, eps), past.push(first.eps, t), evaluations

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
 
 
 @pytree
@@ -31,14 +29,10 @@ class PredictorCorrector(Solver):
         self.predictor.check(sde, times)
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        nobody = jnp.zeros(x.shape[:1], jnp.int32)
-        return self.corrector.init(x, num_steps), self.predictor.init(x, num_steps), nobody
+        return self.corrector.init(x, num_steps), self.predictor.init(x, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        first, second, _ = carry
-        x, first, corrections = counted_step(self.corrector, noise.fold_in(key, 0), sde, denoise, x, t, s, first)
-        x, second, predictions = counted_step(self.predictor, noise.fold_in(key, 1), sde, denoise, x, t, s, second)
-        return x, (first, second, corrections + predictions)
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, " b"]:
-        return carry[2]
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        first, second = carry
+        x, first, corrections = self.corrector.step(noise.fold_in(key, 0), denoise, x, t, s, first)
+        x, second, predictions = self.predictor.step(noise.fold_in(key, 1), denoise, x, t, s, second)
+        return x, (first, second), corrections + predictions

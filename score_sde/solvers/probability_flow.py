@@ -1,16 +1,15 @@
 """The probability-flow ODE dx/dt = α' x̂0 + σ' ε̂: fixed steps of order 1 and 2, and adaptive steps for each image."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
 
 from score_sde import adaptive
-from score_sde.dynamics import Denoise, velocity
+from score_sde.dynamics import Denoise, Evaluations, velocity
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Solver, Step, Times
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times
 
 
 @pytree
@@ -21,12 +20,13 @@ class Euler(Solver):
     Source: arXiv 2011.13456, Eq. 13.
     """
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return x + (s - t) * velocity(sde, denoise(x, t), t), carry
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
+        return x + (s - t) * velocity(sde, denoise(x, t), t), carry, denoise.evaluations(t)
 
 
 @pytree
-class Heun(Counting):
+class Heun(Solver):
     """x_s = x + (s − t)/2 (d(x, t) + d(x + (s − t) d(x, t), s)), with d = dx/dt.
 
     A step to σ(s) = 0, where there is no noise to estimate, is Euler's, and costs one evaluation instead of two.
@@ -34,44 +34,48 @@ class Heun(Counting):
     Error: order 2 in t. Source: Karras et al., arXiv 2206.00364, Algorithm 1.
     """
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        return second_order(sde, denoise, x, t, s, 1.0)
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        x, evaluations = second_order(denoise, x, t, s, 1.0)
+        return x, carry, evaluations
 
 
 def second_order(
-    sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, fraction: Scalar | float
-) -> tuple[Batch, Int[Array, ""]]:
-    """(x_s, number of evaluations) with x_s = x + h ((1 − 1/2c) d(x, t) + 1/2c d(x + c h d(x, t), t + c h)), h = s − t.
+    denoise: Denoise, x: Batch, t: Scalar, s: Scalar, fraction: Scalar | float
+) -> tuple[Batch, Evaluations]:
+    """(x_s, evaluations) with x_s = x + h ((1 − 1/2c) d(x, t) + 1/2c d(x + c h d(x, t), t + c h)), h = s − t.
 
     c = `fraction`: 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's. The second slope is not evaluated where
     σ(s) = 0: the step is then Euler's.
 
     Source: arXiv 2206.00364, Algorithm 3.
     """
-    step, possible = s - t, sde.sigma(s) > 0
+    sde, step, possible = denoise.sde, s - t, denoise.sde.sigma(s) > 0
     last = 0.5 / jnp.asarray(fraction, x.dtype)
     offsets = jnp.stack([jnp.zeros_like(last), jnp.asarray(fraction, x.dtype)])
     weights = jnp.stack([jnp.where(possible, 1 - last, 1.0), last])
 
     def stage(carry, coefficients):
-        slope, total = carry
+        slope, total, evaluations = carry
         offset, weight, runs = coefficients
 
+        inner = t + offset * step
+
         def evaluate():
-            inner = t + offset * step
             return velocity(sde, denoise(x + offset * step * slope, inner), inner)
 
         slope = jax.lax.cond(runs, evaluate, lambda: jnp.zeros_like(x))
-        return (slope, total + weight * slope), None
+        evaluations = evaluations + jnp.where(runs, denoise.evaluations(inner), 0)
+        return (slope, total + weight * slope, evaluations), None
 
     # A loop over the stages has the network, and the memory of an evaluation, once in the program.
     nothing, runs = jnp.zeros_like(x), jnp.stack([jnp.ones((), bool), possible])
-    (_, total), _ = jax.lax.scan(stage, (nothing, nothing), (offsets, weights, runs))
-    return x + step * total, 1 + possible.astype(jnp.int32)
+    start = nothing, nothing, jnp.zeros((), jnp.int32)
+    (_, total, evaluations), _ = jax.lax.scan(stage, start, (offsets, weights, runs))
+    return x + step * total, evaluations
 
 
 @pytree
-class ProbabilityFlow(Counting):
+class ProbabilityFlow(Solver):
     """x_s by adaptive Runge–Kutta, with steps and an error control of its own for each image.
 
     On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops at each time. The grid must
@@ -86,7 +90,6 @@ class ProbabilityFlow(Counting):
     atol: float = 1e-5
     method: str = static(default="dopri5")
     max_steps: int = static(default=4096)
-    counts_each_image: ClassVar[bool] = True
 
     def __post_init__(self):
         adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
@@ -99,9 +102,11 @@ class ProbabilityFlow(Counting):
                 "Uniform(1, end=1e-5)."
             )
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
+
         def field(t, x):
             return velocity(sde, denoise(x, t), t)
 
         solution = adaptive.solve(field, x, t, s, self.rtol, self.atol, self.method, self.max_steps)
-        return solution.y, solution.nfe
+        return solution.y, carry, solution.nfe * denoise.evaluations(t)

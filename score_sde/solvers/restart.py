@@ -12,7 +12,7 @@ from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, Wrapper, counted_step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times, Wrapper, for_each_image
 from score_sde.solvers.grids import Grid, Spaced
 
 
@@ -72,10 +72,10 @@ class Restart(Wrapper):
         self.solver.check(sde, np.unique(times)[::-1])
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        return *super().init(x, num_steps), jnp.asarray(num_steps, jnp.int32)
+        return super().init(x, num_steps), jnp.asarray(num_steps, jnp.int32)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        inner, _, num_steps = carry
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde, (inner, num_steps) = denoise.sde, carry
 
         def up():
             scale, std = sde.transition(t, s)
@@ -84,7 +84,8 @@ class Restart(Wrapper):
             return scale * x + noise.scaled(key, x, self.S_noise * std), fresh, jnp.zeros(x.shape[:1], jnp.int32)
 
         def down():
-            return counted_step(self.solver, key, sde, denoise, x, t, s, inner)
+            moved, after, evaluations = self.solver.step(key, denoise, x, t, s, inner)
+            return moved, after, for_each_image(evaluations, x)
 
         x, inner, evaluations = jax.lax.cond(s > t, up, down)
-        return x, (inner, evaluations, num_steps)
+        return x, (inner, num_steps), evaluations

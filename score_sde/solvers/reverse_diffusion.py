@@ -4,7 +4,6 @@ from typing import Any
 
 from score_sde.dynamics import Denoise, score
 from score_sde.pytree import pytree
-from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
@@ -22,7 +21,9 @@ class ReverseDiffusion(Solver):
     Source: Song et al., arXiv 2011.13456, Eq. 46 and App. E.
     """
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         scale, std = sde.transition(s, t)
         gradient = score(sde, denoise(x, t), t)
-        return (2 - scale) * x + std**2 * gradient + std * noise.standard_normal(key, x), carry
+        x = (2 - scale) * x + std**2 * gradient + std * noise.standard_normal(key, x)
+        return x, carry, denoise.evaluations(t)

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree, static
-from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Batch, Counting, Keys, Scalar, Step
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 from score_sde.solvers.integrators import ddim, require_one_of, transfer
 
 Tableau = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
@@ -37,7 +36,7 @@ TABLEAUS: dict[str, Tableau] = {
 
 
 @pytree
-class RungeKutta(Counting):
+class RungeKutta(Solver):
     """x_s = α_s (u + Δτ Σ_j b_j ε̂_j), ε̂_j at u_j = u + Δτ Σ_k a_jk ε̂_k, τ_j = τ_t + c_j Δτ, c_j = Σ_k a_jk.
 
     `method` is one of `TABLEAUS`; or `tableau` is ((a_21,), (a_31, a_32), …), (b_1, b_2, …). A step to σ(s) = 0 of a
@@ -66,7 +65,8 @@ class RungeKutta(Counting):
                 f"0 <= Σ a <= 1 in each row, got {self.tableau}."
             )
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         rows, b = TABLEAUS[self.method] if self.tableau is None else self.tableau
         estimate, whole = denoise(x, t), transfer(sde, t, s)
         start, unit = sde.sigma(t) / sde.alpha(t), whole / sde.alpha(s)
@@ -75,15 +75,19 @@ class RungeKutta(Counting):
             moved = (length * a * (eps - found[0]) for a, eps in zip(row[1:], found[1:], strict=True))
             return sum(moved, ddim(sde, estimate, time))
 
+        def time_of(row):
+            c = sum(row)
+            return s if abs(c - 1) < 1e-6 else sde.time_of_log_snr(-2 * jnp.log(start + c * unit))
+
         def stages():
-            found = [estimate.eps]
+            found, evaluations = [estimate.eps], jnp.zeros((), jnp.int32)
             for row in rows:
-                c = sum(row)
-                time = s if abs(c - 1) < 1e-6 else sde.time_of_log_snr(-2 * jnp.log(start + c * unit))
+                time = time_of(row)
+                evaluations = evaluations + denoise.evaluations(time)
                 found.append(denoise(combined(time, sde.alpha(time) * unit, row, found), time).eps)
-            return combined(s, whole, b, found)
+            return combined(s, whole, b, found), evaluations
 
         inside = all(abs(sum(row) - 1) >= 1e-6 for row in rows)
         possible = jnp.isfinite(whole) & (inside | (sde.sigma(s) > 0))
-        x = jax.lax.cond(possible, stages, lambda: ddim(sde, estimate, s))
-        return x, jnp.where(possible, len(b), 1).astype(jnp.int32)
+        x, more = jax.lax.cond(possible, stages, lambda: (ddim(sde, estimate, s), jnp.zeros((), jnp.int32)))
+        return x, carry, denoise.evaluations(t) + more

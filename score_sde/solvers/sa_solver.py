@@ -50,14 +50,16 @@ class SASolver(Solver):
         """(noise, past x̂0)."""
         return brownian.init(x, self.consistent), history.start(x, self.predictor_order, num_steps)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
         path, past = carry
         x0 = denoise(x, t).x0
         if self.corrector_order:
             x = x + self._correction(sde, past, x0, t)
         past = past.push(x0, t)
         x, path = exponential.without_data(key, sde, x, t, s, self._eta(sde, t), 1.0, path)
-        return x + self._integral(sde, past, s, self.predictor_order, past.answers[:0]), (path, past)
+        x = x + self._integral(sde, past, s, self.predictor_order, past.answers[:0])
+        return x, (path, past), denoise.evaluations(t)
 
     def _eta(self, sde: SDE, t: Scalar) -> Scalar:
         """τ², and 0 outside of S_min to S_max."""

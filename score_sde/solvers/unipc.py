@@ -46,11 +46,11 @@ class UniPC(Solver):
             raise ValueError(f"UniPC needs order 1, 2 or 3, got order={self.order}.")
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        nothing = jnp.zeros((), jnp.int32)
-        return history.start(x, self.order, num_steps), nothing, -jnp.ones((), x.dtype), nothing
+        return history.start(x, self.order, num_steps), jnp.zeros((), jnp.int32), -jnp.ones((), x.dtype)
 
-    def step(self, key: Keys, sde: SDE, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        past, last_order, predicted_for, _ = carry
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde = denoise.sde
+        past, last_order, predicted_for = carry
         estimate = denoise(x, t)
         answer = predicted(estimate, self.predicts)
         now = past.order(self.order, self.lower_order_below)
@@ -61,14 +61,12 @@ class UniPC(Solver):
             base = base + jnp.where(t == predicted_for, ratio, 0.0) * change  # not after a restart
         past = past.push(answer, t)
         x = base + self._integral(sde, past, now, s, answer[None][:0])
-        last = jnp.zeros((), bool)
+        evaluations = denoise.evaluations(t)
         if self.correct and self.correct_last:
             last = (past.made == past.num_steps) & (sde.sigma(s) > 0)
             x = jax.lax.cond(last, lambda: self._corrected(sde, denoise, past, now, x, s), lambda: x)
-        return x, (past, now, s, 1 + last.astype(jnp.int32))
-
-    def evaluations(self, calls: int, carry: Any) -> Int[Array, ""]:
-        return carry[3]
+            evaluations = evaluations + jnp.where(last, denoise.evaluations(s), 0)
+        return x, (past, now, s), evaluations
 
     def _corrected(self, sde, denoise, past, order, x, s):
         answer = predicted(denoise(x, s), self.predicts)

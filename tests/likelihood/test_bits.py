@@ -67,7 +67,6 @@ def batch_bits(points, index, mask=None, num_repeats=2):
     return example_bits(
         KEY,
         log_prob,
-        VP(),
         unit.denoise(VP()),
         jnp.asarray(points, jnp.float32),
         bin_width=0.1,
@@ -103,7 +102,7 @@ def test_bits_of_continuous_data_are_the_density():
     gaussian = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.array([[0.3, 0.6]]))
     x = jnp.array([[0.1, 0.2], [-0.3, 0.8]])
     log_prob = LogProb(t_min=1e-5, divergence=ExactTrace())
-    ours = example_bits(KEY, log_prob, VP(), gaussian.denoise(VP()), x, bin_width=None)
+    ours = example_bits(KEY, log_prob, gaussian.denoise(VP()), x, bin_width=None)
     np.testing.assert_allclose(ours.values[0, 0], -gaussian.log_prob(x) / (2 * np.log(2)), atol=1e-3)
 
 

@@ -7,9 +7,12 @@ import pytest
 
 from score_sde.adaptive import Adaptive
 from score_sde.analytic import GaussianMixture
+from score_sde.dynamics import Denoise
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.likelihood import ExactTrace, GivenProbes, Hutchinson, LogProb, density
 from score_sde.parameterizations import Estimate
-from score_sde.sdes import EDM, VP, Flow
+from score_sde.pytree import pytree, static
+from score_sde.sdes import EDM, SDE, VP, Flow
 from tests.conformance import SDES
 from tests.ground_truth import Mixture
 from tests.likelihood.several import Several
@@ -41,7 +44,7 @@ def marginal(mixture, sde, x, t):
 def test_every_sde_and_divergence_reaches_the_exact_log_density(name):
     sde = SDES[name]
     t_min = max(T_MIN, 1e-5 * float(sde.t_max))
-    ours = LogProb(t_min=t_min, divergence=MEMBERS)(KEY, sde, exact(MIXTURE).denoise(sde), x_of(POINTS))
+    ours = LogProb(t_min=t_min, divergence=MEMBERS)(KEY, exact(MIXTURE).denoise(sde), x_of(POINTS))
     # The prior stands for p(x at t_max); with the exact one in its place, the change of variables is exact.
     mismatch = marginal(MIXTURE, sde, ours.latent, sde.t_max) - np.asarray(sde.prior_log_prob(ours.latent))
     assert np.abs(mismatch).max() < 0.03
@@ -61,7 +64,7 @@ def test_prior_std_is_alpha_sigma_not_sigma_squared():
     sde, std = EDM(80.0), 0.5
     gaussian = Mixture(np.ones(1), np.zeros((1, 4)), np.full((1, 4), std))
     x = x_of([[0.3, -0.2, 0.6, 0.1]])
-    ours = LogProb(t_min=0.002, divergence=ExactTrace())(KEY, sde, exact(gaussian).denoise(sde), x)
+    ours = LogProb(t_min=0.002, divergence=ExactTrace())(KEY, exact(gaussian).denoise(sde), x)
     truth = gaussian.log_prob(np.asarray(x))
     np.testing.assert_allclose(ours.log_prob, truth, atol=2e-3)
     wide, latent = 80.0**2, np.asarray(ours.latent, np.float64)
@@ -74,14 +77,14 @@ def test_the_mode_of_a_gaussian_where_the_flow_does_not_move():
     """x stays at 0, so that only the log-density itself can tell the solver to make its steps short."""
     sde, std, x = EDM(80.0), np.geomspace(0.01, 2.0, 4), np.zeros((1, 4))
     gaussian = Mixture(np.ones(1), np.zeros((1, 4)), std[None])
-    ours = LogProb(t_min=0.002, divergence=ExactTrace())(KEY, sde, exact(gaussian).denoise(sde), x_of(x))
+    ours = LogProb(t_min=0.002, divergence=ExactTrace())(KEY, exact(gaussian).denoise(sde), x_of(x))
     np.testing.assert_array_equal(ours.latent, 0)
     np.testing.assert_allclose(ours.log_prob, marginal(gaussian, sde, x, 0.002), atol=5e-3)
 
 
 def test_float64_agrees_with_float32():
     def solve():
-        return LogProb(t_min=T_MIN, divergence=MEMBERS)(KEY, VP(), exact(MIXTURE).denoise(VP()), x_of(POINTS))
+        return LogProb(t_min=T_MIN, divergence=MEMBERS)(KEY, exact(MIXTURE).denoise(VP()), x_of(POINTS))
 
     single = solve()
     with jax.enable_x64(True):
@@ -91,38 +94,46 @@ def test_float64_agrees_with_float32():
     np.testing.assert_allclose(single.latent, np.asarray(double.latent), atol=3e-4)
 
 
-class Counted:
+@pytree
+class Counted(Denoise):
     """An exact denoiser that counts how often it is traced."""
 
-    def __init__(self, sde):
-        self.denoise, self.traced = exact(MIXTURE).denoise(sde), 0
+    sde: SDE
+    traced: list = static()
 
     def __call__(self, x, t):
-        self.traced += 1
-        return self.denoise(x, t)
+        self.traced.append(1)
+        return exact(MIXTURE).denoise(self.sde)(x, t)
+
+
+class Traced(list):
+    """A list that is compared by identity."""
+
+    __hash__, __eq__ = object.__hash__, object.__eq__
 
 
 def test_new_tolerances_times_and_schedules_compile_nothing():
-    denoise, x = Counted(VP()), x_of(POINTS)
-    LogProb(Adaptive(1e-3, 1e-3), 1e-3, Hutchinson(2))(KEY, VP(), denoise, x)
-    traced, programs = denoise.traced, density._solve._cache_size()
-    assert traced <= 4  # each trace is a place in the program where the network is compiled
-    LogProb(Adaptive(1e-4, 1e-5), 1e-2, Hutchinson(2))(jax.random.key(1), VP(beta_max=15.0), denoise, x + 0.1)
-    assert (denoise.traced, density._solve._cache_size()) == (traced, programs)
+    traced, x = Traced(), x_of(POINTS)
+    LogProb(Adaptive(1e-3, 1e-3), 1e-3, Hutchinson(2))(KEY, Counted(VP(), traced), x)
+    before, programs = len(traced), density._solve._cache_size()
+    assert before <= 4  # each trace is a place in the program where the network is compiled
+    other = Counted(VP(beta_max=15.0), traced)
+    LogProb(Adaptive(1e-4, 1e-5), 1e-2, Hutchinson(2))(jax.random.key(1), other, x + 0.1)
+    assert (len(traced), density._solve._cache_size()) == (before, programs)
 
 
 def test_an_image_alone_and_in_a_batch():
     log_prob, sde = LogProb(t_min=T_MIN, divergence=MEMBERS), VP()
     denoise = exact(MIXTURE).denoise(sde)
-    together = log_prob(KEY, sde, denoise, x_of(POINTS), index=jnp.arange(10, 16))
+    together = log_prob(KEY, denoise, x_of(POINTS), index=jnp.arange(10, 16))
     order = np.array([4, 1, 5, 0, 2, 3])
-    shuffled = log_prob(KEY, sde, denoise, x_of(POINTS[order]), index=10 + jnp.asarray(order))
-    alone = log_prob(KEY, sde, denoise, x_of(POINTS[4:5]), index=jnp.array([14]))
+    shuffled = log_prob(KEY, denoise, x_of(POINTS[order]), index=10 + jnp.asarray(order))
+    alone = log_prob(KEY, denoise, x_of(POINTS[4:5]), index=jnp.array([14]))
     for one, row in ((shuffled, 0), (alone, 0)):
         np.testing.assert_allclose(one.per_probe[:, row], together.per_probe[:, 4], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(one.latent[row], together.latent[4], rtol=1e-5, atol=1e-5)
         assert one.nfe[row] == together.nfe[4]
-    elsewhere = log_prob(KEY, sde, denoise, x_of(POINTS))
+    elsewhere = log_prob(KEY, denoise, x_of(POINTS))
     assert np.abs(elsewhere.per_probe - together.per_probe).max() > 0.01  # another index, other probes
     assert len(set(np.asarray(together.nfe))) > 1
 
@@ -140,7 +151,7 @@ def test_within_jit_with_a_traced_condition():
             estimate = inner(x - sde.alpha(t)[:, None] * shift, t)
             return Estimate(estimate.x0 + shift, estimate.eps)
 
-        return log_prob(KEY, sde, denoise, x).log_prob
+        return log_prob(KEY, FunctionDenoiser(sde, denoise), x).log_prob
 
     # x0 = y + shift with y ~ MIXTURE; at t_min x_t = α shift + y_t.
     moved = MIXTURE.log_prob(POINTS + T_MIN * 0.1 * POINTS, 1 - T_MIN, T_MIN)
@@ -150,12 +161,12 @@ def test_within_jit_with_a_traced_condition():
 @pytest.mark.parametrize("t_min", [0.0, -1.0, 1.0, 2.0, float("nan")])
 def test_t_min_out_of_range(t_min):
     with pytest.raises(ValueError, match=r"LogProb needs 0 < t_min < t_max=1.0 of VP, got t_min=.*time is that of"):
-        LogProb(t_min=t_min)(KEY, VP(), exact(MIXTURE).denoise(VP()), x_of(POINTS))
+        LogProb(t_min=t_min)(KEY, exact(MIXTURE).denoise(VP()), x_of(POINTS))
 
 
 def test_x_without_a_batch_axis():
     with pytest.raises(ValueError, match=r"LogProb needs x \[b, \*shape of one example\], got the shape \(2,\)"):
-        LogProb()(KEY, VP(), exact(MIXTURE).denoise(VP()), x_of(POINTS[0]))
+        LogProb()(KEY, exact(MIXTURE).denoise(VP()), x_of(POINTS[0]))
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32])
@@ -164,10 +175,10 @@ def test_whole_numbers(dtype):
         f"LogProb needs x of floating point, got {jnp.dtype(dtype)}; scale levels .* k ↦ 2 k/255 − 1.* use example_bits"
     )
     with pytest.raises(ValueError, match=match):
-        LogProb()(KEY, VP(), exact(MIXTURE).denoise(VP()), jnp.zeros((6, 2), dtype))
+        LogProb()(KEY, exact(MIXTURE).denoise(VP()), jnp.zeros((6, 2), dtype))
 
 
 def test_given_probes_of_another_shape():
     log_prob = LogProb(divergence=GivenProbes(jnp.ones((3, 1, 2))))
     with pytest.raises(ValueError, match=r"GivenProbes needs probes \[b, p, \*shape\] for x \(6, 2\), got \(3, 1, 2\)"):
-        log_prob(KEY, VP(), exact(MIXTURE).denoise(VP()), x_of(POINTS))
+        log_prob(KEY, exact(MIXTURE).denoise(VP()), x_of(POINTS))

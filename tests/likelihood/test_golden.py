@@ -28,7 +28,7 @@ def solve(mixture, sde, *probes, t_min=1e-5):
             t_min=t_min,
             divergence=Several((ExactTrace(), given)),
         )
-        density = log_prob(jax.random.key(0), SDES[sde], GaussianMixture(*arrays).denoise(SDES[sde]), x)
+        density = log_prob(jax.random.key(0), GaussianMixture(*arrays).denoise(SDES[sde]), x)
         return jax.tree.map(np.asarray, density)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from score_sde import sdes
 from score_sde.dynamics import score
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from score_sde.solvers import Ancestral, ReverseDiffusion, TimestepSpacing
 from tests.sdes.peers import load, relative
@@ -39,9 +40,10 @@ def test_reverse_steps_are_those_of_reverse_diffusion(x64, name, number):
     x, given, s, t = (jnp.asarray(a)[keep] for a in (peer["x"], peer["score"], s, t))
 
     def one(x, given, s, t):
-        denoise = jax.tree_util.Partial(lambda sde, given, x, t: Estimate(x, -sde.sigma(t) * given), sde, given[None])
+        function = jax.tree_util.Partial(lambda sde, given, x, t: Estimate(x, -sde.sigma(t) * given), sde, given[None])
+        denoise = FunctionDenoiser(sde, function)
         draws = (jnp.full_like(x[None], z) for z in (0.0, 1.0))
-        ours = [replay.step(ReverseDiffusion(), sde, denoise, x[None], t, s, (), [z])[0][0] for z in draws]
+        ours = [replay.step(ReverseDiffusion(), denoise, x[None], t, s, (), [z])[0][0] for z in draws]
         return ours[0], ours[1] - ours[0]
 
     mean, noise = jax.vmap(one)(x, given, s, t)
@@ -105,10 +107,10 @@ def test_posterior_variance_of_diffusers(x64):
     times = jnp.asarray(grid.times(sde))
     t, s = times[:-1], times[1:]
 
-    zero, one, denoise = jnp.zeros((1, 1)), jnp.ones((1, 1)), jax.tree_util.Partial(lambda x, t: Estimate(x, x))
+    zero, one, denoise = jnp.zeros((1, 1)), jnp.ones((1, 1)), FunctionDenoiser(sde, lambda x, t: Estimate(x, x))
 
     def std(v):
-        return jax.vmap(lambda t, s: replay.step(Ancestral(v), sde, denoise, zero, t, s, (), [one])[0][0, 0])(t, s)
+        return jax.vmap(lambda t, s: replay.step(Ancestral(v), denoise, zero, t, s, (), [one])[0][0, 0])(t, s)
 
     small, large = std(0.0) ** 2, std(1.0) ** 2
     assert relative(np.asarray(small)[:-1], peer["ddpm50_variance_fixed_small"][:-1]) < 3e-4

@@ -61,7 +61,7 @@ def moments(solver, sde, data, starts, ends, num_steps):
         nonlocal drawn
         drawn = 0
         mean, variance, carry = state
-        y, carry = solver.step(jax.random.key(0), sde, denoise, x, starts[k], ends[k], carry)
+        y, carry, _ = solver.step(jax.random.key(0), denoise, x, starts[k], ends[k], carry)
         base, slope, gains = y[0, 0], y[1, 0] - y[0, 0], y[2:, 0] - y[0, 0]
         return slope * mean + base, slope**2 * variance + jnp.sum(gains**2), carry
 

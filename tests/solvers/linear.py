@@ -54,6 +54,6 @@ def _ends(solver, sde, data, times, steps):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(noise, "standard_normal", one_lane_each)
-            return solver.step(jax.random.key(0), sde, ExactDenoise(mixture, sde), x, times[k], times[k + 1], carry)
+            return solver.step(jax.random.key(0), ExactDenoise(mixture, sde), x, times[k], times[k + 1], carry)[:2]
 
     return jax.lax.fori_loop(0, steps, body, (x, solver.init(x, steps)))[0][:, 0]

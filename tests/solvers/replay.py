@@ -27,21 +27,21 @@ def mixture(arrays, name="m2"):
 
 
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-def step(solver, sde, denoise, x, t, s, carry, draws):
-    """`solver.step` whose nth draw is draws[n]."""
+def step(solver, denoise, x, t, s, carry, draws):
+    """`solver.step`, (x, carry, evaluations), whose nth draw is draws[n]."""
     left = iter(draws)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(noise, "standard_normal", lambda key, x: next(left))
-        return solver.step(jax.random.key(0), sde, denoise, x, t, s, carry)
+        return solver.step(jax.random.key(0), denoise, x, t, s, carry)
 
 
-def solve(solver, sde, denoise, x, times, draws=None):
+def solve(solver, denoise, x, times, draws=None):
     """The states after each step, [n, b, d], and the number of evaluations. `draws` is one array a step, or None."""
     carry = solver.init(jnp.asarray(x), len(times) - 1)
     states, evaluations = [], 0
     for k, (t, s) in enumerate(itertools.pairwise(times)):
         given = [np.zeros_like(x) if draws is None else draws[k]]
-        x, carry = step(solver, sde, denoise, jnp.asarray(x), jnp.asarray(t), jnp.asarray(s), carry, given)
+        x, carry, made = step(solver, denoise, jnp.asarray(x), jnp.asarray(t), jnp.asarray(s), carry, given)
         states.append(np.asarray(x))
-        evaluations += int(solver.evaluations(1, carry))
+        evaluations += int(made)
     return np.stack(states), evaluations

@@ -7,6 +7,7 @@ import pytest
 
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from score_sde.solvers import adaptive_dpm, noise, sample
 from tests import ground_truth
@@ -86,11 +87,11 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
     with jax.enable_x64(True):
         sde, start = sdes.VP(), np.random.default_rng(3).standard_normal((4, 2))
         mixture = GaussianMixture(*(jnp.asarray(part, jnp.float64) for part in ground_truth.POINTS))
-        args = KEY, sde, mixture.denoise(sde), family(0.02, 1e-3, **fields), solvers.Uniform(1, end=1e-3), start.shape
+        args = KEY, mixture.denoise(sde), family(0.02, 1e-3, **fields), solvers.Uniform(1, end=1e-3), start.shape
         samples = sample(*args, x_start=start)
         for i in range(4):
             controller = LimitedPID(*fields.values()) if fields else AuthorsRule()
-            x, nfe = reference_adaptive(order, sde, args[2], start[i : i + 1], 1.0, 1e-3, 0.02, 1e-3, controller)
+            x, nfe = reference_adaptive(order, sde, args[1], start[i : i + 1], 1.0, 1e-3, 0.02, 1e-3, controller)
             np.testing.assert_allclose(samples.x[i], x[0], atol=1e-8)
             assert samples.nfe[i] == nfe
         assert len(np.unique(samples.nfe)) > 1
@@ -119,7 +120,7 @@ def test_k_diffusion(name, monkeypatch):
         sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81, eta=case["eta"])
         start, denoise = jnp.asarray(80.0 * CROWSON[f"z0_{mixture}"]), replay.mixture(CROWSON, mixture).denoise(sde)
         carry = solver.init(start, 1)
-        x, nfe = solver.step(KEY, sde, denoise, start, jnp.asarray(80.0), jnp.asarray(0.002), carry)
+        x, _, nfe = solver.step(KEY, denoise, start, jnp.asarray(80.0), jnp.asarray(0.002), carry)
         np.testing.assert_array_equal(nfe, CROWSON[f"{name}/nfe"])
         np.testing.assert_allclose(x, CROWSON[f"{name}/final"], rtol=1e-9, atol=1e-11)
 
@@ -132,13 +133,13 @@ def test_noise_keeps_the_distribution(sde_name, fields):
     sde, number = SDES[sde_name], 4096
     solver = (solvers.DPMSolver23 if sde_name == "edm" else solvers.DPMSolver12)(3e-3, 3e-4, **fields)
     grid, denoise = GRIDS["uniform"](sde, 1), MIXTURE.denoise(sde)
-    x, nfe, _ = sample(KEY, sde, denoise, solver, grid, (number, 2))
+    x, nfe, _ = sample(KEY, denoise, solver, grid, (number, 2))
     assert len(np.unique(nfe)) > 5
     mean, covariance = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(float(grid.times(sde)[-1]))))
     x, variance = np.asarray(x, np.float64), np.diag(covariance)
     assert np.all(np.abs(x.mean(0) - mean) < 5 * np.sqrt(variance / number))
     assert np.all(np.abs(x.var(0) - variance) < 5 * np.sqrt(np.mean((x - mean) ** 4, axis=0) / number))
-    first, second = (sample(KEY, sde, denoise, solver, grid, (6, 2), first_index=index).x for index in (0, 2))
+    first, second = (sample(KEY, denoise, solver, grid, (6, 2), first_index=index).x for index in (0, 2))
     np.testing.assert_array_equal(first[2:], second[:4])
     assert np.abs(np.diff(first, axis=0)).min() > 1e-4
 
@@ -149,9 +150,7 @@ def test_adaptive_tolerances_are_kept():
         mixture = GaussianMixture(*(jnp.asarray(part, jnp.float64) for part in ground_truth.POINTS))
 
         def solve(solver):
-            return sample(
-                KEY, sde, mixture.denoise(sde), solver, solvers.Uniform(2, end=1e-3), start.shape, x_start=start
-            )
+            return sample(KEY, mixture.denoise(sde), solver, solvers.Uniform(2, end=1e-3), start.shape, x_start=start)
 
         exact = solve(solvers.ProbabilityFlow(1e-10, 1e-10)).x
         for family, predicts in ((solvers.DPMSolver12, "x0"), (solvers.DPMSolver23, "eps")):
@@ -169,7 +168,7 @@ def test_adaptive_errors():
     def draw(solver, sde=None, denoise=None, **grid):
         sde = sdes.VP() if sde is None else sde
         denoise = MIXTURE.denoise(sde) if denoise is None else denoise
-        return sample(KEY, sde, denoise, solver, solvers.Uniform(1, **grid), (2, 2)).x
+        return sample(KEY, denoise, solver, solvers.Uniform(1, **grid), (2, 2)).x
 
     for family in (solvers.DPMSolver12, solvers.DPMSolver23):
         with pytest.raises(ValueError, match=rf"{family.__name__} needs a grid where log\(α/σ\) is finite.*t=0.0"):
@@ -205,4 +204,4 @@ def test_adaptive_errors():
         return Estimate(jnp.full_like(x, jnp.nan), jnp.full_like(x, jnp.nan))
 
     with pytest.raises(Exception, match="did not reach the end for 2 of 2 images"):
-        jax.block_until_ready(draw(solvers.DPMSolver23(), denoise=broken, end=1e-3))
+        jax.block_until_ready(draw(solvers.DPMSolver23(), denoise=FunctionDenoiser(sdes.VP(), broken), end=1e-3))

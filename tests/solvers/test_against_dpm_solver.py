@@ -52,7 +52,7 @@ def test_multistep(group):
     denoise = replay.mixture(ARRAYS).denoise(VP)
     for name, case in MULTISTEP[group].items():
         times = GRIDS[case["skip_type"]](case["steps"], end=1e-3).times(VP)
-        states, evaluations = replay.solve(multistep_solver(case), VP, denoise, START, times)
+        states, evaluations = replay.solve(multistep_solver(case), denoise, START, times)
         np.testing.assert_allclose(states[-1], ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-11, err_msg=name)
         assert evaluations == ARRAYS[f"{name}/nfe"]
 
@@ -93,7 +93,7 @@ def test_singlestep(group):
         orders, times = orders_and_times(case)
         for order, (t, s) in zip(orders, itertools.pairwise(times), strict=True):
             solver = singlestep_solver(case, order, t, s)
-            states, made = replay.solve(solver, VP, denoise, x, np.stack([t, s]))
+            states, made = replay.solve(solver, denoise, x, np.stack([t, s]))
             x, evaluations = states[-1], evaluations + made
         np.testing.assert_allclose(x, ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-11, err_msg=name)
         assert evaluations == ARRAYS[f"{name}/nfe"] == sum(orders)
@@ -108,7 +108,7 @@ def test_fast(group):
             predicts = "x0" if case["algorithm_type"] == "dpmsolver++" else "eps"
             solver = solvers.DPMSolverFast(case["steps"] % 3, predicts, case["solver_type"])
             times = solvers.LogSNRUniform(case["steps"] // 3 + 1, end=1e-3).times(VP)
-            states, evaluations = replay.solve(solver, VP, replay.mixture(ARRAYS).denoise(VP), START, times)
+            states, evaluations = replay.solve(solver, replay.mixture(ARRAYS).denoise(VP), START, times)
             np.testing.assert_allclose(states[-1], ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-11, err_msg=name)
             assert evaluations == ARRAYS[f"{name}/nfe"] == case["steps"]
             found += 1
@@ -123,7 +123,7 @@ def test_adaptive(group, monkeypatch):
     monkeypatch.setattr(adaptive_dpm, "image_errors", lambda *args: jnp.broadcast_to(jnp.max(own(*args)), len(START)))
     family = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23
     solver = family(case["rtol"], case["atol"], predicts="x0" if case["algorithm_type"] == "dpmsolver++" else "eps")
-    args = jax.random.key(0), VP, replay.mixture(ARRAYS).denoise(VP), jnp.asarray(START)
-    x, nfe = solver.step(*args, jnp.asarray(1.0), jnp.asarray(1e-3), ())
+    args = jax.random.key(0), replay.mixture(ARRAYS).denoise(VP), jnp.asarray(START)
+    x, _, nfe = solver.step(*args, jnp.asarray(1.0), jnp.asarray(1e-3), ())
     np.testing.assert_allclose(x, ARRAYS[f"{name}/final"], rtol=0, atol=1e-7)  # theirs keeps h in float32
     np.testing.assert_array_equal(np.asarray(nfe), ARRAYS[f"{name}/nfe"])

@@ -70,6 +70,6 @@ def test_every_case(name):
         x = ARRAYS["z0_m2"] * float(sde.sigma(times[0]))
         draws = ARRAYS.get(f"{name}/noise")
         denoise = replay.mixture(ARRAYS).denoise(sde)
-        states, evaluations = replay.solve(solver_of(case), sde, denoise, x, times, draws)
+        states, evaluations = replay.solve(solver_of(case), denoise, x, times, draws)
     np.testing.assert_allclose(states[-1], ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-10)
     assert evaluations == ARRAYS[f"{name}/nfe"]

@@ -44,7 +44,7 @@ def test_k_diffusion(name):
     case, sde = CROWSON_META["cases"][name], sdes.EDM()
     times = solvers.EDMRho(case["n_sigmas"]).times(sde)
     denoise, start = replay.mixture(CROWSON).denoise(sde), 80 * CROWSON["z0_m2"]
-    states, evaluations = replay.solve(crowson_solver(case), sde, denoise, start, times)
+    states, evaluations = replay.solve(crowson_solver(case), denoise, start, times)
     np.testing.assert_allclose(states[-1], CROWSON[f"{name}/final"], rtol=1e-9, atol=1e-11)
     assert evaluations == CROWSON[f"{name}/nfe"]
 
@@ -63,9 +63,9 @@ def test_k_diffusion_fast(name):
     carry = solvers.AncestralSteps(solvers.DPMSolverFast(), 0.0).init(x, last + 1)
     for k, (t, s) in enumerate(itertools.pairwise(times)):
         solver = solvers.AncestralSteps(solvers.DPMSolverFast(case["n"] % 3), case["eta"] if k < last else 0.0)
-        x, carry = replay.step(solver, sde, denoise, x, t, s, carry, [draws[k]])
+        x, carry, made = replay.step(solver, denoise, x, t, s, carry, [draws[k]])
         np.testing.assert_allclose(x, theirs[k], rtol=1e-9, atol=1e-10)
-        evaluations += int(np.max(solver.evaluations(1, carry)))
+        evaluations += int(np.max(made))
     assert evaluations == FAST[f"{name}/nfe"] == case["n"]
 
 
@@ -123,7 +123,7 @@ def test_diffusers(name):
     solver, to_zero = diffusers_solver(case)
     sde, times = diffusers_times(name, case, to_zero)
     start = DIFFUSERS["z0_m2"] * (1.0 if case["family"] == "sg" else times[0])
-    states, _ = replay.solve(solver, sde, replay.mixture(DIFFUSERS).denoise(sde), start, times)
+    states, _ = replay.solve(solver, replay.mixture(DIFFUSERS).denoise(sde), start, times)
     # x̂0 = (x − σ ε̂)/α in float32, at σ/α = 157, is where most of the difference is made.
     tolerance = 5e-4 if case["config"].get("predict_x0") is False else 1e-4
     np.testing.assert_allclose(states[-1], DIFFUSERS[f"{name}/final"], rtol=0, atol=tolerance)
@@ -137,7 +137,7 @@ def test_diffusers_pndm(name):
     solver = solvers.PNDM("plms" if case["config"]["skip_prk_steps"] else "runge_kutta")
     times = (np.arange(steps)[::-1] * (1000 // steps) + 1) / 1000
     denoise = replay.mixture(DIFFUSERS).denoise(DDPM)
-    states, evaluations = replay.solve(solver, DDPM, denoise, DIFFUSERS["z0_m2"], times)
+    states, evaluations = replay.solve(solver, denoise, DIFFUSERS["z0_m2"], times)
     np.testing.assert_allclose(states[-1], DIFFUSERS[f"{name}/final"], rtol=0, atol=1e-4)
     assert evaluations == len(DIFFUSERS[f"{name}/model_in_sigma"]) - 1
 
@@ -164,5 +164,5 @@ def test_diffusers_singlestep(name):
             r = (half[1] - half[0]) / (half[2] - half[0])
             plus = case["config"]["algorithm_type"] == "dpmsolver++"
             solver = solvers.DPMSolverPP2S(r) if plus else solvers.DPMSolver(2, r)
-        x = replay.solve(solver, VP, denoise, x, times[[first, last]])[0][-1]
+        x = replay.solve(solver, denoise, x, times[[first, last]])[0][-1]
     np.testing.assert_allclose(x, DIFFUSERS[f"{name}/final"], rtol=0, atol=5e-4)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from score_sde import dynamics, sdes, solvers
+from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
@@ -33,7 +34,7 @@ VP, SUB_VP, VE = sdes.VP(0.1, 20.0), sdes.SubVP(0.1, 20.0), sdes.VE(0.01, 50.0)
 
 
 @pytree
-class Borrowed:
+class Borrowed(Denoise):
     """The score of p_time under `source`, as an estimate at whatever time of `sde` it is asked for."""
 
     denoise: object
@@ -61,14 +62,14 @@ def close(ours, theirs):
 
 
 def predict(name, place):
-    """Checks every predictor step: `place(i)` gives (solver, sde, denoise, t, s) of step i."""
+    """Checks every predictor step: `place(i)` gives (solver, denoise, t, s) of step i."""
     draws, start = ARRAYS[f"{name}/noise"], "corr_x" if f"{name}/corr_x" in ARRAYS else "pred_x"
     each = len(draws) // N
     for i in range(N):
         before = ARRAYS[f"{name}/corr_x"][i] if each == 2 else ARRAYS[f"{name}/pred_x"][i - 1]
         before = ARRAYS[f"{name}/x_T"] if start == "pred_x" and i == 0 else before
-        solver, sde, denoise, t, s = place(i)
-        args = solver, sde, denoise, jnp.asarray(before), jnp.asarray(t), jnp.asarray(s), ()
+        solver, denoise, t, s = place(i)
+        args = solver, denoise, jnp.asarray(before), jnp.asarray(t), jnp.asarray(s), ()
         close(replay.step(*args, [draws[each * i + each - 1]])[0], ARRAYS[f"{name}/pred_x"][i])
         close(replay.step(*args, [np.zeros_like(before)])[0], ARRAYS[f"{name}/pred_mean"][i])
 
@@ -81,7 +82,7 @@ def test_euler_maruyama(name):
     # The 2021 code steps by 1/N whatever the distance to its next time.
     predict(
         f"{name}_euler_maruyama_none_cont",
-        lambda i: (solvers.EulerMaruyama(), sde, denoise, times[i], times[i] - 1 / N),
+        lambda i: (solvers.EulerMaruyama(), denoise, times[i], times[i] - 1 / N),
     )
 
 
@@ -98,7 +99,7 @@ def test_vp_predictors(rule, kind):
         time = peer_times("vp")[i]
         level = int(time * (N - 1))  # of the table, truncated as there
         denoise = exact if kind == "disc" else continuous(VP, sde, time)
-        return VP_RULES[rule], sde, denoise, (level + 1) / N, level / N
+        return VP_RULES[rule], denoise, (level + 1) / N, level / N
 
     predict(f"vp_{rule}_none_{kind}", place)
 
@@ -112,7 +113,7 @@ def test_ve_predictors(rule, corrector):
     solver = {"reverse_diffusion": solvers.ReverseDiffusion(), "ancestral_sampling": solvers.Ancestral()}[rule]
     denoise = replay.mixture(ARRAYS).denoise(sde)
     levels = np.append(SIGMAS[::-1], 0.0)  # the level below the last is 0
-    predict(f"ve_{rule}_{corrector}_disc", lambda i: (solver, sde, denoise, levels[i], levels[i + 1]))
+    predict(f"ve_{rule}_{corrector}_disc", lambda i: (solver, denoise, levels[i], levels[i + 1]))
 
 
 def test_annealed_langevin():
@@ -128,7 +129,7 @@ def test_annealed_langevin():
                 earlier = float(sde.time_of_log_snr(-np.log(np.expm1(-2 * log_alpha)))) if log_alpha < 0 else None
             if earlier is None:
                 continue
-            args = sde, denoise, jnp.asarray(before), jnp.asarray(time), jnp.asarray(earlier), ()
+            args = denoise, jnp.asarray(before), jnp.asarray(time), jnp.asarray(earlier), ()
             step = replay.step(solvers.AnnealedLangevin(SNR), *args, [ARRAYS[f"{case}/noise"][2 * i]])[0]
             close(step, ARRAYS[f"{case}/corr_x"][i])
 
@@ -170,6 +171,6 @@ def test_langevin_is_the_peers_but_for_the_mean_over_the_batch():
         before = ARRAYS[f"{case}/x_T"] if i == 0 else ARRAYS[f"{case}/pred_x"][i - 1]
         z = ARRAYS[f"{case}/noise"][2 * i]
         gradient, _ = score_of(i, before)
-        args = solver, sde, denoise, jnp.asarray(before), jnp.asarray((N - i) / N), jnp.asarray((N - i - 1) / N), ()
+        args = solver, denoise, jnp.asarray(before), jnp.asarray((N - i) / N), jnp.asarray((N - i - 1) / N), ()
         ours = replay.step(*args, [z])[0]
         close(ours, before + of_images[:, None] * gradient + np.sqrt(2 * of_images[:, None]) * z)

@@ -8,6 +8,7 @@ import pytest
 
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
+from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree
 from score_sde.solvers import sample
@@ -22,11 +23,15 @@ CI = ("dpm_solver_pp_2m", "unipc", "sde", "sa", "ancestral_2m", "churn", "restar
 
 
 @pytree
-class Guided:
+class Guided(Denoise):
     """denoise with ε̂ scaled: a guidance, whose scale is a number."""
 
     denoise: object
     scale: float
+
+    @property
+    def sde(self):
+        return self.denoise.sde
 
     def __call__(self, x, t):
         x0, eps = self.denoise(x, t)
@@ -43,7 +48,7 @@ def test_nothing_is_compiled_again(name):
     def draw(steps, value, kind):
         sde = sdes.VP(beta_max=20.0 - value)
         denoise, solver = Guided(MIXTURE.denoise(sde), 1.0 + 0.01 * value), changed(EVERY[name], 1 - 0.02 * value)
-        return np.asarray(sample(KEY, sde, denoise, solver, kind(steps), (4, 2), first_index=steps).x)
+        return np.asarray(sample(KEY, denoise, solver, kind(steps), (4, 2), first_index=steps).x)
 
     def ending(kind):
         return lambda n: kind(num_steps=n, start=0.999, end=0.01, to_zero=name == "denoise_last")

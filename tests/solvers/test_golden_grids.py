@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from tests.sdes.peers import load, relative
 
@@ -80,13 +81,14 @@ def test_levels_that_heun_of_edm_visits(n, name):
         return Estimate(x, x)
 
     sigmas = np.append(peer[f"steps_sigma_{name.split('_')[0]}_n{n}"], 0.0)
-    times = solvers.Given(sigmas).times(sdes.EDM(sigma_max=200.0))
+    wide = sdes.EDM(sigma_max=200.0)
+    times = solvers.Given(sigmas).times(wide)
     solver, x = solvers.EDMHeun(), jnp.ones((1, 1))
     with jax.disable_jit():
         for t, s in itertools.pairwise(times):
             carry = solver.init(x, n)
             step = visited[:]
-            solver.step(jax.random.key(0), EDM, denoise, x, jnp.asarray(t), jnp.asarray(s), carry)
+            solver.step(jax.random.key(0), FunctionDenoiser(wide, denoise), x, jnp.asarray(t), jnp.asarray(s), carry)
             assert len(visited) - len(step) == (2 if s > 0 else 1)
     np.testing.assert_allclose(visited, peer[f"heun_sigma_{name}_n{n}"], rtol=1e-9)
 
@@ -206,7 +208,7 @@ def test_coefficients_of_lms():
         return Estimate(x - t * eps, eps)
 
     start, kept = jnp.zeros((1, number)), tuple(range(number + 1))
-    args = jax.random.key(0), EDM, denoise, solvers.LMS(4), solvers.Given(sigmas), start.shape
+    args = jax.random.key(0), FunctionDenoiser(EDM, denoise), solvers.LMS(4), solvers.Given(sigmas), start.shape
     steps = np.diff(np.asarray(solvers.sample(*args, x_start=start, keep=kept).trajectory)[:, 0], axis=0)
     theirs = np.zeros((number, number))
     for i, j in itertools.product(range(number), range(4)):

@@ -77,7 +77,7 @@ def solve(solver, sde, mixture, times, num_steps, seeds, num_seeds):
     denoise = jax.tree.unflatten(STRUCTURE, mixture).denoise(sde)
 
     def body(k, state):
-        x, carry = solver.step(jax.random.key(0), sde, denoise, state[0], times[k], times[k + 1], state[1])
+        x, carry, _ = solver.step(jax.random.key(0), denoise, state[0], times[k], times[k + 1], state[1])
         return jnp.where(k + 1 < num_seeds, seeds[jnp.minimum(k + 1, SEEDED)], x), carry
 
     return jax.lax.fori_loop(0, num_steps, body, (seeds[0], solver.init(seeds[0], num_steps)))[0]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from score_sde.analytic import GaussianMixture
+from score_sde.dynamics import Denoise
 from score_sde.parameterizations import Parameterization
 from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
@@ -17,7 +18,7 @@ NUMBER = 2000
 
 
 @pytree
-class Through:
+class Through(Denoise):
     """The exact denoiser as a network of `parameterization` would give it: the target is the output, which is decoded."""
 
     mixture: GaussianMixture
@@ -48,7 +49,7 @@ def test_mean_and_covariance(name, sde_name, mixture):
     kind = kinds[(list(SDES).index(sde_name) + list(SOLVERS).index(name)) % len(kinds)]
     grid = GRIDS[kind](sde, steps, name == "denoise_last")
     shape = (NUMBER, 2)
-    samples = sample(jax.random.key(0), chosen(sde_name), mixture.denoise(chosen(sde_name)), SOLVERS[name], grid, shape)
+    samples = sample(jax.random.key(0), mixture.denoise(chosen(sde_name)), SOLVERS[name], grid, shape)
     end = grid.times(sde)[-1]
     alpha, sigma = (1.0, 0.0) if name == "denoise_last" else (float(v) for v in sde.marginal(jnp.asarray(end)))
     mean_error, covariance_error = ground_truth.moment_errors(
@@ -69,7 +70,7 @@ def test_every_parameterization_draws_the_same_law(name, mixture):
         denoise = Through(mixture, sde, PARAMETERIZATIONS[name])
         grid = GRIDS["edm_rho"](SDES[sde_name], 40)
         end = jnp.asarray(grid.times(sde)[-1])
-        samples = sample(jax.random.key(1), sde, denoise, SOLVERS["heun"], grid, (NUMBER, 2))
+        samples = sample(jax.random.key(1), denoise, SOLVERS["heun"], grid, (NUMBER, 2))
         moments = ground_truth.POINTS.moments(*(float(value) for value in sde.marginal(end)))
         errors = ground_truth.moment_errors(samples.x, *moments, 0.02)
         assert max(errors) < 4, (sde_name, errors)

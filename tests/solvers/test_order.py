@@ -68,7 +68,7 @@ def test_halving_the_step_divides_the_error_by_2_to_the_order(name, process, flo
     errors = []
     for steps in (80, 160, 320):
         grid = solvers.EDMRho(steps, end=end, to_zero=False)
-        x = sample(jax.random.key(0), sde, exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
+        x = sample(jax.random.key(0), exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
         errors.append(np.abs(np.asarray(x) - flows[process]).max())
     rates = np.log2(np.array(errors[:-1]) / errors[1:])
     np.testing.assert_allclose(rates, order, atol=0.15)
@@ -79,7 +79,7 @@ def test_adaptive_solves_end_within_their_tolerance(flows):
         for tolerance in (1e-4, 1e-8):
             solver = solvers.ProbabilityFlow(tolerance, tolerance)
             grid = solvers.Uniform(1, end=end)
-            x = sample(jax.random.key(0), sde, exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
+            x = sample(jax.random.key(0), exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
             assert np.abs(np.asarray(x) - flows[process]).max() < 100 * tolerance
 
 
@@ -92,7 +92,7 @@ def test_euler_maruyama_has_strong_order_1():
     for steps in (32, 128, finest):
         draws = z.reshape(steps, finest // steps, number, 2).sum(axis=1) / np.sqrt(finest // steps)
         times = np.linspace(1.0, 0.1, steps + 1)
-        ends[steps] = replay.solve(solvers.EulerMaruyama(), sde, exact_denoise(MIX, sde), start, times, draws)[0][-1]
+        ends[steps] = replay.solve(solvers.EulerMaruyama(), exact_denoise(MIX, sde), start, times, draws)[0][-1]
     coarse, fine = (np.mean(np.abs(ends[steps] - ends[finest])) for steps in (32, 128))
     assert coarse / fine > 3.4  # 4.6 for order 1 against the 1024 steps, 2.3 for order 1/2
 
@@ -112,7 +112,7 @@ def test_other_exact_solutions_of_the_flow():
         )
         denoise, solver = exact_denoise(mix, sde), solvers.ProbabilityFlow(1e-10, 1e-10)
         grid = solvers.Uniform(1, end=end)
-        x = sample(jax.random.key(0), sde, denoise, solver, grid, start.shape, x_start=start).x
+        x = sample(jax.random.key(0), denoise, solver, grid, start.shape, x_start=start).x
         np.testing.assert_allclose(np.asarray(x), theirs, **close)
 
 
@@ -126,7 +126,7 @@ def test_the_2021_codes_ode_sampler(name):
     mix = ground_truth.Mixture(*(ARRAYS[f"m2_mix_{part}"] for part in ("w", "mu", "sd")))
 
     def solve(tolerance):
-        args = jax.random.key(0), sde, exact_denoise(mix, sde), solvers.ProbabilityFlow(tolerance, tolerance)
+        args = jax.random.key(0), exact_denoise(mix, sde), solvers.ProbabilityFlow(tolerance, tolerance)
         return sample(*args, solvers.Uniform(1, end=end), start.shape, x_start=start)
 
     exact, ours = (np.asarray(solve(tolerance).x) for tolerance in (1e-10, 1e-5))

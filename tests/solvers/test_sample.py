@@ -12,8 +12,9 @@ import pytest
 
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
-from score_sde.pytree import as_pytree, pytree
+from score_sde.pytree import pytree
 from score_sde.solvers import base, grids, noise, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, SOLVERS
@@ -26,11 +27,13 @@ MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_tr
 DENOISE = MIXTURE.denoise(VP)
 
 
-def half(x, t):
-    """A denoiser that costs nothing."""
+def halved(x, t):
     alpha, sigma = VP.marginal(jnp.asarray(t))
     alpha, sigma = (jnp.reshape(c, (-1, *(1,) * (x.ndim - 1))) for c in (alpha, sigma))
     return Estimate(0.5 * x, (x - 0.5 * alpha * x) / sigma)
+
+
+HALF = FunctionDenoiser(VP, halved)  # costs nothing
 
 
 @contextlib.contextmanager
@@ -61,7 +64,7 @@ def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
 
     def counted(x, t):
         jax.debug.callback(lambda: calls.append(1))
-        return half(x, t)
+        return halved(x, t)
 
     monkeypatch.setattr(noise, "standard_normal", lambda key, x: jnp.zeros_like(x))  # compiles in a third of the time
     for to_zero, expected in zip((True, False), EXPECTED[name], strict=True):
@@ -69,7 +72,9 @@ def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
             continue
         calls.clear()
         grid = solvers.Uniform(12, end=0.01, to_zero=to_zero)
-        samples = sample(KEY, VP, counted, SOLVERS[name], grid, (3, 4, 2, 1), x_start=jnp.ones((3, 4, 2, 1)))
+        samples = sample(
+            KEY, FunctionDenoiser(VP, counted), SOLVERS[name], grid, (3, 4, 2, 1), x_start=jnp.ones((3, 4, 2, 1))
+        )
         nfe = np.asarray(samples.nfe)
         jax.effects_barrier()
         assert nfe.shape == (3,)
@@ -94,7 +99,7 @@ def test_another_number_of_steps_noise_or_schedule_compiles_nothing(name):
     def draw(steps, value, grid, first_index):
         sde, solver = sdes.VP(beta_max=20.0 - value), SHARED[name](value)
         times = grid(steps, start=0.999 - 0.01 * value, end=0.01 + 0.01 * value)
-        return sample(KEY, sde, MIXTURE.denoise(sde), solver, times, (4, 2), first_index=first_index).x
+        return sample(KEY, MIXTURE.denoise(sde), solver, times, (4, 2), first_index=first_index).x
 
     kinds = (solvers.Uniform, solvers.LogSNRUniform) if name == "ddim" else (solvers.Uniform,)
     for grid in kinds:
@@ -107,7 +112,7 @@ def test_another_number_of_steps_noise_or_schedule_compiles_nothing(name):
 
 def test_beyond_max_steps_one_more_program_serves_up_to_twice_as_many():
     def draw(steps):
-        return sample(KEY, VP, half, solvers.Euler(), solvers.Uniform(steps, end=0.01), (1, 1)).nfe[0]
+        return sample(KEY, HALF, solvers.Euler(), solvers.Uniform(steps, end=0.01), (1, 1)).nfe[0]
 
     assert draw(grids.MAX_STEPS) == grids.MAX_STEPS
     assert draw(grids.MAX_STEPS + 1) == grids.MAX_STEPS + 1
@@ -122,7 +127,7 @@ def test_an_image_is_the_same_alone_and_in_any_batch(name):
 
     def draw(number, first_index=0):
         grid = solvers.Uniform(1 if name == "probability_flow" else 12, end=0.01)
-        samples = sample(KEY, VP, DENOISE, SOLVERS[name], grid, (number, 2), first_index=first_index)
+        samples = sample(KEY, DENOISE, SOLVERS[name], grid, (number, 2), first_index=first_index)
         return np.asarray(samples.x), np.asarray(samples.nfe)
 
     x, nfe = draw(6)
@@ -140,7 +145,7 @@ def test_an_adaptive_solve_of_one_image_does_not_see_its_neighbours():
     solver, grid = solvers.ProbabilityFlow(), solvers.Uniform(1, end=0.01)
     start = jnp.asarray([[0.3, -0.2], [1.0, 1.0]])
     near, *far = (
-        sample(KEY, VP, DENOISE, solver, grid, (2, 2), x_start=start.at[1].mul(factor))
+        sample(KEY, DENOISE, solver, grid, (2, 2), x_start=start.at[1].mul(factor))
         for factor in (1.0, 10.0, 100.0, 1000.0)
     )
     for other in far:
@@ -151,7 +156,7 @@ def test_an_adaptive_solve_of_one_image_does_not_see_its_neighbours():
 
 def test_trajectory():
     def draw(keep):
-        return sample(KEY, VP, DENOISE, solvers.Ancestral(), GRID, (3, 2), keep=keep)
+        return sample(KEY, DENOISE, solvers.Ancestral(), GRID, (3, 2), keep=keep)
 
     every = draw(tuple(range(13)))
     assert every.trajectory.shape == (13, 3, 2)
@@ -162,7 +167,7 @@ def test_trajectory():
     # The states between are those of the shorter solve.
     times = GRID.times(VP)
     start = every.trajectory[0]
-    short = sample(KEY, VP, DENOISE, solvers.Ancestral(), solvers.Given(times[:5]), (3, 2), x_start=start)
+    short = sample(KEY, DENOISE, solvers.Ancestral(), solvers.Given(times[:5]), (3, 2), x_start=start)
     np.testing.assert_array_equal(short.x, every.trajectory[4])
     assert short.trajectory is None
 
@@ -176,7 +181,7 @@ def test_the_start_is_the_prior():
         (sdes.EDM(), 8.0, 8.0),
     ):
         grid = solvers.Uniform(1, start=start, end=1e-3)
-        samples = sample(KEY, sde, MIXTURE.denoise(sde), solvers.Euler(), grid, (4000, 2), keep=(0,))
+        samples = sample(KEY, MIXTURE.denoise(sde), solvers.Euler(), grid, (4000, 2), keep=(0,))
         x = np.asarray(samples.trajectory[0], np.float64)
         assert abs(x.mean()) < 4 * std / np.sqrt(x.size)
         assert abs(x.std() / std - 1) < 4 / np.sqrt(2 * x.size)
@@ -187,11 +192,11 @@ def test_no_noise_of_a_step_is_the_start_or_another_steps():
 
     @pytree
     class Walk(solvers.Solver):
-        def step(self, key, sde, denoise, x, t, s, carry):
+        def step(self, key, denoise, x, t, s, carry):
             draws = (noise.standard_normal(noise.fold_in(key, n), x) for n in (0, 1))
-            return x + sum(draws), carry
+            return x + sum(draws), carry, 0
 
-    states = sample(KEY, VP, half, Walk(), solvers.Uniform(6), (50, 40), keep=tuple(range(7))).trajectory
+    states = sample(KEY, HALF, Walk(), solvers.Uniform(6), (50, 40), keep=tuple(range(7))).trajectory
     states = np.asarray(states, np.float64).reshape(7, -1)
     increments = np.concatenate([states[:1], np.diff(states, axis=0) / np.sqrt(2)])
     correlation = np.cov(increments)
@@ -205,8 +210,7 @@ def test_a_deterministic_solver_draws_nothing():
         times, start = np.linspace(1, 0.1, 1025, dtype=np.float32), jnp.ones((2, 3))
         args = (
             KEY,
-            VP,
-            as_pytree(half),
+            HALF,
             solver,
             times,
             np.int32(5),
@@ -225,7 +229,8 @@ def test_a_deterministic_solver_draws_nothing():
 
 def test_noise_that_is_off_is_not_drawn(monkeypatch):
     """η, churn and the last step's variance are traced, so it is at run time that nothing is drawn."""
-    draws, fresh = [], lambda x, t: half(x, t)  # not a function that a program compiled without the counter knows
+    # Not a function that a program compiled without the counter knows.
+    draws, fresh = [], FunctionDenoiser(VP, lambda x, t: halved(x, t))
     standard_normal = noise.standard_normal
 
     def counted(key, x):
@@ -242,16 +247,16 @@ def test_noise_that_is_off_is_not_drawn(monkeypatch):
     )
     for solver, number in expected:
         draws.clear()
-        jax.block_until_ready(sample(KEY, VP, fresh, solver, GRID, (2, 3), x_start=start))
+        jax.block_until_ready(sample(KEY, fresh, solver, GRID, (2, 3), x_start=start))
         jax.effects_barrier()
         assert len(draws) == number, solver
 
 
 def test_one_key_draws_for_the_whole_batch():
     x = jnp.ones((5, 4))
-    args = VP, half, x, jnp.asarray(0.5), jnp.asarray(0.4), ()
-    one, _ = solvers.EulerMaruyama().step(KEY, *args)
-    several, _ = solvers.EulerMaruyama().step(jax.random.split(KEY, 5), *args)
+    args = HALF, x, jnp.asarray(0.5), jnp.asarray(0.4), ()
+    one, *_ = solvers.EulerMaruyama().step(KEY, *args)
+    several, *_ = solvers.EulerMaruyama().step(jax.random.split(KEY, 5), *args)
     assert one.shape == several.shape == x.shape
     assert len(np.unique(one)) == len(np.unique(several)) == x.size
 
@@ -259,7 +264,7 @@ def test_one_key_draws_for_the_whole_batch():
 def test_float64():
     with jax.enable_x64(True):
         for name in ("edm_heun_churn", "denoise_last"):
-            samples = sample(KEY, VP, half, SOLVERS[name], GRID, (2, 3), keep=(2,))
+            samples = sample(KEY, HALF, SOLVERS[name], GRID, (2, 3), keep=(2,))
             assert samples.x.dtype == samples.trajectory.dtype == jnp.float64
             assert samples.nfe.dtype == jnp.int32
 
@@ -267,7 +272,7 @@ def test_float64():
 def test_sharded_over_a_mesh_the_images_are_the_same():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    args = KEY, VP, DENOISE, solvers.Ancestral(), GRID, (4, 2)
+    args = KEY, DENOISE, solvers.Ancestral(), GRID, (4, 2)
     samples = sample(*args, sharding=sharding)
     assert samples.x.sharding.is_equivalent_to(sharding, 2)
     np.testing.assert_array_equal(samples.x, sample(*args).x)
@@ -280,7 +285,7 @@ def test_steps_to_zero_are_finite(name):
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def step(sde, x, t, s):
         carry = SOLVERS[name].init(x, 5)
-        return SOLVERS[name].step(KEY, sde, MIXTURE.denoise(sde), x, t, s, carry)[0]
+        return SOLVERS[name].step(KEY, MIXTURE.denoise(sde), x, t, s, carry)[0]
 
     for sde_name, sde in SDES.items():
         start = None if name in ("ddim", "ancestral", "edm_heun") else float(GRIDS["uniform"](sde, 2).start)
@@ -293,7 +298,7 @@ def test_steps_to_zero_are_finite(name):
 
 def test_errors():
     def draw(shape=(2, 2), solver=None, sde=VP, grid=GRID, **options):
-        sample(KEY, sde, DENOISE, solver or solvers.DDIM(), grid, shape, **options)
+        sample(KEY, MIXTURE.denoise(sde), solver or solvers.DDIM(), grid, shape, **options)
 
     with pytest.raises(ValueError, match=r"shape needs \(number of images, \*shape of one image\).*got \(4,\)"):
         draw(shape=(4,))

@@ -10,6 +10,8 @@ import pytest
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
 from score_sde.building import build
+from score_sde.function_denoiser import FunctionDenoiser
+from score_sde.parameterizations import Estimate
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.conformance import SDES, start
@@ -136,15 +138,13 @@ def test_a_restart_keeps_the_law_and_counts_its_evaluations():
     """On a Gaussian, with an exact flow between, every restart starts and ends in p_t; without noise nothing moves."""
     grid = solvers.WithRestarts(solvers.EDMRho(20, end=0.05, to_zero=False), solvers.EDMRho(12), 0.2, 0.6, repeats=3)
     data = GaussianMixture(jnp.ones(1), jnp.full((1, 1), 0.7), jnp.full((1, 1), 0.6))
-    samples = sample(KEY, VP, data.denoise(VP), solvers.Restart(solvers.Heun()), grid, (20_000, 1))
+    samples = sample(KEY, data.denoise(VP), solvers.Restart(solvers.Heun()), grid, (20_000, 1))
     alpha, sigma = (float(v) for v in VP.marginal(jnp.asarray(0.05)))
     x, std = np.asarray(samples.x, np.float64), np.hypot(alpha * 0.6, sigma)
     assert abs(x.mean() - 0.7 * alpha) < 4 * std / np.sqrt(x.size) + 0.01
     assert abs(x.std() / std - 1) < 4 / np.sqrt(2 * x.size) + 0.01
     assert np.all(np.asarray(samples.nfe) == 2 * (20 + 3 * 12))
-    plain = sample(
-        KEY, VP, data.denoise(VP), solvers.Heun(), solvers.EDMRho(20, end=0.05, to_zero=False), (20_000, 1)
-    ).x
+    plain = sample(KEY, data.denoise(VP), solvers.Heun(), solvers.EDMRho(20, end=0.05, to_zero=False), (20_000, 1)).x
     assert np.corrcoef(x.ravel(), np.ravel(plain))[0, 1] < 0.9  # the noise is renewed
 
 
@@ -164,14 +164,14 @@ def test_only_a_restart_goes_up_and_down_again():
         ):
             solver.check(VP, grid.times(VP))
     with pytest.raises(ValueError, match=r"on a grid WithRestarts use Restart\(Heun\(…\)\)"):
-        sample(KEY, VP, MIXTURE.denoise(VP), solvers.Hook(solvers.Heun(), solvers.recentre), grid, (2, 2))
+        sample(KEY, MIXTURE.denoise(VP), solvers.Hook(solvers.Heun(), solvers.recentre), grid, (2, 2))
     restart = solvers.Restart(solvers.Heun())
     for solver in (
         solvers.DenoiseLast(solvers.Churn(restart, 2.0)),
         solvers.PredictorCorrector(restart, solvers.AnnealedLangevin()),
         solvers.Restart(solvers.DenoiseLast(solvers.AncestralSteps(solvers.Heun()))),
     ):
-        assert np.all(np.isfinite(sample(KEY, VP, MIXTURE.denoise(VP), solver, grid, (2, 2)).x))
+        assert np.all(np.isfinite(sample(KEY, MIXTURE.denoise(VP), solver, grid, (2, 2)).x))
     with pytest.raises(ValueError, match=r"EulerMaruyama needs a finite f\(t\), which Flow lacks at t=1.0"):
         high = solvers.WithRestarts(solvers.Uniform(4, 0.9, 0.05), solvers.Uniform(3), 0.2, 1.0)
         solvers.Restart(solvers.EulerMaruyama()).check(sdes.Flow(), high.times(sdes.Flow()))
@@ -184,7 +184,7 @@ def test_restarts_remove_an_error_of_the_way_before():
     for repeats in (0, 3):
         base = solvers.EDMRho(24, end=0.02, to_zero=False)
         grid = solvers.WithRestarts(base, solvers.EDMRho(16), 0.1, 0.6, repeats=repeats)
-        x = sample(KEY, VP, data, solvers.Restart(solvers.Heun()), grid, shape, x_start=jnp.full(shape, 0.8)).x
+        x = sample(KEY, data, solvers.Restart(solvers.Heun()), grid, shape, x_start=jnp.full(shape, 0.8)).x
         errors.append(np.abs(np.mean(x, axis=0) - np.asarray(MIXTURE.moments()[0])).max())
     assert errors[1] < 0.6 * errors[0]
 
@@ -195,12 +195,12 @@ def test_a_fitted_grid_beats_the_grid_it_came_from(tmp_path):
     x_start = jax.random.normal(jax.random.key(9), (512, 2))
 
     def error(grid):
-        args = KEY, VP, denoise
+        args = KEY, denoise
         exact = sample(*args, solvers.ProbabilityFlow(1e-6, 1e-6), solvers.Uniform(1), (512, 2), x_start=x_start).x
         found = sample(*args, solvers.DDIM(), grid, (512, 2), x_start=x_start).x
         return float(np.mean(np.abs(np.asarray(found - exact))))
 
-    fitted = solvers.fit_grid(KEY, VP, denoise, solvers.DDIM(), shape, order=1.0, intervals=8, to_zero=False)
+    fitted = solvers.fit_grid(KEY, denoise, solvers.DDIM(), shape, order=1.0, intervals=8, to_zero=False)
     assert error(fitted) < 0.85 * error(solvers.LogSNRUniform(10))
     path = solvers.save_grid(fitted, tmp_path / "grids" / "ddim.json")
     again = build("grid", solvers.GRIDS, {"name": "fitted", "path": str(path), "num_steps": 10, "to_zero": False})
@@ -219,9 +219,11 @@ def test_a_fit_finds_where_the_error_is():
     def denoise(x, t):
         x0 = jnp.where((t > 0.4) & (t < 0.5), 1.0, 0.0) * jnp.ones_like(x)
         alpha, sigma = VP.marginal(t)
-        return solvers.base.Estimate(x0, (x - alpha * x0) / sigma)
+        return Estimate(x0, (x - alpha * x0) / sigma)
 
-    fitted = solvers.fit_grid(KEY, VP, denoise, solvers.DDIM(), (4, 2), intervals=16, rounds=1, num_steps=20)
+    fitted = solvers.fit_grid(
+        KEY, FunctionDenoiser(VP, denoise), solvers.DDIM(), (4, 2), intervals=16, rounds=1, num_steps=20
+    )
     inside = np.mean((fitted.times(VP) > 0.35) & (fitted.times(VP) < 0.55))
     even = solvers.LogSNRUniform(20).times(VP)
     assert inside > 3 * np.mean((even > 0.35) & (even < 0.55))
@@ -251,7 +253,7 @@ def test_errors(tmp_path):
         (lambda: solvers.Fitted(5, "a.json", (1.0, 0.5), (0.0, 1.0)), "Fitted needs a path or knots, not both"),
         (lambda: solvers.Fitted(1, knots=(1.0, 0.5), cumulative=(0.0, 1.0)).times(VP), "Fitted needs at least 2 steps"),
         (
-            lambda: solvers.fit_grid(KEY, VP, MIXTURE.denoise(VP), solvers.DDIM(), (4, 2), refinement=1),
+            lambda: solvers.fit_grid(KEY, MIXTURE.denoise(VP), solvers.DDIM(), (4, 2), refinement=1),
             "fit_grid needs intervals, rounds >= 1, refinement >= 2 and order > 0",
         ),
     ):
@@ -259,7 +261,7 @@ def test_errors(tmp_path):
             make()
 
     def constant(x, t):
-        return solvers.base.Estimate(jnp.zeros_like(x), jnp.full_like(x, jnp.nan))
+        return Estimate(jnp.zeros_like(x), jnp.full_like(x, jnp.nan))
 
     with pytest.raises(ValueError, match="fit_grid needs finite results that depend on the grid"):
-        solvers.fit_grid(KEY, VP, constant, solvers.DDIM(), (4, 2), intervals=2)
+        solvers.fit_grid(KEY, FunctionDenoiser(VP, constant), solvers.DDIM(), (4, 2), intervals=2)

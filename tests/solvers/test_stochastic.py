@@ -53,7 +53,7 @@ def short(solver):
 def run(solver, grid, key=KEY, sde=VP, denoise=None, x=None):
     x = START if x is None else x
     denoise = exact_denoise(sde) if denoise is None else denoise
-    return sample(key, sde, denoise, solver, grid, x.shape, x_start=x).x
+    return sample(key, denoise, solver, grid, x.shape, x_start=x).x
 
 
 START = np.random.default_rng(0).standard_normal((16, 2))
@@ -209,7 +209,7 @@ def test_the_number_of_evaluations():
     expected = {"sde": 23, "2m": 12, "3m": 12, "sa": 12, "ancestral_heun": 23, "ancestral_ddim": 12, "churn": 23}
     for name, number in expected.items():
         grid = solvers.Uniform(12, end=0.01, to_zero=True)
-        nfe = sample(KEY, VP, exact_denoise(VP), STOCHASTIC[name], grid, (3, 2)).nfe
+        nfe = sample(KEY, exact_denoise(VP), STOCHASTIC[name], grid, (3, 2)).nfe
         assert np.all(np.asarray(nfe) == number), (name, nfe)
 
 
@@ -218,7 +218,7 @@ def test_an_image_is_the_same_in_any_batch():
 
         def draw(number, first_index=0, solver=solver):
             grid = solvers.Uniform(6, end=0.01)
-            return sample(KEY, VP, exact_denoise(VP), solver, grid, (number, 2), first_index=first_index).x
+            return sample(KEY, exact_denoise(VP), solver, grid, (number, 2), first_index=first_index).x
 
         np.testing.assert_allclose(draw(2, 3), draw(6)[3:5], rtol=1e-9)
 

@@ -44,7 +44,7 @@ def run(solver, x, times, num_steps, draws):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(noise, "standard_normal", lambda key, x: draws[k, 0])
             patch.setattr(brownian, "increments", given)
-            x, carry = solver.step(jax.random.key(0), SDE, denoise, x, times[k], times[k + 1], carry)
+            x, carry, _ = solver.step(jax.random.key(0), denoise, x, times[k], times[k + 1], carry)
         return x, carry, states.at[k].set(x)
 
     state = x, solver.init(x, num_steps), jnp.zeros((LENGTH, *x.shape))

@@ -10,6 +10,7 @@ import pytest
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
 from score_sde.broadcast import expand_like
+from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from score_sde.solvers import noise, sample
 from score_sde.thresholding import DynamicThreshold, Threshold
@@ -24,12 +25,12 @@ X = jnp.asarray([[0.3, -1.2], [1.5, 0.1]])
 
 def step(solver, sde, t, s, x=X, key=KEY, denoise=None):
     denoise = MIXTURE.denoise(sde) if denoise is None else denoise
-    return _step(key, sde, denoise, solver, x, jnp.asarray(t), jnp.asarray(s))
+    return _step(key, denoise, solver, x, jnp.asarray(t), jnp.asarray(s))
 
 
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-def _step(key, sde, denoise, solver, x, t, s):
-    return solver.step(key, sde, denoise, x, t, s, solver.init(x, 10))[0]
+def _step(key, denoise, solver, x, t, s):
+    return solver.step(key, denoise, x, t, s, solver.init(x, 10))[0]
 
 
 @pytest.fixture(autouse=True)
@@ -100,14 +101,14 @@ def test_the_samplers_of_clouds_of_points():
         jnp.ones(1), clouds(1) - jnp.mean(clouds(1), axis=1, keepdims=True), 0.1 * jnp.ones((1, 6, 3))
     )
     solver = solvers.Hook(solvers.StepScale(solvers.DDIM()), solvers.recentre)
-    x = sample(KEY, EDM, data.denoise(EDM), solver, solvers.EDMRho(8), (4, 6, 3)).x
+    x = sample(KEY, data.denoise(EDM), solver, solvers.EDMRho(8), (4, 6, 3)).x
     moved = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.0), solvers.RandomRigidMotion())
-    y = sample(KEY, EDM, data.denoise(EDM), moved, solvers.EDMRho(8), (4, 6, 3)).x
+    y = sample(KEY, data.denoise(EDM), moved, solvers.EDMRho(8), (4, 6, 3)).x
     assert np.abs(np.mean(x, axis=1)).max() < 0.2
     assert np.all(np.isfinite(y))
     with compilations() as seen:
         other = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.2, 1.0, 0.5, 0.2), solvers.RandomRigidMotion(0.1))
-        sample(KEY, EDM, data.denoise(EDM), other, solvers.EDMRho(9), (4, 6, 3))
+        sample(KEY, data.denoise(EDM), other, solvers.EDMRho(9), (4, 6, 3))
     assert not seen
 
 
@@ -120,25 +121,23 @@ def constant(value, x, t):
 def test_thresholds():
     x0, t = jnp.asarray([[0.5, -3.0, 2.0, 0.1], [0.2, -0.4, 0.1, 0.0]]), jnp.asarray(0.4)
     x = jnp.ones((2, 4))
-    inner = functools.partial(constant, x0)
-    static = Threshold(inner, VP)(x, t)
+    inner = FunctionDenoiser(VP, functools.partial(constant, x0))
+    static = Threshold(inner)(x, t)
     np.testing.assert_allclose(static.x0, jnp.clip(x0, -1, 1))
-    dynamic = DynamicThreshold(inner, VP, 1.0)(x, t)
+    dynamic = DynamicThreshold(inner, 1.0)(x, t)
     np.testing.assert_allclose(dynamic.x0, jnp.stack([x0[0] / 3, x0[1]]), rtol=1e-6)
-    half = DynamicThreshold(inner, VP, 0.5)(
-        x, t
-    )  # the median of |x̂0| is 1.25 in the first, below the limit in the second
+    half = DynamicThreshold(inner, 0.5)(x, t)  # the median of |x̂0| is 1.25 in the first, below the limit in the second
     np.testing.assert_allclose(half.x0, jnp.stack([jnp.clip(x0[0] / 1.25, -1, 1), x0[1]]), rtol=1e-6)
     for estimate in (static, dynamic, half):
         np.testing.assert_allclose(VP.alpha(t) * estimate.x0 + VP.sigma(t) * estimate.eps, x, rtol=1e-5)
-    per_image = Threshold(inner, VP)(x, jnp.asarray([0.4, 0.4]))
+    per_image = Threshold(inner)(x, jnp.asarray([0.4, 0.4]))
     np.testing.assert_allclose(per_image.x0, static.x0)
     with pytest.raises(ValueError, match="Threshold needs limit > 0, got limit=0.0"):
-        Threshold(inner, VP, 0.0)
+        Threshold(inner, 0.0)
     with pytest.raises(
         ValueError, match="DynamicThreshold needs 0 < percentile <= 1 and limit > 0, got percentile=99.5"
     ):
-        DynamicThreshold(inner, VP, 99.5)
+        DynamicThreshold(inner, 99.5)
 
 
 def test_thresholds_in_a_solve():
@@ -146,9 +145,9 @@ def test_thresholds_in_a_solve():
     wide = GaussianMixture(jnp.ones(1), jnp.asarray([[3.0, 0.0]]), 0.1 * jnp.ones((1, 2)))
 
     def draw(limit):
-        denoise = Threshold(wide.denoise(VP), VP, limit)
+        denoise = Threshold(wide.denoise(VP), limit)
         grid = solvers.Uniform(10, end=0.01, to_zero=True)
-        return sample(KEY, VP, denoise, solvers.DDIM(), grid, (3, 2)).x
+        return sample(KEY, denoise, solvers.DDIM(), grid, (3, 2)).x
 
     assert np.abs(draw(1.0)).max() <= 1 + 1e-6
     with compilations() as seen:
