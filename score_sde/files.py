@@ -3,6 +3,7 @@
 JSON is read here too. A file of JSON may be damaged, so every error names the file and says what to do.
 """
 
+import glob
 import json
 import os
 import pathlib
@@ -93,5 +94,5 @@ def remove_temporaries(folder: pathlib.Path) -> None:
 
 def remove_temporaries_of(path: pathlib.Path) -> None:
     """Deletes what a killed run left half written of `path`; nobody may be writing it."""
-    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         temporary.unlink(missing_ok=True)

@@ -21,13 +21,15 @@ def test_what_is_written_atomically_is_whole_or_as_before(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_only_what_was_left_of_one_file_is_removed(tmp_path):
-    write_text(tmp_path / "new" / "file", "σ\n")
-    assert (tmp_path / "new" / "file").read_bytes() == b"\xcf\x83\n"
-    for name in (".file.0123.tmp", ".file.4567.tmp", ".other.0123.tmp"):
-        (tmp_path / "new" / name).touch()
-    remove_temporaries_of(tmp_path / "new" / "file")
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [".other.0123.tmp", "file"]
+@pytest.mark.parametrize("file", ["file", "fi[lt]e", "*"])
+def test_only_what_was_left_of_one_file_is_removed(file, tmp_path):
+    folder = tmp_path / "new[1]"
+    write_text(folder / file, "σ\n")
+    assert (folder / file).read_bytes() == b"\xcf\x83\n"
+    for name in (f".{file}.0123.tmp", f".{file}.4567.tmp", ".filter.0123.tmp", ".file2.0123.tmp"):
+        (folder / name).touch()
+    remove_temporaries_of(folder / file)
+    assert sorted(p.name for p in folder.iterdir()) == sorted([".file2.0123.tmp", ".filter.0123.tmp", file])
 
 
 def test_json_ends_with_a_line_and_is_indented_unless_asked_otherwise(tmp_path):

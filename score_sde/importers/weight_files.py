@@ -8,7 +8,7 @@ import urllib.request
 
 import numpy as np
 
-from score_sde.files import write_atomically
+from score_sde.files import remove_temporaries_of, write_atomically
 
 
 def weights_path(variable: str, name: str) -> pathlib.Path:
@@ -18,7 +18,8 @@ def weights_path(variable: str, name: str) -> pathlib.Path:
 
 
 def write_weights(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> pathlib.Path:
-    """Writes a .npz, whole or not at all."""
+    """Writes a .npz, whole or not at all, and deletes what a killed import left half written of it."""
+    remove_temporaries_of(path)
     write_atomically(path, lambda file: np.savez(file, **tensors))  # type: ignore[arg-type]
     return path
 

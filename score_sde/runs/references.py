@@ -19,6 +19,7 @@ from jaxtyping import Float, UInt8
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
+from score_sde.files import remove_temporaries_of
 from score_sde.metrics.features import FeatureStatistics
 from score_sde.runs.extractors import Extractor
 from score_sde.runs.features import HASHES, FeatureSet, source_features
@@ -142,6 +143,8 @@ def make_reference(
         raise ValueError(f"--output needs a name that ends in .npz, got {output}.")
     wanted = tuple(name for name in _OUTPUTS if name in extractor.outputs)
     parts = output.with_name(f"{output.name}.parts")
+    if jax.process_index() == 0:
+        remove_temporaries_of(output)
     options: dict[str, Any] = {"batch_size": batch_size, "max_examples": max_examples, "quiet": quiet}
     reference, features = data_reference(experiment, split, extractor, parts, wanted=wanted, **options)
     arrays: dict[str, Any] = _as_arrays(reference.statistics)

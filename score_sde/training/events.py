@@ -18,8 +18,8 @@ class Events:
 
     def __init__(self, folder: Path, first_step: int, flush_seconds: float = 60.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # The suffix keeps apart two files of the same second.
-        self._writer = EventsWriter(str(folder / "events"), f".{first_step}")
+        # The suffix keeps apart two files of the same second. A relative path may begin with "gs:", an address to tensorboardX.
+        self._writer = EventsWriter(str(folder.absolute() / "events"), f".{first_step}")
         self._flush_seconds, self._flushed = flush_seconds, time.monotonic()
         start = SessionLog(status=SessionLog.START)
         self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))

@@ -1,6 +1,7 @@
 """References: every image once; files of other codes; what must not be compared is refused."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -75,6 +76,25 @@ def test_goes_on_after_a_kill(tmp_path, monkeypatch):
     made = make(tmp_path / "a.npz", extractor=extractor, batch_size=64)
     assert seen == [64, 64, 64, 0, 64, 64, 41]
     assert np.array_equal(made.statistics["pool"].cov, make(tmp_path / "b.npz").statistics["pool"].cov)
+
+
+def test_goes_on_after_a_kill_in_the_last_write(tmp_path, monkeypatch):
+    """What the kill left half written goes with the next run."""
+    rename = pathlib.Path.replace
+
+    def die_at_the_last(path, target):
+        if target == tmp_path / "a[1].npz":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(pathlib.Path, "replace", die_at_the_last)
+        killed.setattr(pathlib.Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "a[1].npz", max_examples=8)
+    assert len(list(tmp_path.glob("*.tmp"))) == 1
+    make(tmp_path / "a[1].npz", max_examples=8)
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1].npz"]
 
 
 def test_files_of_other_codes(tmp_path):

@@ -87,15 +87,16 @@ def cases(files):
 def test_trains_evaluates_and_samples(name, files, tmp_path):
     """The conditions that samples have are functions of their index alone: a part is a part of the whole."""
     config, condition = cases(files)[name]
-    state = run_training(Experiment(config), tmp_path, quiet=True)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    workdir = tmp_path / "any [lr=1e-3]* path?\n%41 #'ä"
+    state = run_training(Experiment(config), workdir, quiet=True)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert (
         int(state.step) == 4
         and np.isfinite([line["eval/eps_error"] for line in lines if "eval/eps_error" in line]).all()
     )
-    experiment = from_workdir(tmp_path)
-    drawn = run_sampling(experiment, tmp_path, 5, 5)
-    part = run_sampling(experiment, tmp_path, 2, 2, first_index=3, output=tmp_path / "part")
+    experiment = from_workdir(workdir)
+    drawn = run_sampling(experiment, workdir, 5, 5)
+    part = run_sampling(experiment, workdir, 2, 2, first_index=3, output=workdir / "part")
     assert drawn.x.shape == (5, *experiment.spec.shape) and np.isfinite(drawn.x).all()
     assert drawn.condition.keys() == condition.keys()
     for key, values in condition.items():
