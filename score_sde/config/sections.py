@@ -149,7 +149,7 @@ class Training:
       eval_every: steps between evaluations on held-out examples; 0: never.
       eval_levels: noise levels of an evaluation.
       sample_every: steps between pictures of samples; 0: never.
-      checkpoint_every: steps between checkpoints.
+      checkpoint_every: steps between checkpoints; 0: only the last step is saved.
       keep_checkpoints: the newest checkpoints to keep; None: all.
       keep_every: checkpoints of steps that this divides are kept for ever; None: of no steps.
       nonfinite: where a loss or gradient is not finite, "stop" the run or "skip" the batch.

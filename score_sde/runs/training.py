@@ -214,7 +214,7 @@ def _actions(
         Action(training.log_every, lambda step, state: checkpoints.check()),
         Action(training.eval_every, evaluate),
         Action(training.sample_every, draw),
-        Action(training.checkpoint_every, save, part="save", before_stop=True),
+        Action(training.checkpoint_every, save, part="save", keeps=True),
     ]
 
 

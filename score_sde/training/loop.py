@@ -21,17 +21,19 @@ from score_sde.training.tally import Tally
 class Action(NamedTuple):
     """Something done with the state after every `every`-th step, and after the last; 0 means never.
 
-    Fields: `part` is what its time counts as; with `before_stop` it is also done where the run is asked to stop, and where
-    another action fails.
+    Fields: `part` is what its time counts as. One that `keeps` the state is done after the last step whatever `every`, where
+    the run is asked to stop, and where a batch cannot be read or another action fails.
     """
 
     every: int
     run: Callable[[int, TrainState], None]
     part: str = "other"
-    before_stop: bool = False
+    keeps: bool = False
 
     def is_due(self, step: int, last: int, stopping: bool = False) -> bool:
-        return (self.every > 0 and (step % self.every == 0 or step == last)) or (stopping and self.before_stop)
+        if self.keeps and (stopping or step == last):
+            return True
+        return self.every > 0 and (step % self.every == 0 or step == last)
 
 
 class Instruments(NamedTuple):
@@ -62,15 +64,25 @@ def train(
     Batch n is a function of n, so a resumed run goes on as if never stopped. Each log line holds the mean of each metric
     over the steps since the line before. At most two steps are in flight: progress is real, and memory bounded.
 
-    Raises: FloatingPointError where the guard does; the last checkpoint is untouched. What an action raises, after the
-      state was saved.
+    Raises: FloatingPointError where the guard does; the last checkpoint is untouched. ValueError for a batch that cannot be
+      read, and what an action raises, after the state was saved.
     """
     logger, progress, tally, guard, watch, trace, stop = instruments
     start = int(state.step)
     iterator = batches.iterate(start, num_steps)
+    ends = [action for action in actions if action.keeps]
     for step in range(start + 1, num_steps + 1):
-        with watch.part("data"):
-            rows = next(iterator)
+        try:
+            with watch.part("data"):
+                rows = next(iterator)
+        except Exception as error:
+            saves = step - 1 > start and jax.process_count() == 1  # other processes may have read theirs, and go on
+            if saves:
+                guard.settle()
+                _act(ends, step - 1, state, watch)
+            if isinstance(error, ValueError | OSError):
+                raise ValueError(_unreadable(error, step, saves)) from error
+            raise
         batch = parallel.shard_batch(rows, mesh)
         with trace.step(step, state):
             state, metrics, examples = train_step(state, batch)
@@ -87,7 +99,6 @@ def train(
         if log_is_due:
             logger.log(step, tally.take())
             logger.log_timing(step, watch.take())
-        ends = [action for action in actions if action.before_stop]
         try:
             _act([action for action in due if action not in ends], step, state, watch)
         except Exception:
@@ -98,6 +109,13 @@ def train(
         if stopping:
             break
     return state
+
+
+def _unreadable(error: Exception, step: int, saved: bool) -> str:
+    kept = f"Step {step - 1} is saved" if saved else "The newest checkpoint is as it was"
+    return (
+        f"Batch {step} of training cannot be read: {error} {kept}; mend that, and the same command goes on from there."
+    )
 
 
 def _act(actions: Sequence[Action], step: int, state: TrainState, watch: Stopwatch) -> None:
