@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from score_sde.files import read_json
 from score_sde.training.agreement import on_first_process
-from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
+from score_sde.training.integrity import FORM, MANIFEST, find_damage, is_of_first_form, unlisted, write_manifest
 from score_sde.training.plain_path import plain_path
 from score_sde.training.state import TrainState
 
@@ -79,7 +80,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        run = {"config": config, "data_position": step, "position": position or {}}
+        run = {"config": config, "data_position": step, "position": position or {}, "manifest": FORM}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), run=ocp.args.JsonSave(run))
         self._saving, self._saved_shapes = step, _shapes(state._asdict())
         try:
@@ -114,7 +115,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def run(self, step: int | None = None) -> dict[str, Any]:
-        """The "config", "data_position" and "position" that were saved at `step` (None: the newest).
+        """The "config", "data_position" and "position" that were saved at `step` (None: the newest), and "manifest", its form.
 
         Raises: FileNotFoundError when there is none; ValueError when it is damaged.
         """
@@ -181,12 +182,22 @@ class Checkpoints:
         folder = self.directory / str(step)
         if not ((folder / "state").is_dir() and (folder / "run").is_dir()):
             raise ValueError(self._advice(step, "is no whole checkpoint of this library: it lacks state/ or run/"))
+        damage = _damage(folder)
+        if damage:
+            raise ValueError(self._advice(step, f"is damaged: {'; '.join(damage[:3])}"))
         if not (folder / MANIFEST).is_file():
             logging.warning("%s has no %s: it is read unverified.", folder, MANIFEST)
             return
-        damage = find_damage(folder)
-        if damage:
-            raise ValueError(self._advice(step, f"is damaged: {'; '.join(damage[:3])}"))
+        others = unlisted(folder, WRITTEN_LAST)
+        if is_of_first_form(folder):
+            if others:  # such a manifest may have been cut
+                raise ValueError(self._advice(step, f"is damaged: {MANIFEST} has no line of {', '.join(others[:3])}"))
+            logging.warning("%s has a %s of an earlier version, which does not tell its own length.", folder, MANIFEST)
+        elif others:
+            raise ValueError(
+                f"The checkpoint {folder} holds files that do not belong to it: {', '.join(others[:3])}. Nothing was "
+                "changed. Move them away, and run the same command again."
+            )
 
     def _advice(self, step: int, trouble: str) -> str:
         """'<folder> <trouble>.', and how to go on from the newest sound checkpoint before it."""
@@ -204,7 +215,7 @@ class Checkpoints:
 
     def _is_sound(self, step: int) -> bool:
         folder = self.directory / str(step)
-        return (folder / MANIFEST).is_file() and not find_damage(folder)
+        return (folder / MANIFEST).is_file() and not _damage(folder)
 
     def _on_disk(self) -> list[int]:
         return steps_on_disk(self.directory.parent)
@@ -235,6 +246,19 @@ def _silenced(text: str) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(other)
+
+
+def _damage(folder: pathlib.Path) -> list[str]:
+    """What is wrong with the files of a checkpoint, as far as its manifest tells; one of an earlier version may lack it."""
+    try:
+        form = read_json(folder / "run" / "metadata", "it is damaged").get("manifest", 1)
+    except (ValueError, OSError):
+        form = 1
+    if not (folder / MANIFEST).is_file():
+        return [f"{MANIFEST} is missing"] if form == FORM else []
+    if form == FORM and is_of_first_form(folder):
+        return [f"the first line of {MANIFEST} is missing"]
+    return find_damage(folder)
 
 
 def _tree(metadata: Any) -> Any:

@@ -1,6 +1,8 @@
 """Checkpoints that are damaged, foreign, half written, or cannot be written at all."""
 
 import contextlib
+import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -87,8 +89,8 @@ def test_any_path_will_do(name, descriptors, tmp_path, monkeypatch):
 def test_messages_name_the_odd_path(tmp_path):
     workdir = tmp_path / "a[1]"
     save(workdir, 10)
+    as_earlier(workdir / "checkpoints" / "10", manifest=False)
     shutil.rmtree(workdir / "checkpoints" / "10" / "state" / "d")
-    (workdir / "checkpoints" / "10" / MANIFEST).unlink()
     with pytest.raises(ValueError, match=r"a\[1\]/checkpoints/10 cannot be read") as caught:
         restore(workdir)
     assert "/proc/self/fd" not in str(caught.value) and "tensorstore_spec" not in str(caught.value)
@@ -120,7 +122,7 @@ def test_what_was_saved_comes_back(saved):
 
 def test_the_manifest_is_what_sha256sum_reads(saved):
     folder = saved / "checkpoints" / "20"
-    listed = {line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()}
+    listed = {line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()[1:]}
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files - WRITTEN_LAST == listed | {MANIFEST}  # older versions of orbax write but one of the last
     subprocess.run(["sha256sum", "--quiet", "-c", MANIFEST], cwd=folder, check=True)
@@ -181,13 +183,89 @@ def test_a_folder_that_is_no_checkpoint(workdir):
         restore(workdir)
 
 
-def test_a_checkpoint_without_manifest_is_read_with_a_warning(workdir, caplog):
-    (workdir / "checkpoints" / "20" / MANIFEST).unlink()
+def manifest_mutants(text: str):
+    """Name -> a manifest as damage may leave it: cut at any line, emptied, of other lines, with flipped bits."""
+    lines = text.splitlines(keepends=True)
+    yield from ((f"cut after line {n}", "".join(lines[:n])) for n in range(len(lines)))
+    yield from ((f"without line {n}", "".join(lines[:n] + lines[n + 1 :])) for n in range(len(lines)))
+    yield "cut within the last line", text[:-30]
+    yield "without its last newline", text[:-1]
+    yield "a block of zeros", "\0" * len(text)
+    yield "other newlines", text.replace("\n", "\r\n")
+    yield "a line more", text + lines[-1]
+    for place in np.random.default_rng(0).integers(len(text), size=40):
+        yield f"bit {place}", text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :]
+
+
+def test_any_damage_to_the_manifest_is_told(workdir):
+    """Also where it would pass another file for sound; and the checkpoint before it is recommended."""
+    folder = workdir / "checkpoints" / "20"
+    text = (folder / MANIFEST).read_text()
+    for name, mutant in manifest_mutants(text):
+        (folder / MANIFEST).write_bytes(mutant.encode())
+        with pytest.raises(ValueError, match=rf"is damaged: .*{MANIFEST}.*To go on from step 10"):
+            restore(workdir)
+            pytest.fail(name)
+    (folder / MANIFEST).unlink()
+    with pytest.raises(ValueError, match=rf"is damaged: {MANIFEST} is missing\. .*To go on from step 10"):
+        restore(workdir)
+
+
+def test_a_file_that_no_line_lists_is_told(workdir):
+    folder = workdir / "checkpoints" / "20"
+    (folder / ".DS_Store").write_bytes(b"of a file manager")
+    assert bits(restore(workdir)[1]) == bits(state_at(20))
+    (folder / "state" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"20 holds files that do not belong to it: state/notes.txt.*Move them away"):
+        restore(workdir)
+
+
+def as_earlier(folder: pathlib.Path, manifest: bool) -> None:
+    """Makes a checkpoint one of an earlier version: with a manifest of its first form, or without any."""
+    run = folder / "run" / "metadata"
+    content = json.loads(run.read_text())
+    del content["manifest"]
+    run.write_text(json.dumps(content))
+    names = [line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()[1:]]
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    (folder / MANIFEST).write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    if not manifest:
+        (folder / MANIFEST).unlink()
+
+
+def test_a_manifest_of_the_first_form_is_read_with_a_warning(workdir, caplog):
+    folder = workdir / "checkpoints" / "20"
+    as_earlier(folder, manifest=True)
+    run, state = restore(workdir)
+    assert bits(state) == bits(state_at(20)) and run["position"] == {"tally": {"loss": 0.1}}
+    assert [record.getMessage() for record in caplog.records if "earlier version" in record.getMessage()]
+    lines = (folder / MANIFEST).read_text().splitlines(keepends=True)
+    for n in range(len(lines)):
+        (folder / MANIFEST).write_text("".join(lines[:n]))
+        with pytest.raises(ValueError, match=rf"is damaged: {MANIFEST} (has no line of|was changed or cut).*step 10"):
+            restore(workdir)
+
+
+def test_a_checkpoint_of_a_version_without_manifests_is_read_with_a_warning(workdir, caplog):
+    as_earlier(workdir / "checkpoints" / "20", manifest=False)
     assert int(restore(workdir)[1].step) == 20 and "read unverified" in caplog.text
     shutil.rmtree(workdir / "checkpoints" / "20" / "state" / "ocdbt.process_0")
     shutil.rmtree(workdir / "checkpoints" / "20" / "state" / "d")
     with pytest.raises(ValueError, match=r"20 cannot be read \(.*To go on from step 10"):
         restore(workdir)
+
+
+def test_a_state_is_verified_without_asking_for_the_run(workdir):
+    """`run` verifies too, and is called first when a run goes on; sampling may not call it."""
+    path = next(path for path in (workdir / "checkpoints" / "20" / "state" / "d").iterdir())
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with (
+        contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints,
+        pytest.raises(ValueError, match=f"is damaged: state/d/{path.name} was changed"),
+    ):
+        checkpoints.restore(state_at(0))
 
 
 def test_want_of_memory_is_not_taken_for_damage(workdir, monkeypatch):
@@ -274,4 +352,4 @@ def test_manifests(tmp_path):
     (tmp_path / "a" / "x").write_bytes(b"21")
     assert find_damage(tmp_path) == ["a/x was changed"]
     (tmp_path / MANIFEST).write_text("rubbish\n")
-    assert find_damage(tmp_path) == [f"{MANIFEST} was changed"]
+    assert find_damage(tmp_path) == [f"{MANIFEST} was changed or cut"]
