@@ -104,7 +104,7 @@ def section_options(path: str, target: type, given: Mapping[str, Any], catalogue
     family = catalogues.at[path]
     name = family.canonical(path, given.get("name", fields["name"].default))
     own = options_of(family.members[name], family.num_args)
-    return Options({**own.fields, **fixed}, own.is_open)
+    return Options(fixed | {n: option for n, option in own.fields.items() if n not in fixed}, own.is_open)
 
 
 def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues) -> Section:

@@ -67,7 +67,10 @@ def types_of(annotation: Any) -> tuple[Any, ...]:
 
 def members(annotation: Any) -> tuple[Any, ...]:
     """The types of a union that a config can write; `Any` where there is none."""
-    return tuple(member for member in types_of(annotation) if not _only_in_python(member)) or (Any,)
+    found = types_of(annotation)
+    if complex in found:  # whatever JAX takes as a number
+        return (float, type(None)) if type(None) in found else (float,)
+    return tuple(member for member in found if not _only_in_python(member)) or (Any,)
 
 
 def allows_none(annotation: Any) -> bool:

@@ -4,8 +4,11 @@ import dataclasses
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from score_sde.config.kinds import shown
 
 Members = Mapping[str, Callable[..., Any]]
 
@@ -21,7 +24,7 @@ def check_names(kind: str, given: Iterable[str], known: Sequence[str], of: str =
     for name in given:
         if name not in known:
             raise ValueError(
-                f"config.{kind} has the unknown field {name!r}; {of} takes {list(known)}.{closest(str(name), known)}"
+                f"config.{kind} has the unknown field {shown(name)}; {of} takes {list(known)}.{closest(str(name), known)}"
             )
 
 
@@ -48,13 +51,15 @@ class Family:
         """
         if name in self.members if isinstance(name, str) else False:
             return name
-        if isinstance(name, str) and ":" in name and self.base is not None:
+        if isinstance(name, str) and re.fullmatch(r"[\w.]+:[\w.]+", name) and self.base is not None:
             return name
         alike = [known for known in self.members if isinstance(name, str) and _letters(known) == _letters(name)]
         if len(alike) == 1:
             return alike[0]
         known, outside = sorted(self.members), ", or module:attribute of your own" if self.base is not None else ""
-        raise ValueError(f"config.{kind}.name needs one of {known}{outside}, got {name!r}.{closest(str(name), known)}")
+        raise ValueError(
+            f"config.{kind}.name needs one of {known}{outside}, got {shown(name)}.{closest(str(name), known)}"
+        )
 
     def find(self, kind: str, name: str) -> Callable[..., Any]:
         """The member of this name, which is spelt as in the catalogue or "module:attribute".

@@ -19,10 +19,11 @@ class Option(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The fields by name; with `is_open` any other is taken too."""
+    """The fields by name; with `is_open` any other is taken too, with `has_name` a name, which says whose fields they are."""
 
     fields: dict[str, Option]
     is_open: bool = False
+    has_name: bool = False
 
 
 REQUIRED = inspect.Parameter.empty
@@ -54,40 +55,48 @@ def _signature(target: Callable[..., Any]) -> inspect.Signature:
 
 def field_docs(target: Callable[..., Any]) -> dict[str, str]:
     """The entries of the Google-style sections Args and Attributes in the docstrings of `target` and its bases."""
+    target = written(target)
     classes = reversed(target.__mro__) if isinstance(target, type) else [target]
     docs: dict[str, str] = {}
     for source in classes:
-        docs |= _entries(inspect.cleandoc(source.__doc__ or ""))
+        text = inspect.cleandoc(source.__doc__ or "")
+        docs |= {name: " ".join(lines) for name, lines in _split(text)[1].items()}
     return docs
 
 
 def summary(target: Callable[..., Any]) -> str:
     """The first line of a docstring; "" for none, or for the one that a dataclass writes itself."""
-    text = own_doc(target)
-    return text.splitlines()[0] if text else ""
+    return own_doc(target).partition("\n")[0]
 
 
 def own_doc(target: Callable[..., Any]) -> str:
-    """The docstring that a person wrote, without indentation."""
+    """The docstring that a person wrote, without its Args and Attributes."""
+    target = written(target)
     text = inspect.cleandoc(getattr(target, "__doc__", None) or "")
-    name = getattr(target, "__name__", "")
-    return "" if dataclasses.is_dataclass(target) and text.startswith(f"{name}(") else text
+    by_itself = dataclasses.is_dataclass(target) and text.startswith(f"{getattr(target, '__name__', '')}(")
+    return "" if by_itself else _split(text)[0]
 
 
-def _entries(text: str) -> dict[str, str]:
-    entries: dict[str, str] = {}
-    lines = text.splitlines()
-    for number, line in enumerate(lines):
-        heading = _HEADING.match(line)
-        if heading is None:
-            continue
-        name = ""
-        for entry in lines[number + 1 :]:
-            if entry and not entry.startswith(" "):
-                break
-            start = re.match(r"^ {2,4}(\w+)(?: \([^)]*\))?: (.*)$", entry)
-            if start:
-                name, entries[start[1]] = start[1], start[2].strip()
-            elif name and entry.strip():
-                entries[name] += " " + entry.strip()
-    return entries
+def written(target: Callable[..., Any]) -> Callable[..., Any]:
+    """The class or function itself, of one that has some fields set already."""
+    return written(target.func) if isinstance(target, functools.partial) else target
+
+
+def _split(text: str) -> tuple[str, dict[str, list[str]]]:
+    """The text without its sections Args and Attributes, and the lines of each entry of those."""
+    rest: list[str] = []
+    entries: dict[str, list[str]] = {}
+    inside, name = False, ""
+    for line in text.splitlines():
+        if _HEADING.match(line):
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            inside = False
+        if not inside:
+            rest.append(line)
+        elif start := re.match(r"^ {2,4}\*{0,2}(\w+)(?: \([^)]*\))?: (.*)$", line):
+            name = start[1]
+            entries[name] = [start[2].strip()]
+        elif name and line.strip() and not _HEADING.match(line):
+            entries[name].append(line.strip())
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(rest)).strip(), entries

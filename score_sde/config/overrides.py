@@ -31,7 +31,7 @@ from score_sde.config.options import Option, Options, options_of
 from score_sde.config.sections import Settings
 
 _LONGEST = 100_000  # characters of a value
-_WORDS = {"true": True, "false": False, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_WORDS = {"true": True, "false": False, "null": None, "inf": math.inf, "nan": math.nan}  # beside Python's own
 
 
 class _Place(NamedTuple):
@@ -62,10 +62,15 @@ def _apply(
     config: ConfigDict, overrides: Iterable[tuple[str, Any]], catalogues: Catalogues, read: Callable[[Any, Option], Any]
 ) -> None:
     with config.unlocked(), config.ignore_type():
-        for path, value in sorted(overrides, key=lambda override: override[0].count(".")):
+        for path, value in sorted(overrides, key=lambda override: _order(override[0])):
             place = _place(config, path, catalogues)
             if place is not None:
                 _set(place, read(value, place.option), catalogues)
+
+
+def _order(path: str) -> tuple[int, bool]:
+    """Sections before the fields in them, and a name before the fields that it has."""
+    return path.count("."), not path.endswith(".name")
 
 
 def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | None:
@@ -84,13 +89,15 @@ def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | No
 
 
 def _option(options: Options, path: str, name: str, of: str) -> Option:
+    if options.has_name and name == "name":
+        return Option(str, "")
     if options.is_open:
         return options.fields.get(name, Option(Any, None))
     known = list(options.fields)
     if path:
         check_names(path, [name], known, of)
     elif name not in known:
-        raise ValueError(f"A config has no section {name!r}; it has {known}.{closest(name, known)}")
+        raise ValueError(f"A config has no section {shown(name)}; it has {known}.{closest(name, known)}")
     return options.fields[name]
 
 
@@ -104,7 +111,8 @@ def _options_in(
         if given is None:
             section[name] = given = ConfigDict()
         _check_section(path, given)
-        return section_options(path, fixed, given.to_dict(), catalogues), "it"
+        of = repr(given["name"]) if "name" in given else "it"
+        return section_options(path, fixed, given.to_dict(), catalogues), of
     family = catalogues.family(path, option.annotation)
     if family is not None:
         if given is None:
@@ -113,7 +121,7 @@ def _options_in(
         _check_section(path, given)
         canonical = family.canonical(path, given.get("name"))
         members = options_of(family.find(path, canonical), family.num_args)
-        return Options({"name": Option(str, ""), **members.fields}, members.is_open), repr(canonical)
+        return members._replace(has_name=True), repr(canonical)
     if kinds.is_mapping(option.annotation):
         if not isinstance(given, ConfigDict):
             section[name] = ConfigDict()
@@ -136,7 +144,9 @@ def _set(place: _Place, value: Any, catalogues: Catalogues) -> None:
     if family is not None and not (value is None and kinds.allows_none(option.annotation)):
         _set_member(place, family, value, catalogues)
     elif family is not None or not is_member(option.annotation):
-        _assign(place, checked_value(path, option, value, catalogues))
+        value = checked_value(path, option, value, catalogues)
+        named = catalogues.at.get(path.removesuffix(".name")) if path.endswith(".name") else None
+        _assign(place, value if named is None else named.canonical(path.removesuffix(".name"), value))
 
 
 def _set_fixed(place: _Place, value: Any, catalogues: Catalogues) -> None:
@@ -197,17 +207,22 @@ def _read(text: str, option: Option) -> Any:
 
 
 def literal(text: str) -> Any:
-    """A Python literal, or `true`, `false`, `inf` and `nan`; any other text as it is.
+    """A Python literal, with `true`, `false`, `null`, `inf` and `nan` besides; any other text as it is.
 
     Raises: ValueError for a text that is too long.
     """
     if len(text) > _LONGEST:
         raise ValueError(f"A value may have {_LONGEST:,} characters, got {len(text):,}; write a config file with it.")
-    if text.lower() in _WORDS:
-        return _WORDS[text.lower()]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what only looks like a number
-            return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return ast.literal_eval(_Words().visit(ast.parse(text.strip(), mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
         return text
+
+
+class _Words(ast.NodeTransformer):
+    """Puts the values of `_WORDS` where their names are."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.copy_location(ast.Constant(_WORDS[node.id.lower()]), node) if node.id.lower() in _WORDS else node
