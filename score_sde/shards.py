@@ -15,10 +15,13 @@ from typing import IO
 import numpy as np
 
 from score_sde.files import write_atomically
+from score_sde.guarded import Npz, read_npy_header
 
 Arrays = Mapping[str, np.ndarray]
 
 IMAGES_PER_FOLDER = 1000
+REMEDY = "delete that file, and run the command again: it computes what is missing"
+_REMEDY_OF_ALL = "delete its folder, and run the command again"
 ROWS = "rows"  # the folder of what belongs to an image besides its pixels, until the end
 
 
@@ -73,10 +76,13 @@ class NpzShards(Shards):
     def write(self, first: int, arrays: Arrays) -> None:
         self.save(self._part(first), arrays)
 
-    def read(self, first: int) -> dict[str, np.ndarray]:
-        """The arrays of a part."""
-        with np.load(self._part(first)) as file:
-            return dict(file)
+    def read(self, first: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The arrays of a part of these names (None: all). Raises: ValueError for a damaged part."""
+        return read_part(self._part(first), names)
+
+    def column(self, name: str) -> np.ndarray:
+        """One array of all parts, in order. Raises: ValueError for a damaged part."""
+        return joined({self._part(first): self.read(first, [name]) for first in self.firsts}, name)
 
     def remove(self) -> None:
         """Deletes the parts, and nothing else in the folder."""
@@ -105,10 +111,10 @@ class _WithRows(Shards):
     def finish(self) -> None:
         super().finish()
         if not (self.folder / "index.npy").is_file():
-            parts = [dict(np.load(self._part(first))) for first in self.firsts]
+            parts = {self._part(first): read_part(self._part(first)) for first in self.firsts}
+            columns = {name: joined(parts, name) for name in next(iter(parts.values()))}
             self._finish_x()
-            for name in sorted(parts[0], key=lambda name: (name == "index", name)):
-                column = np.concatenate([part[name] for part in parts])
+            for name, column in sorted(columns.items(), key=lambda item: (item[0] == "index", item[0])):
                 write_atomically(self.folder / f"{name}.npy", functools.partial(np.save, arr=column))
         shutil.rmtree(self.folder / ROWS, ignore_errors=True)
 
@@ -166,17 +172,50 @@ class NpyShards(_WithRows):
         if x.shape[1:] != self._shape[1:] or x.dtype != self._dtype:
             raise ValueError(f"x.npy needs rows {self._dtype} {self._shape[1:]}, got {x.dtype} {x.shape[1:]}.")
         data = np.ascontiguousarray(x)
+        start = self._start()
         with self._partial.open("r+b") as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            file.seek((first - self.firsts[0]) * data[0].nbytes, os.SEEK_CUR)
+            file.seek(start + (first - self.firsts[0]) * data[0].nbytes)
             file.write(data.tobytes())
             file.flush()
             os.fsync(file.fileno())
 
+    def _start(self) -> int:
+        """Where the rows begin in the file, which may have been damaged since `prepare`."""
+        header = read_npy_header(self._partial, _REMEDY_OF_ALL)
+        if header.shape != self._shape or header.dtype != self._dtype:
+            raise ValueError(
+                f"{self._partial} needs to hold {self._dtype} {self._shape}, got {header.dtype} {header.shape}; "
+                f"{_REMEDY_OF_ALL}."
+            )
+        return header.start
+
     def _finish_x(self) -> None:
         if not self._whole.is_file():  # a run killed after this has renamed it already
             self._partial.replace(self._whole)
+
+
+def read_part(path: pathlib.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a part. Raises: ValueError for a damaged file, or one without these arrays."""
+    return Npz(path, REMEDY).read(names)
+
+
+def joined(parts: Mapping[pathlib.Path, Arrays], name: str) -> np.ndarray:
+    """One array of all parts, by their files, in order.
+
+    Raises: ValueError for a part that does not have it, or has rows of another shape or type than the first.
+    """
+    first = next(iter(parts.values())).get(name)
+    for path, part in parts.items():
+        rows = part.get(name)
+        if (
+            rows is None
+            or first is None
+            or rows.dtype != first.dtype
+            or not rows.ndim
+            or rows.shape[1:] != first.shape[1:]
+        ):
+            raise ValueError(f"{path} has no rows {name!r} like those of the other parts; {REMEDY}.")
+    return np.concatenate([part[name] for part in parts.values()])
 
 
 def _sync_folder(folder: pathlib.Path) -> None:

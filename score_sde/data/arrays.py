@@ -1,11 +1,8 @@
 """An array file: .npy, or .npz with several arrays."""
 
-import contextlib
 import os
 import pathlib
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int32, Integer, Shaped
@@ -13,9 +10,11 @@ from jaxtyping import Float, Int32, Integer, Shaped
 from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
 from score_sde.data.classes import labels_of
 from score_sde.data.digests import digest_of_array, digest_of_json
+from score_sde.guarded import Npz, read_npy
 
 FAR = 32.0  # well beyond normalized images and the latents of autoencoders, well within 0 to 255
 LOOKED_AT = 64  # rows, at construction
+_REMEDY = "write it again with np.savez"
 
 
 class ArraySource(Source):
@@ -192,14 +191,6 @@ def _check_rows(name: str, values: Shaped[np.ndarray, "*any"], length: int) -> N
         raise ValueError(f"Array {name!r} needs one row for each of {length} examples, got shape {values.shape}.")
 
 
-@contextlib.contextmanager
-def _readable(path: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as plain arrays ({error}); write it again with np.savez.") from error
-
-
 def _open_arrays(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"ArraySource needs an .npy or .npz file, got {path}.")
@@ -209,40 +200,14 @@ def _open_arrays(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarr
     missing = [str(file) for file in files.values() if not file.is_file()]
     if missing:
         raise FileNotFoundError(f"ArraySource needs {', '.join(missing)}, which does not exist.")
-    arrays = {}
-    for name, file in files.items():
-        with _readable(file):
-            arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-    return arrays
+    return {name: read_npy(file, _REMEDY, mapped=True) for name, file in files.items()}
 
 
 def _open_npz(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"ArraySource needs {path}, which does not exist.")
-    with _readable(path):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-        absent = [name for name in names if name not in members]
-        if absent:
-            raise ValueError(f"{path} has no array {', '.join(absent)}; it holds {', '.join(members)}: set the keys.")
-        with _readable(path):
-            return {name: _open_member(path, archive, members[name]) for name in names}
-
-
-def _open_member(path: pathlib.Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Shaped[np.ndarray, "*any"]:
-    """Maps a stored member into memory (`np.load` would read it), and reads a compressed one."""
-    with archive.open(member) as file:
-        if member.compress_type != zipfile.ZIP_STORED:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read_header(file)
-        header_size = file.tell()
-    if dtype.hasobject:
-        raise ValueError(f"array {member.filename} holds Python objects")
-    with open(path, "rb") as raw:
-        raw.seek(member.header_offset + 26)  # the local header: 30 bytes, then a name and an extra field
-        name_size, extra_size = np.frombuffer(raw.read(4), "<u2").tolist()
-    offset = member.header_offset + 30 + name_size + extra_size + header_size
-    return np.memmap(path, dtype, "r", offset, shape, order="F" if fortran_order else "C")
+    archive = Npz(path, _REMEDY)
+    absent = [name for name in names if name not in archive.names]
+    if absent:
+        raise ValueError(f"{path} has no array {', '.join(absent)}; it holds {', '.join(archive.names)}: set the keys.")
+    return archive.map(names)

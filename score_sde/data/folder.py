@@ -15,6 +15,7 @@ from score_sde.data.classes import normal, numbered
 from score_sde.data.decoding import ImageDecoder, as_size
 from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.listing import COMMON, LISTED, Listing, list_images
+from score_sde.guarded import read_npy
 
 TRIED = 100  # files, until one can be read
 
@@ -151,7 +152,7 @@ class FolderSource(Source):
             raise FileNotFoundError(
                 f"Condition {name!r} needs an .npy file with a row per image, got no such file {path}."
             )
-        values = np.load(path, allow_pickle=False)
+        values = read_npy(path, "write it again with np.save")
         if not values.ndim or len(values) != len(self.files):
             raise ValueError(
                 f"Condition {name!r} needs one row for each of {len(self.files)} images, got shape {values.shape} in {path}."

@@ -12,8 +12,9 @@ import tempfile
 
 import numpy as np
 
+from score_sde.guarded import listed, open_file, reading
 from score_sde.importers.safetensors import read_safetensors
-from score_sde.importers.torch_archive import read_torch_archive
+from score_sde.importers.torch_archive import is_torch_file, read_torch_archive
 from score_sde.importers.weight_files import (
     check_digest,
     download,
@@ -51,12 +52,12 @@ def import_dinov2(file: str | pathlib.Path | None = None, output: str | pathlib.
     """
     path = pathlib.Path(output) if output else dinov2_path()
     if file is not None:
-        return write_weights(path, release_names(_read(pathlib.Path(file))))
+        return write_weights(path, release_names(_read(pathlib.Path(file)), str(file)))
     with tempfile.TemporaryDirectory() as folder:
         host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")  # or a mirror, as in Hugging Face's own tools
         fetched = download(f"{host.rstrip('/')}/{MODEL}", pathlib.Path(folder))
         check_digest(file_digest(fetched), SHA256, MODEL)
-        return write_weights(path, release_names(_read(fetched)))
+        return write_weights(path, release_names(_read(fetched), str(fetched)))
 
 
 def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
@@ -65,28 +66,32 @@ def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]
     Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
     """
     command = "`python -m experiments.import_dinov2`, once (1.2 GB)"
-    return release_names(read_weights(pathlib.Path(path) if path else dinov2_path(), "DINOv2", command))
+    path = pathlib.Path(path) if path else dinov2_path()
+    return release_names(read_weights(path, "DINOv2", command), str(path))
 
 
-def release_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def release_names(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
     """The tensors that an image needs, by the names of the release, in float32.
 
+    Args: where: the file, for messages.
     Raises: ValueError where this is not that network, or where it has registers.
     """
     if any("register_tokens" in name for name in tensors):
-        raise ValueError("This DINOv2 has registers, and FD_DINOv2 is of the one without: get facebook/dinov2-large.")
+        raise ValueError(
+            f"{where} is a DINOv2 that has registers, and FD_DINOv2 is of the one without: get facebook/dinov2-large."
+        )
     named = {_release_name(name): value for name, value in tensors.items()}
     named.pop("mask_token", None)  # of its training alone
     try:
         named = _joined(named)
         expected = _shapes(named)
-    except (KeyError, IndexError):
+    except (KeyError, IndexError, ValueError):  # ValueError: queries and keys that cannot stand side by side
         expected = {}
     wrong = sorted(name for name in {*named, *expected} if name not in named or named[name].shape != expected.get(name))
     if wrong or not expected:
         raise ValueError(
-            f"This is not a DINOv2 with patches of {PATCH}×{PATCH}: among {len(tensors)} tensors {wrong[:3]} … are missing, "
-            "unknown or of another shape. Get facebook/dinov2-large's model.safetensors, or the release's "
+            f"{where} is not a DINOv2 with patches of {PATCH}×{PATCH}: among {len(tensors)} tensors {listed(wrong)} … are "
+            "missing, unknown or of another shape. Get facebook/dinov2-large's model.safetensors, or the release's "
             "dinov2_vitl14_pretrain.pth."
         )
     return {name: np.asarray(value, np.float32) for name, value in named.items()}
@@ -134,7 +139,7 @@ def _shapes(named: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of either kind of file; PyTorch's is a zip."""
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    return read_torch_archive(path) if is_zip else read_safetensors(path)
+    """The tensors of either kind of file."""
+    with reading(path, "weights", "give another file"), open_file(path) as file:
+        is_torch = is_torch_file(file.read(15))
+    return read_torch_archive(path) if is_torch else read_safetensors(path)

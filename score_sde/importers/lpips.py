@@ -48,7 +48,9 @@ def import_lpips(
             _fetched(url, digest, pathlib.Path(folder)) if file is None else pathlib.Path(file)
             for file, url, digest in ((vgg16, VGG16, VGG16_SHA256), (linear, LINEAR, LINEAR_SHA256))
         ]
-        tensors = used_tensors(read_torch_archive(files[0]) | read_torch_archive(files[1]))
+        tensors = used_tensors(
+            read_torch_archive(files[0]) | read_torch_archive(files[1]), f"{files[0]} with {files[1]}"
+        )
     return write_weights(pathlib.Path(output) if output else lpips_path(), tensors)
 
 
@@ -58,12 +60,14 @@ def load_lpips(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
     Raises: FileNotFoundError where they were never imported; ValueError for a file of something else.
     """
     command = "`python -m experiments.import_lpips`, once (a download of 528 MB)"
-    return used_tensors(read_weights(pathlib.Path(path) if path else lpips_path(), "LPIPS", command))
+    path = pathlib.Path(path) if path else lpips_path()
+    return used_tensors(read_weights(path, "LPIPS", command), str(path))
 
 
-def used_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def used_tensors(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
     """What LPIPS needs of both files' tensors (not VGG16's classifier), in float32.
 
+    Args: where: the files, for messages.
     Raises: ValueError where a tensor is missing, has another shape, or a learned weight is negative.
     """
     named = {name.replace(".model.1.weight", ""): value for name, value in tensors.items()}
@@ -78,8 +82,8 @@ def used_tensors(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     wrong += [name for name in shapes if name.startswith("lin") and name not in wrong and named[name].min() < 0]
     if wrong:
         raise ValueError(
-            f"These are not the weights of LPIPS with VGG16: {wrong[:3]} … are missing, of another shape, or negative. Get "
-            f"{VGG16} and {LINEAR}."
+            f"{where} does not hold the weights of LPIPS with VGG16: {wrong[:3]} … are missing, of another shape, or "
+            f"negative. Get {VGG16} and {LINEAR}."
         )
     return {name: np.asarray(named[name], np.float32) for name in shapes}
 

@@ -3,19 +3,23 @@
 Source: the format's description, https://github.com/huggingface/safetensors#format.
 """
 
-import json
+import io
 import math
+import os
 import pathlib
-from typing import IO, Any
+from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-DTYPES: dict[str, Any] = {
+from score_sde.files import parse_json
+from score_sde.guarded import check_name, is_shape, open_file, reading, shortened
+from score_sde.importers.weight_files import dtype_of
+
+DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
     "F16": "<f2",
-    "BF16": jnp.bfloat16,
+    "BF16": "bfloat16",
     "I64": "<i8",
     "I32": "<i4",
     "I16": "<i2",
@@ -23,42 +27,66 @@ DTYPES: dict[str, Any] = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-LARGEST_HEADER = 100_000_000  # bytes, the format's own limit
+LARGEST_HEADER = (
+    10_000_000  # bytes: 100,000 tensors. The format allows ten times as much; Python needs 20 times the bytes
+)
+
+
+class _Place(NamedTuple):
+    dtype: np.dtype
+    shape: list[int]
+    begin: int
+    end: int
 
 
 def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Reads every tensor: name -> array.
 
-    Raises: ValueError for a file of another kind, one that is cut or too long, or a header that contradicts itself.
+    Raises: ValueError for a file of another kind, one that is cut or too long, or a header that contradicts itself; OSError
+    where it cannot be opened.
     """
-    path = pathlib.Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with reading(path, "safetensors", "get it again"), open_file(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         start = 8 + int.from_bytes(file.read(8), "little")
-        if start > min(size, LARGEST_HEADER) or file.peek(1)[:1] != b"{":
-            raise ValueError(f"read_safetensors needs a safetensors file, and {path} does not begin as one.")
-        try:
-            header = json.loads(file.read(start - 8))
-            places = {name: _place(entry) for name, entry in header.items() if name != "__metadata__"}
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"The header of {path} is damaged: {error!r}.") from error
-        expected = start + max((end for *_, end in places.values()), default=0)
-        if expected != size:
-            raise ValueError(f"{path} has {size:,} bytes, and should have {expected:,} by its header; get it again.")
-        return {name: _read(file, start, *place) for name, place in places.items()}
+        if start > size or file.read(1) != b"{":
+            raise ValueError("it does not begin as a safetensors file")
+        if start - 8 > LARGEST_HEADER:
+            raise ValueError(f"a header of {start - 8:,} bytes, more than {LARGEST_HEADER:,}")
+        file.seek(8)
+        header = parse_json(file.read(start - 8), "its header", "it is not used")
+        places = {name: _place(name, entry) for name, entry in header.items() if name != "__metadata__"}
+        _check_places(places, size - start)
+        return {name: _read(file, start, place) for name, place in places.items()}
 
 
-def _place(entry: dict[str, Any]) -> tuple[np.dtype, list[int], int, int]:
+def _place(name: str, entry: Any) -> _Place:
     """Kind, shape, begin and end of a tensor. Raises: ValueError where they do not fit each other."""
-    shape, (begin, end) = entry["shape"], entry["data_offsets"]
-    if entry["dtype"] not in DTYPES:
-        raise ValueError(f"kind {entry['dtype']!r} is none of {list(DTYPES)}")
-    dtype = np.dtype(DTYPES[entry["dtype"]])
-    if min((begin, *shape)) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"a tensor {shape} of {dtype} cannot lie at {begin} to {end}")
-    return dtype, shape, begin, end
+    check_name(name)
+    match entry:
+        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if is_shape(shape):
+            if kind not in DTYPES:
+                raise ValueError(f"the kind {shortened(kind)!r} is none of {', '.join(DTYPES)}")
+            dtype = dtype_of(DTYPES[kind])
+            if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"a tensor {shape} of {dtype} cannot lie at {begin} to {end}")
+            return _Place(dtype, shape, begin, end)
+        case _:
+            raise ValueError(f"tensor {shortened(name)!r} needs a dtype, a shape and two data_offsets")
 
 
-def _read(file: IO[bytes], start: int, dtype: np.dtype, shape: list[int], begin: int, end: int) -> np.ndarray:
-    file.seek(start + begin)
-    return np.frombuffer(file.read(end - begin), dtype).reshape(shape)
+def _check_places(places: dict[str, _Place], size: int) -> None:
+    """Raises ValueError where tensors overlap, or leave out some of the `size` bytes; the format allows neither."""
+    taken = 0
+    for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if place.begin != taken:
+            what = "overlaps the one before" if place.begin < taken else "leaves out bytes before it"
+            raise ValueError(f"tensor {shortened(name)!r} {what}")
+        taken = place.end
+    if taken != size:
+        raise ValueError(f"it has {size:,} bytes of numbers, and should have {taken:,} by its header")
+
+
+def _read(file: io.BufferedIOBase, start: int, place: _Place) -> np.ndarray:
+    file.seek(start + place.begin)
+    return np.frombuffer(file.read(place.end - place.begin), place.dtype).reshape(place.shape)

@@ -1,162 +1,200 @@
 """Tensors out of PyTorch's files, as numpy, without PyTorch and without running what the file says.
 
 Such a file is a zip of raw tensors and one pickle; before PyTorch 1.6 it was a row of pickles with the raw tensors behind
-them. A pickle is a program; here it may build dicts, lists, tuples, numbers, strings and tensors, and inert records of
-whatever class it names (the modules of a TorchScript file). Nothing is imported.
+them. The pickle says which tensors there are, and where in the raw numbers they lie: a storage, an offset, a shape and
+strides. All that is compared with the bytes that are there before a tensor is made.
 """
 
+import collections
+import contextlib
 import io
+import itertools
+import math
+import mmap
+import os
 import pathlib
-import pickle
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-DTYPES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
-}
-OLD_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+from score_sde.archives import read_directory, read_member
+from score_sde.guarded import check_name, open_file, reading, shortened
+from score_sde.importers.torch_pickle import DTYPES, Module, Tensor, read_pickle
+from score_sde.importers.weight_files import dtype_of
+
+OLD_MAGIC = (
+    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle of an old file: the number 0x1950A86A20F9469CFC6C
+)
+MOST_LEVELS = 100  # of dicts and lists in each other
+MOST_VISITS = 500_000  # to dicts, lists and what is in them; one that is in several is visited as often
+MOST_TENSORS = 100_000
+MOST_NAMES = 16  # of one tensor, before it counts as two
+LARGEST_EMPTY = 2**31  # numbers along an axis of a tensor without numbers, which no storage bounds
 
 
 def read_torch_archive(file: str | pathlib.Path | bytes) -> dict[str, np.ndarray]:
     """Reads every tensor of a state dict (.pth) or of a TorchScript file (.pt): dotted name -> array.
 
-    Raises: ValueError for a file of another kind, or a pickle that asks for more than data.
+    A tensor with several names, such as tied weights, is one array.
+
+    Raises: ValueError for a file of another kind, a damaged one, or a pickle that asks for more than data; the tensors
+    together may have twice the bytes of the file. OSError where it cannot be opened.
     """
-    with io.BytesIO(file) if isinstance(file, bytes) else pathlib.Path(file).open("rb") as stream:
+    where = "The file" if isinstance(file, bytes) else file
+    remedy = "get it again, and give a file as torch.save or torch.jit.save writes it"
+    with (
+        reading(where, "tensors of PyTorch", remedy),
+        io.BytesIO(file) if isinstance(file, bytes) else open_file(file) as stream,
+    ):
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
         is_old = stream.read(len(OLD_MAGIC)) == OLD_MAGIC
-        try:
-            tree = _read_old(stream) if is_old else _read_zip(stream)
-        except (zipfile.BadZipFile, _ArchiveError, pickle.UnpicklingError, EOFError, LookupError, TypeError) as error:
-            what = "these bytes" if isinstance(file, bytes) else file
-            raise ValueError(
-                "read_torch_archive needs a zip file with one data.pkl, as torch.save and torch.jit.save write, or a state "
-                f"dict as torch.save wrote it before PyTorch 1.6, got {what}."
-            ) from error
-    tensors: dict[str, np.ndarray] = {}
-    _collect(tree, (), tensors)
-    return tensors
+        tree, numbers = (_open_old if is_old else _open_zip)(stream, size)
+        return _Tensors(numbers, size).read(tree)
 
 
-class _ArchiveError(Exception):
-    """The file has another form."""
+def is_torch_file(start: bytes) -> bool:
+    """Whether a file with these first bytes, 15 or more, may be one of PyTorch's."""
+    return start.startswith((b"PK\x03\x04", OLD_MAGIC))
 
 
-def _read_zip(stream: io.BufferedIOBase) -> Any:
-    archive = zipfile.ZipFile(stream)
-    names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-    if len(names) != 1:
-        raise _ArchiveError
-    folder = names[0].removesuffix("data.pkl")
+def _open_zip(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str], bytearray]]:
+    """What the pickle describes, and a function that reads the bytes of a storage by its key."""
+    members = read_directory(stream)
+    pickles = [name for name in members if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"a zip file with one data.pkl is needed, and this one has {len(pickles)}")
+    folder = pickles[0].removesuffix("data.pkl")
+    order = members.get(f"{folder}byteorder")
+    if order is not None and read_member(stream, order) != b"little":
+        raise ValueError("its numbers begin with their highest byte, which is not supported")
 
-    def storage(kind: str, key: str, *_: Any) -> np.ndarray:
-        return np.frombuffer(archive.read(f"{folder}data/{key}"), DTYPES[kind])
+    def numbers(key: str) -> bytearray:
+        if f"{folder}data/{key}" not in members:
+            raise ValueError(f"the numbers called {shortened(key)!r} are missing")
+        return read_member(stream, members[f"{folder}data/{key}"])
 
-    return _Unpickler(io.BytesIO(archive.read(names[0])), storage).load()
+    tree, _ = read_pickle(io.BytesIO(read_member(stream, members[pickles[0]])))
+    return tree, numbers
 
 
-def _read_old(stream: io.BufferedIOBase) -> Any:
-    """Magic number, version, machine, the tensors' places, the storages' keys, and of each its length and its numbers.
-
-    The places come before the numbers, so they are read twice: to learn what the storages are, and to fill them.
-    """
-    size, kinds = stream.seek(0, io.SEEK_END), {}
-    stream.seek(0)
-
-    def note(kind: str, key: str, location: str, number: int, view: Any = None) -> np.ndarray:
-        if view is not None or not 0 <= number * np.dtype(DTYPES[kind]).itemsize <= size:
-            raise _ArchiveError
-        kinds[key] = kind
-        return np.zeros(number, DTYPES[kind])
-
-    for _ in range(3):
-        _Unpickler(stream, note).load()
-    start = stream.tell()
-    _Unpickler(stream, note).load()
-    storages = {}
-    for key in _Unpickler(stream, note).load():
+def _open_old(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str], bytearray]]:
+    """The same of an old file: magic number, version, machine, the tensors, the storages' keys, and of each its numbers."""
+    with _in_memory(stream) as text:
+        text.seek(0)
+        _, _, (machine, _), (tree, kinds), (keys, _) = [read_pickle(text) for _ in range(5)]
+        start = text.tell()
+    if not isinstance(machine, dict) or machine.get("little_endian", True) is not True:
+        raise ValueError("its numbers begin with their highest byte, which is not supported")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
+        raise ValueError("its list of storages is damaged")
+    places: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        stream.seek(start)
         number = int.from_bytes(stream.read(8), "little")
-        dtype = np.dtype(DTYPES[kinds[key]])
-        raw = stream.read(min(number * dtype.itemsize, size))
-        if len(raw) != number * dtype.itemsize:
-            raise _ArchiveError
-        storages[key] = np.frombuffer(raw, dtype)
-    stream.seek(start)
-    return _Unpickler(stream, lambda kind, key, *_: storages[key]).load()
+        if key not in kinds:
+            raise ValueError(f"the storage {shortened(key)!r} belongs to no tensor")
+        places[key] = (start + 8, number * dtype_of(DTYPES[kinds[key]]).itemsize)
+        start = sum(places[key])
+        if start > size:
+            raise ValueError("it is cut off")
+
+    def numbers(key: str) -> bytearray:
+        if key not in places:
+            raise ValueError(f"the numbers called {shortened(key)!r} are missing")
+        stream.seek(places[key][0])
+        data = bytearray(places[key][1])
+        stream.readinto(data)
+        return data
+
+    return tree, numbers
 
 
-class _Record:
-    """Stands for an object of any class: its fields are kept, its code is not run."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state if isinstance(state, dict) else {"state": state})
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads data only: every global is one of ours, by its name."""
-
-    def __init__(self, stream: io.BufferedIOBase, storage: Callable[..., np.ndarray]) -> None:
-        super().__init__(stream)
-        self._storage = storage
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a global of the pickle.
-
-        Raises: ValueError for anything but PyTorch's tensors, TorchScript's modules and OrderedDict.
-        """
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module.startswith("__torch__"):
-            return type(name, (_Record,), {})
-        if module.startswith("torch"):
-            if name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
-                return _rebuild_tensor
-            if name == "_rebuild_parameter":
-                return lambda tensor, *_: tensor
-            if name in DTYPES:
-                return name
-            if name.startswith("build_") and module == "torch.jit._pickle":
-                return lambda *values: values[0] if len(values) == 1 else values
-        raise ValueError(f"The file's pickle asks for {module}.{name}, which is not data; it is not a file of weights.")
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """The numbers of a storage."""
-        return self._storage(*pid[1:])
+@contextlib.contextmanager
+def _in_memory(stream: io.BufferedIOBase) -> Iterator[Any]:
+    """The stream, mapped into memory if it is a file."""
+    if isinstance(stream, io.BytesIO):
+        yield stream
+    else:
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
 
 
-def _rebuild_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
-    """A tensor from its place in a storage.
+class _Tensors:
+    """Makes arrays of tensors whose numbers a function reads; together at most twice the `size` of the file."""
 
-    Raises: ValueError where it would reach beyond the storage.
-    """
-    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if 0 in size:
-        return np.zeros(size, storage.dtype)
-    if offset < 0 or min((0, *stride)) < 0 or last >= len(storage):
-        raise ValueError(
-            f"The file is damaged: a tensor of shape {size} lies beyond its storage of {len(storage)} numbers."
-        )
-    steps = [s * storage.itemsize for s in stride]
-    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps).copy()
+    def __init__(self, numbers: Callable[[str], bytearray], size: int):
+        self._numbers, self._size, self._left = numbers, size, 2 * size
+        self._storages: dict[str, bytearray] = {}
+        self._made: dict[Tensor, np.ndarray] = {}
+        self._names: collections.Counter[Tensor] = collections.Counter()
+
+    def read(self, tree: Any) -> dict[str, np.ndarray]:
+        """All tensors in the tree, by their dotted names."""
+        arrays: dict[str, np.ndarray] = {}
+        for name, tensor in _named(tree):
+            if name in arrays:
+                raise ValueError(f"two tensors are called {shortened(name)!r}")
+            if len(arrays) >= MOST_TENSORS:
+                raise ValueError(f"more than {MOST_TENSORS:,} tensors")
+            arrays[name] = self._array(tensor)
+        return arrays
+
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        dtype = dtype_of(DTYPES[tensor.storage.kind])
+        if self._names[tensor] % MOST_NAMES == 0:
+            self._left -= math.prod(tensor.size) * dtype.itemsize
+            if self._left < 0:
+                raise ValueError("its tensors have more than twice the bytes of the file")
+        self._names[tensor] += 1
+        if tensor not in self._made:
+            self._made[tensor] = self._strided(tensor, dtype)
+        return self._made[tensor]
+
+    def _strided(self, tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+        """The numbers of a tensor from their places in its storage, which may be fewer: a stride may be 0."""
+        key, size = tensor.storage.key, tensor.size
+        if key not in self._storages:
+            self._storages[key] = self._numbers(key)
+        number, rest = divmod(len(self._storages[key]), dtype.itemsize)
+        if rest:
+            raise ValueError(f"a storage of {len(self._storages[key]):,} bytes, which are no whole numbers of {dtype}")
+        if 0 in size:
+            if max(size) > LARGEST_EMPTY:
+                raise ValueError(f"a tensor of shape {size}")
+            return np.zeros(size, dtype)
+        last = tensor.offset + sum((n - 1) * stride for n, stride in zip(size, tensor.stride, strict=True))
+        if last >= number:
+            raise ValueError(f"a tensor of shape {size} lies beyond its storage of {number:,} numbers")
+        steps = [stride * dtype.itemsize if n > 1 else 0 for n, stride in zip(size, tensor.stride, strict=True)]
+        numbers = np.frombuffer(self._storages[key], dtype)[tensor.offset :]
+        return np.lib.stride_tricks.as_strided(numbers, size, steps).copy()
 
 
-def _collect(node: Any, path: tuple[str, ...], tensors: dict[str, np.ndarray]) -> None:
-    if isinstance(node, np.ndarray):
-        tensors[".".join(path)] = node
-    elif isinstance(node, dict | _Record):
-        for name, value in (node if isinstance(node, dict) else vars(node)).items():
-            _collect(value, (*path, str(name)), tensors)
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            _collect(value, (*path, str(index)), tensors)
+def _named(tree: Any) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor with its dotted name, in the order of the file."""
+    visits = itertools.count(1)
+
+    def walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+        if isinstance(node, Tensor):
+            check_name(max(path, key=len, default=""))  # before all are joined
+            name = ".".join(path)
+            check_name(name)
+            yield name, node
+            return
+        if len(path) >= MOST_LEVELS:
+            raise ValueError(f"dicts and lists in more than {MOST_LEVELS} levels, or one that holds itself")
+        for name, value in _items(node):
+            if next(visits) > MOST_VISITS:
+                raise ValueError(f"more than {MOST_VISITS:,} items in dicts and lists")
+            if isinstance(value, Tensor | Module | dict | list | tuple):
+                yield from walk(value, (*path, str(name)))
+
+    yield from walk(tree, ())
+
+
+def _items(node: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(node, dict | Module):
+        return iter((node if isinstance(node, dict) else node.fields).items())
+    return enumerate(node) if isinstance(node, list | tuple) else iter(())

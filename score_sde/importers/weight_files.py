@@ -3,12 +3,16 @@
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import urllib.request
 
 import numpy as np
 
 from score_sde.files import remove_temporaries_of, write_atomically
+from score_sde.guarded import Npz, reading, shortened
+
+_NAME = re.compile(r"[\w.\-]+")
 
 
 def weights_path(variable: str, name: str) -> pathlib.Path:
@@ -18,18 +22,44 @@ def weights_path(variable: str, name: str) -> pathlib.Path:
 
 
 def write_weights(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> pathlib.Path:
-    """Writes a .npz, whole or not at all, and deletes what a killed import left half written of it."""
+    """Writes a .npz, whole or not at all, and deletes what a killed import left half written of it.
+
+    Raises: ValueError for a name that no array of a .npz can have.
+    """
+    wrong = [name for name in tensors if not _NAME.fullmatch(name) or name in ("file", "allow_pickle")]
+    if wrong:
+        raise ValueError(
+            f"{path} needs tensors with names of letters, digits, dots and dashes, got {shortened(wrong[0])!r}; convert the "
+            "published file."
+        )
     remove_temporaries_of(path)
     write_atomically(path, lambda file: np.savez(file, **tensors))  # type: ignore[arg-type]
     return path
 
 
 def read_weights(path: pathlib.Path, network: str, command: str) -> dict[str, np.ndarray]:
-    """Reads what `write_weights` wrote. Raises: FileNotFoundError where they were never imported, with the `command` for it."""
-    if not path.is_file():
+    """Reads what `write_weights` wrote.
+
+    Raises: FileNotFoundError where they were never imported, with the `command` for it; ValueError for a damaged file.
+    """
+    if not path.exists():
         raise FileNotFoundError(f"No {network} weights at {path}; get them by {command}.")
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
+    remedy = f"delete it, and get the weights again by {command}"
+    tensors = Npz(path, remedy).read()
+    with reading(path, f"weights of {network}", remedy):
+        others = [name for name, value in tensors.items() if value.dtype.kind not in "biuf"]
+        if others:
+            raise ValueError(f"{shortened(others[0])!r} is no array of real numbers")
+    return tensors
+
+
+def dtype_of(name: str) -> np.dtype:
+    """The type of numpy by its name, which may be "bfloat16"."""
+    if name == "bfloat16":
+        import jax.numpy as jnp  # numpy has no such type; what reads files without it loads no JAX
+
+        return np.dtype(jnp.bfloat16)
+    return np.dtype(name)
 
 
 def file_digest(path: str | pathlib.Path) -> str:

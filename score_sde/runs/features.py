@@ -45,11 +45,11 @@ class FeatureSet(NamedTuple):
 
     def read(self, name: str = "pool") -> Shaped[np.ndarray, "n ..."]:
         """One array of all parts, in order."""
-        return np.concatenate([self.shards.read(first)[name] for first in self.shards.firsts])
+        return self.shards.column(name)
 
     def parts(self, name: str = "pool") -> Iterator[Shaped[np.ndarray, "b ..."]]:
         """One array, part by part."""
-        return (self.shards.read(first)[name] for first in self.shards.firsts)
+        return (self.shards.read(first, [name])[name] for first in self.shards.firsts)
 
     def remove(self) -> None:
         """Deletes the features; images kept beside them stay, with the manifest that says what they are."""

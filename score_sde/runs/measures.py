@@ -70,7 +70,7 @@ def held_out_bits_per_dim(
             yield number, part._asdict(), {"bits/dim": part.values.mean()}
 
     compute_parts(shards, compute, part_size=size, name="likelihood", quiet=quiet)
-    return summarize([ExampleBits(**shards.read(first)) for first in shards.firsts])
+    return summarize([ExampleBits(**shards.read(first, ExampleBits._fields)) for first in shards.firsts])
 
 
 def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,7 +17,8 @@ from jaxtyping import Float, UInt8
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
-from score_sde.files import remove_temporaries_of
+from score_sde.files import parse_json, remove_temporaries_of
+from score_sde.guarded import Npz
 from score_sde.metrics.features import FeatureStatistics
 from score_sde.runs.extractors import Extractor
 from score_sde.runs.features import HASHES, FeatureSet, source_features
@@ -29,6 +28,9 @@ from score_sde.shards import NpzShards
 BLOCK = 4096  # rows of which a covariance is taken at once
 FORMAT = "score_sde reference 1"
 _OUTPUTS = ("pool", "spatial")
+_TOLD = {"digest": str, "features": str, "extractor": str, "shape": list}  # by the description of our own file
+_ARRAYS = [f"{output}_{part}" for output in _OUTPUTS for part in ("count", "mean", "cov")]
+_ARRAYS += ["features", "mu", "sigma", "mu_s", "sigma_s"]
 
 
 class Reference(NamedTuple):
@@ -170,19 +172,16 @@ def load_reference(path: pathlib.Path) -> Reference:
             f"No reference at {path}; make one with `python -m experiments.reference --config=… --output={path}`, or say "
             "--reference=train or eval."
         )
-    try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files if name != "arr_0"}  # ADM's images
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # TypeError: an .npy
-        raise ValueError(
-            f"{path} is no .npz of plain arrays or is cut off ({error}); copy or make it again: nothing in a file is "
-            "executed here."
-        ) from error
+    file = Npz(path, "copy or make it again: nothing in a file is executed here")
+    arrays = file.read([name for name in file.names if name != "arr_0"])  # ADM's images
+    wrong = [name for name in _ARRAYS if name in arrays and arrays[name].dtype.kind not in "iuf"]
+    if wrong:
+        raise ValueError(f"{path} needs numbers as {wrong[0]}, got {arrays[wrong[0]].dtype}; make it again.")
     description = _own_description(arrays)
     if description is None:
         return _of_other_code(path, arrays)
     lacks = [name for name in ("pool_count", "pool_mean", "pool_cov") if name not in arrays]
-    lacks += [name for name in ("digest", "features", "extractor", "shape") if name not in description]
+    lacks += [name for name, kind in _TOLD.items() if not isinstance(description.get(name), kind)]
     if lacks:
         raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with experiments.reference.")
     statistics, features = _from_arrays(path, arrays), arrays.get("features")
@@ -193,9 +192,9 @@ def load_reference(path: pathlib.Path) -> Reference:
 def _own_description(arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
     """What our files say of themselves; None for another code's."""
     try:
-        description = json.loads(str(arrays["description"]))
+        description = parse_json(str(arrays["description"]), "The description", "it is not ours")
         ours = str(description["format"]).startswith(FORMAT.rpartition(" ")[0])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, ValueError):
         return None
     return description if ours else None
 
@@ -250,8 +249,13 @@ def _as_arrays(statistics: dict[str, FeatureStatistics]) -> dict[str, np.ndarray
 
 
 def _from_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, FeatureStatistics]:
-    return {
-        name: _statistics(path, name, int(arrays[f"{name}_count"]), arrays[f"{name}_mean"], arrays[f"{name}_cov"])
-        for name in _OUTPUTS
-        if f"{name}_mean" in arrays
-    }
+    """Raises: ValueError for statistics without a count or a covariance."""
+    found = {}
+    for name in _OUTPUTS:
+        if f"{name}_mean" not in arrays:
+            continue
+        count, cov = arrays.get(f"{name}_count"), arrays.get(f"{name}_cov")
+        if count is None or count.shape or not count >= 1 or cov is None:
+            raise ValueError(f"{path} needs a count and a covariance of its {name!r} features; make it again.")
+        found[name] = _statistics(path, name, int(count), arrays[f"{name}_mean"], cov)
+    return found

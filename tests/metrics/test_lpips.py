@@ -117,7 +117,9 @@ def test_from_the_files_to_features(weights, tmp_path, monkeypatch):
 def test_files_of_something_else_are_refused(weights, tmp_path, monkeypatch):
     cut = {name: value for name, value in weights.items() if name != "features.28.bias"}
     for wrong in (cut, weights | {"features.0.bias": np.zeros(3, np.float32)}, weights | {"lin4": -weights["lin4"]}):
-        with pytest.raises(ValueError, match=r"not the weights of LPIPS with VGG16: .*(features.28|features.0|lin4)"):
+        with pytest.raises(
+            ValueError, match=r"not hold the weights of LPIPS with VGG16: .*(features.28|features.0|lin4)"
+        ):
             import_lpips(*files(tmp_path, wrong), tmp_path / "out.npz")
     assert not (tmp_path / "out.npz").exists()
     vgg16, linear = files(tmp_path, weights)

@@ -1,0 +1,128 @@
+"""Readers of files, each with a whole file to damage. Nothing here loads JAX until a reader needs it."""
+
+import dataclasses
+import io
+import pathlib
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from score_sde import files, guarded, shards
+from score_sde.data.arrays import ArraySource
+from score_sde.importers import dinov2, inception, lpips, read_safetensors, read_torch_archive
+from score_sde.importers.weight_files import read_weights
+from tests.damaged.files import named, pickled, safetensors, storage, tensor, zip_of
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "metrics"
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, 3)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What reads a file called `name`, and a file that it reads."""
+
+    name: str
+    read: Callable[[pathlib.Path], Any]
+    data: bytes
+
+
+def npz(save=np.savez, **arrays: Any) -> bytes:
+    out = io.BytesIO()
+    save(out, **arrays)
+    return out.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array)
+    return out.getvalue()
+
+
+def torch_file() -> bytes:
+    place = storage("0", 6)
+    value = named({"a": tensor((3, 2), (2, 1), of=place), "inner": named({"b": tensor((2,), (1,), 4, of=place)})})
+    return zip_of(
+        {"x/data.pkl": pickled(value), "x/byteorder": b"little", "x/data/0": X.tobytes()[:24]}, as_pytorch=True
+    )
+
+
+def safe_file() -> bytes:
+    head = b'{"a":{"dtype":"F32","shape":[5,3],"data_offsets":[0,60]},"b":{"dtype":"I64","shape":[],"data_offsets":[60,68]}}'
+    return safetensors(head, X.tobytes() + bytes(8))
+
+
+def reference(path: pathlib.Path) -> Any:
+    from score_sde.runs.references import load_reference  # 5 seconds
+
+    return load_reference(path)
+
+
+def reference_file() -> bytes:
+    description = {
+        "format": "score_sde reference 1",
+        "digest": "d",
+        "features": "pixels",
+        "extractor": "e",
+        "shape": [3],
+    }
+    text = np.array(str(description).replace("'", '"'))
+    statistics = {"pool_count": np.asarray(5), "pool_mean": X.mean(0), "pool_cov": np.cov(X.T)}
+    return npz(**statistics, features=X, description=text)
+
+
+def part(path: pathlib.Path) -> Any:
+    return shards.NpzShards(path.parent, [0]).read(0, ["x"])
+
+
+def column(path: pathlib.Path) -> Any:
+    return shards.NpzShards(path.parent, [0]).column("x")
+
+
+def partial(path: pathlib.Path) -> Any:
+    return shards.NpyShards(path.parent, [0], X.shape, "float32").write(0, {"x": X})
+
+
+READERS = {
+    "torch archive": Reader("a.pth", read_torch_archive, torch_file()),
+    "old torch file": Reader("a.pth", read_torch_archive, (GOLDEN / "torch_old.pth").read_bytes()),
+    "safetensors": Reader("a.safetensors", read_safetensors, safe_file()),
+    "npy": Reader("a.npy", lambda path: guarded.read_npy(path, "write it again"), npy(X)),
+    "npy, mapped": Reader("a.npy", lambda path: guarded.read_npy(path, "write it again", mapped=True).sum(), npy(X)),
+    "npz": Reader("a.npz", lambda path: guarded.Npz(path, "write it again").read(), npz(x=X, y=np.array("text"))),
+    "npz, compressed": Reader("a.npz", lambda path: guarded.Npz(path, "write it again").read(), npz(np.savez_compressed, x=X)),
+    "array source, npy": Reader("a.npy", ArraySource, npy(X)),
+    "array source, npz": Reader("a.npz", lambda path: ArraySource(path, label_key="y"), npz(x=X, y=np.arange(5))),
+    "shards": Reader("part_00000000.npz", part, npz(x=X)),
+    "shards, joined": Reader("part_00000000.npz", column, npz(x=X)),
+    "shards in place": Reader("x.npy.partial", partial, npy(X)),
+    "converted weights": Reader("a.npz", lambda path: read_weights(path, "N", "a command"), npz(a=X)),
+    "InceptionV3": Reader("a.npz", inception.load_inception, npz(**{"conv.weight": X, "mixed.conv.bn.weight": X})),
+    "DINOv2": Reader("a.npz", dinov2.load_dinov2, npz(cls_token=X[None], pos_embed=X[None])),
+    "DINOv2 to import": Reader("a.pth", lambda path: dinov2.import_dinov2(path, path.with_name("b.npz")), torch_file()),
+    "InceptionV3 to import": Reader("a.pth", lambda p: inception.import_inception(p, p.with_name("b.npz")), torch_file()),
+    "LPIPS to import": Reader("a.pth", lambda p: lpips.import_lpips(p, p, p.with_name("b.npz")), torch_file()),
+    "LPIPS": Reader("a.npz", lpips.load_lpips, npz(lin0=X, lin1=X)),
+    "JSON": Reader("a.json", lambda path: files.read_json(path, "write it"), b'{"seed": 0, "data": {"x": [1.5, null]}}\n'),
+    "reference": Reader("a.npz", reference, reference_file()),
+    "reference of another code": Reader("a.npz", reference, npz(np.savez_compressed, mu=X.mean(0), sigma=np.cov(X.T))),
+}  # fmt: skip
+REFUSED = (
+    "InceptionV3",
+    "DINOv2",
+    "DINOv2 to import",
+    "InceptionV3 to import",
+    "LPIPS",
+    "LPIPS to import",
+)  # another network
+
+
+def inside(data: bytes) -> list[tuple[dict[str, bytes], str]]:
+    """Of a zip file: its members, and each name in turn, so that a member is damaged and the file around it is whole."""
+    if data[:4] != b"PK\x03\x04":
+        return []
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    return [(members, name) for name in members]
