@@ -109,13 +109,22 @@ def data_reference(
     told = ("features", "extractor", "shape", "count", "split", "source", "crop")
     description = {name: features.manifest[name] for name in told} | {"images": digest_of_set(features.read(HASHES))}
     digest = digest_of_json({name: description[name] for name in ("features", "extractor", "shape", "images")})
+    return Reference(split, digest, _kept_statistics(features, wanted), description), features
+
+
+def _kept_statistics(features: FeatureSet, wanted: tuple[str, ...]) -> dict[str, FeatureStatistics]:
+    """The statistics of a set, from its folder if they are there.
+
+    With fewer examples than features they are computed again: that is quick, and distances need the examples to be quick.
+    """
     cached = NpzShards(features.folder / "statistics", [0])
-    if cached.is_done(0):
-        return Reference(split, digest, _from_arrays(cached.folder, cached.read(0)), description), features
-    statistics = {name: statistics_of(features.parts(name)) for name in wanted if name in _OUTPUTS}
-    if jax.process_index() == 0:
+    there = _from_arrays(cached.folder, cached.read(0)) if cached.is_done(0) else {}
+    kept = {name: s for name, s in there.items() if s.count >= len(s.mean)}
+    names = [name for name in wanted if name in _OUTPUTS]
+    statistics = {name: kept.get(name) or statistics_of(features.parts(name)) for name in names}
+    if jax.process_index() == 0 and not there:
         cached.write(0, _as_arrays(statistics))
-    return Reference(split, digest, statistics, description), features
+    return statistics
 
 
 def digest_of_set(hashes: UInt8[np.ndarray, "n 16"]) -> str:
@@ -186,6 +195,8 @@ def load_reference(path: pathlib.Path) -> Reference:
         raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with experiments.reference.")
     statistics, features = _from_arrays(path, arrays), arrays.get("features")
     rows = None if features is None else _rows(path, features, statistics["pool"])
+    if rows is not None and len(rows) < rows.shape[1]:  # with the examples at hand distances are quick
+        statistics["pool"] = FeatureStatistics.of(rows)
     return Reference(str(path), description.pop("digest"), statistics, description, rows)
 
 

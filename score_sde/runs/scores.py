@@ -166,12 +166,12 @@ def bootstrap(
     """
     count, rng, values = len(pool), np.random.default_rng(seed), []
     rows = pool.astype(np.float64) - reference.mean
-    squares, within, trace = np.einsum("nd,nd->n", rows, rows), rows @ reference.root, np.trace(reference.cov)
+    squares, within, trace = np.einsum("nd,nd->n", rows, rows), reference.within(rows), np.trace(reference.cov)
     for _ in range(resamples):
         weights = np.bincount(rng.integers(count, size=count), minlength=count)
         drawn = np.flatnonzero(weights)
         mean = weights @ rows / count
-        centred = (within[drawn] - mean @ reference.root) * np.sqrt(weights[drawn])[:, None]
+        centred = (within[drawn] - weights @ within / count) * np.sqrt(weights[drawn])[:, None]
         gram = centred.T @ centred if len(drawn) > centred.shape[1] else centred @ centred.T
         overlap = np.sqrt(np.maximum(np.linalg.eigvalsh(gram / (count - 1)), 0)).sum()
         spread = (weights @ squares - count * (mean**2).sum()) / (count - 1)

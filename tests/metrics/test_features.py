@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -13,6 +14,7 @@ from score_sde.metrics import (
     oriented_gradients,
 )
 from score_sde.metrics.features import root
+from score_sde.runs.scores import bootstrap
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
 ARRAYS = np.load(GOLDEN / "peers.npz")
@@ -63,10 +65,31 @@ def test_merged_batches_equal_the_whole():
 def test_the_root_of_a_reference_is_taken_once(monkeypatch):
     taken, root = [], features.root
     monkeypatch.setattr(features, "root", lambda cov: taken.append(len(cov)) or root(cov))
-    reference = FeatureStatistics.of(ARRAYS["feat_small_real"])
-    sets = [FeatureStatistics.of(ARRAYS["feat_small_gen"][:n]) for n in (40, 50)]
+    reference = FeatureStatistics.of(ARRAYS["feat_real"])
+    sets = [FeatureStatistics.of(ARRAYS["feat_gen"][:n]) for n in (300, 400)]
     distances = [one.frechet_distance(reference) for one in (*sets, *sets)]
-    assert distances[:2] == distances[2:] and len(taken) == 3
+    assert distances[:2] == distances[2:] and taken == [48, 48, 48]
+
+
+@pytest.mark.parametrize("other", ["feat_small_real", "feat_real"])
+def test_fewer_samples_than_features_are_an_n_by_n_problem(monkeypatch, other):
+    """The distance, its error and its bootstrap are those of the d × d problem, and nothing of 48 × 48 is decomposed."""
+    rows, reference = ARRAYS["feat_small_gen"], FeatureStatistics.of(ARRAYS[other])
+    one, tall = (dataclasses.replace(s, thin=None) for s in (FeatureStatistics.of(rows), reference))
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureStatistics, "of", lambda features: one)
+        wanted = [one.frechet_distance(tall), tall.frechet_distance(one), frechet_standard_error(rows, tall)]
+    interval = bootstrap(rows, tall, 40)
+    if other == "feat_small_real":
+        monkeypatch.setattr(features, "root", None)  # a call would raise
+    one, taken, svd = FeatureStatistics.of(rows), [], np.linalg.svd
+    monkeypatch.setattr(
+        np.linalg, "svd", lambda matrix, **options: taken.append(matrix.shape) or svd(matrix, **options)
+    )
+    found = [one.frechet_distance(reference), reference.frechet_distance(one), frechet_standard_error(rows, reference)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    np.testing.assert_allclose(bootstrap(rows, reference, 40), interval, rtol=1e-6)  # roots of rounded zeros: √ε
+    assert {min(shape) for shape in taken} <= {25, 30}
 
 
 @pytest.mark.parametrize(("shift", "rtol"), [(0.2, 0.25), (0.0, 0.8)])
