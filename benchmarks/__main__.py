@@ -4,11 +4,12 @@ import argparse
 import importlib
 
 NAMES = ("unet", "start_up", "sweep", "throughput", "memory")
+STUDIES = ("extrapolation",)  # no speed: only when named
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], help="which; all if none")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, *STUDIES, []], help="which; all if none")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--torch_python", help="unet: an interpreter with torch and diffusers")
     parser.add_argument("--edm", help="unet: a checkout of NVlabs/edm, run by torch_python")

@@ -2,7 +2,7 @@
 
 from score_sde.metrics.classifier import Judgement, KernelClassifier, judge
 from score_sde.metrics.dinov2 import dinov2_features
-from score_sde.metrics.extrapolation import Extrapolated, extrapolate
+from score_sde.metrics.extrapolation import Extrapolated, extrapolate, fewest_samples
 from score_sde.metrics.features import FeatureStatistics, frechet_distance, oriented_gradients
 from score_sde.metrics.frechet_error import frechet_standard_error
 from score_sde.metrics.inception import InceptionFeatures, inception_features
@@ -22,6 +22,7 @@ __all__ = [
     "Neighbourhoods",
     "dinov2_features",
     "extrapolate",
+    "fewest_samples",
     "frechet_distance",
     "frechet_standard_error",
     "inception_features",

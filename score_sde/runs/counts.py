@@ -5,16 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from score_sde.metrics import FeatureStatistics
+from score_sde.metrics import FeatureStatistics, extrapolate, fewest_samples
 from score_sde.runs.references import Reference
-from score_sde.runs.scores import IS_SPLITS, MOST_NEIGHBOURS, NEIGHBOUR, Sampled, extrapolated
+from score_sde.runs.scores import IS_SPLITS, MOST_NEIGHBOURS, NEIGHBOUR, Sampled
 
 CUSTOMARY = 50_000  # samples, in the papers' FID and Inception Score
 CUSTOMARY_NEIGHBOURS = (10_000, 50_000)  # of each set, in the papers' precision and recall
 FEW = 10_000  # images in a reference
-FITTED = 20  # samples from which a bias can be extrapolated
 # Of each set: a kernel distance takes disjoint pairs of halves, a ball reaches to the k-th other.
-LEAST = {"kid": 4, "prdc": NEIGHBOUR + 1, "fd_infinity": FITTED}
+LEAST = {"kid": 4, "prdc": NEIGHBOUR + 1, "fd_infinity": 20}
 DISTANCES = ("fid", "sfid", "fd_infinity")
 
 
@@ -26,6 +25,8 @@ def check_counts(metrics: Sequence[str], num_samples: int, reference: Reference 
             raise ValueError(
                 f"{name} needs at least {least} samples, got {num_samples}; raise --num_samples to at least {least}."
             )
+        if reference is not None and name == "fd_infinity":
+            _check_extrapolation(num_samples, reference)
         if reference is None or name not in ("kid", "prdc"):
             continue
         if reference.num_examples is not None and reference.num_examples < least:
@@ -33,6 +34,18 @@ def check_counts(metrics: Sequence[str], num_samples: int, reference: Reference 
                 f"{name} needs at least {least} images in the reference, got {reference.num_examples} in {reference.name}; "
                 "name another --reference."
             )
+
+
+def _check_extrapolation(num_samples: int, reference: Reference) -> None:
+    """Raises ValueError for fewer samples than the fit holds for."""
+    pool = reference.statistics["pool"]
+    fewest = fewest_samples(pool, num_samples)
+    if num_samples < fewest:
+        raise ValueError(
+            f"fd_infinity needs at least {fewest:,} samples with {reference.name}, 4 for each of the features that its "
+            f"{len(pool.mean):,} amount to, got {num_samples:,}: with fewer the distance is no line in 1/n, and an "
+            "extrapolation is wrong by any amount. Raise --num_samples, or drop fd_infinity."
+        )
 
 
 def count_warnings(sampled: Sampled, metrics: Sequence[str]) -> list[str]:
@@ -75,13 +88,16 @@ def _distance(name: str, rows: Float[np.ndarray, "n _"], reference: FeatureStati
     if count == CUSTOMARY:
         return []
     text = f"{name} is of {count:,} samples, and published numbers are of {CUSTOMARY:,}, of which the same model would have "
-    if count < FITTED:
-        return [f"{text}less; from fewer than {FITTED} samples it cannot be told how much."]
-    bias = extrapolated(rows, reference, points=3).bias
-    text += (
-        f"about {bias * (1 - count / CUSTOMARY):.3g} less (rough: FD(n) = FD∞ + slope/n fitted to three n; {bias:.3g} "
-    )
-    return [f"{text}less at n = ∞)."]
+    fewest = fewest_samples(reference, count)
+    if count < fewest:
+        text += f"less; from fewer than {fewest:,} samples it cannot be told how much, as with so few for "
+        return [f"{text}{rows.shape[1]:,} features the distance is no line in 1/n."]
+    fit = extrapolate(rows, reference, points=3)
+    here, there = float(fit.distances[-1]), fit.at(CUSTOMARY)
+    if fit.bias <= 0:
+        return [f"{text}{'less' if count < CUSTOMARY else 'more'}; how much, is less than the noise of {count:,}."]
+    change = f"about {here - there:.3g} less" if count < CUSTOMARY else f"about {there - here:.3g} more"
+    return [f"{text}{change} (rough: FD(n) = FD∞ + slope/n fitted to three n, and no distance is below 0)."]
 
 
 def _neighbourhoods(count: int) -> list[str]:

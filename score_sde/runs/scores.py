@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Float
 
 from score_sde.metrics import (
-    Extrapolated,
     FeatureStatistics,
     extrapolate,
     frechet_standard_error,
@@ -89,21 +88,23 @@ def _frechet(rows: Float[np.ndarray, "n _"], of: FeatureStatistics, resamples: i
     return {
         "value": value,
         "standard_error": error,
-        "interval": [value + low, value + high],
+        "interval": [max(0.0, value + low), max(0.0, value + high)],  # as no distance is below
         "note": f"standard error over sets of samples, reference fixed, without the bias of their number; {kind}",
     }
 
 
 def _fd_infinity(sampled: Sampled) -> dict[str, Result]:
-    fit = extrapolated(sampled.pool, sampled.reference.statistics["pool"], points=15)
+    fit = extrapolate(sampled.pool, sampled.reference.statistics["pool"], points=15)
+    value = max(0.0, fit.value)
+    cut = f"; cut at 0, where the line has {fit.value:.3g}" if fit.value < 0 else ""
     return {
         sampled.named("fd_infinity"): {
-            "value": fit.value,
+            "value": value,
             "standard_error": fit.standard_error,
-            "bias": fit.bias,
+            "bias": float(fit.distances[-1]) - value,
             "smallest": int(fit.counts[0]),
             "largest": int(fit.counts[-1]),
-            "note": "FD(n) = FD∞ + slope/n; the standard error is of the fit, reference fixed",
+            "note": f"FD(n) = FD∞ + slope/n; the standard error is of the fit, reference fixed{cut}",
         }
     }
 
@@ -178,11 +179,6 @@ def bootstrap(
         values.append((mean**2).sum() + spread + trace - 2 * overlap)
     low, high = np.quantile(np.array(values) - np.mean(values), [0.025, 0.975])
     return float(low), float(high)
-
-
-def extrapolated(rows: Float[np.ndarray, "n _"], reference: FeatureStatistics, points: int) -> Extrapolated:
-    """FD∞ from 5,000 of the samples on, as published, or from half of them."""
-    return extrapolate(rows, reference, smallest=min(5000, len(rows) // 2), points=points)
 
 
 def over_seeds(results: Sequence[Mapping[str, Result]], seeds: Sequence[int]) -> dict[str, Result]:

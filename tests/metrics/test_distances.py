@@ -15,6 +15,7 @@ from score_sde.metrics import (
     similar_pairs,
     squared_mmd,
 )
+from score_sde.metrics.extrapolation import effective_features
 from tests.independence import assert_independent
 
 RNG = np.random.default_rng(0)
@@ -167,8 +168,27 @@ def test_an_extrapolation_draws_its_samples_anew_for_each_number():
     assert_independent(few=[seed.distances[0] for seed in seeds], more=[seed.distances[1] for seed in seeds])
 
 
+def test_effective_features():
+    """All of equal eigenvalues, none of 0; by hand for two, of which one is small."""
+    assert effective_features(np.array([3.0] * 7 + [0.0])) == pytest.approx(7)
+    kappa = np.array([0.5 + 0.1, 0.5 + 0.9])  # of λ = 0.9 and 0.1
+    weights = np.array([0.9, 0.1]) * kappa
+    assert effective_features(np.array([0.9, 0.1])) == pytest.approx(2 * (weights * kappa).sum() / weights.sum())
+    assert effective_features(np.zeros(3)) == 0
+
+
+def test_the_bias_is_the_sum_that_effective_features_weigh():
+    """E FD(n) of the reference itself is (Σᵢⱼ λᵢ λⱼ/(λᵢ + λⱼ)/2 + 5/4 Σᵢ λᵢ) / n to first order."""
+    scale, rng, count = np.geomspace(1, 0.1, 5), np.random.default_rng(0), 200
+    reference, lam = FeatureStatistics(0, np.zeros(5), np.diag(scale**2)), scale**2
+    first_order = (np.outer(lam, lam) / np.add.outer(lam, lam)).sum() / 2 + lam.sum() * 1.25  # the diagonal, the mean
+    sets = [FeatureStatistics.of(scale * rng.normal(size=(count, 5))).frechet_distance(reference) for _ in range(400)]
+    assert abs(np.mean(sets) * count - first_order) < 5 * np.std(sets) / 20 * count + 0.02 * first_order
+
+
 def test_errors():
     x = RNG.standard_normal((10, 3))
+    more = RNG.standard_normal((30, 3))
     with pytest.raises(ValueError, match="squared_mmd needs at least 2 examples of each, got 10 and 1; give more"):
         squared_mmd(x, x[:1])
     with pytest.raises(ValueError, match=r"subset_size <= 10 .*got 11; give more samples or a smaller subset_size"):
@@ -181,5 +201,9 @@ def test_errors():
         inception_score(x, 11)
     with pytest.raises(ValueError, match="similar_pairs needs count >= 1, got 0"):
         similar_pairs(x, 0)
-    with pytest.raises(ValueError, match=r"extrapolate needs 2 <= smallest < 10 .*got smallest=10"):
-        extrapolate(x, FeatureStatistics.of(x), smallest=10)
+    with pytest.raises(ValueError, match=r"extrapolate needs 2 <= smallest < 30 .*got smallest=30"):
+        extrapolate(more, FeatureStatistics.of(more), smallest=30)
+    with pytest.raises(
+        ValueError, match=r"at least 20 samples, and smallest >= 10, .* got 30 samples and smallest=5: from"
+    ):
+        extrapolate(more, FeatureStatistics.of(more), smallest=5)

@@ -6,7 +6,7 @@ import pytest
 from score_sde.metrics import FeatureStatistics
 from score_sde.runs.counts import check_counts, count_warnings
 from score_sde.runs.references import Reference
-from score_sde.runs.scores import Sampled
+from score_sde.runs.scores import FEATURE_METRICS, Sampled
 
 EXACT = {d: FeatureStatistics(50_000, np.zeros(d), np.eye(d)) for d in (4, 6)}
 POOL = np.random.default_rng(2).normal(size=(2000, 6)).astype(np.float32)
@@ -67,12 +67,60 @@ def test_a_customary_count_has_no_warning():
     assert count_warnings(known, ["fid", "is", "fd_infinity"]) == []
 
 
-def test_too_few_samples_for_a_figure():
-    (text,) = count_warnings(sampled(19), ["fid"])
-    assert text.startswith("fid is of 19 samples") and text.endswith(
-        "from fewer than 20 samples it cannot be told how much."
+def gaussian(features, count, true):
+    """Samples of an exact reference but for a shift, whose Fréchet distance is `true`."""
+    pool = np.random.default_rng(0).normal(np.sqrt(true / features), 1, (count, features)).astype(np.float32)
+    reference = Reference("real", "0", {"pool": FeatureStatistics(50_000, np.zeros(features), np.eye(features))}, {})
+    return Sampled({"pool": pool}, reference, "inception")
+
+
+@pytest.mark.parametrize(("features", "count", "true"), [(512, 400, 4.7), (64, 100, 0.08), (6, 23, 1.0), (4, 19, 1.0)])
+def test_no_figure_where_the_distance_is_no_line(features, count, true):
+    """Fewer than four samples for each feature: the line had 37.9 for 4.7, and −6.5 for 0.08."""
+    known = gaussian(features, count, true)
+    text, fewest = count_warnings(known, ["fid"])[0], max(20, 4 * features)
+    assert text.startswith(f"fid is of {count} samples") and "about" not in text
+    assert f"would have less; from fewer than {fewest:,} samples it cannot be told how much, as with so few" in text
+    with pytest.raises(
+        ValueError, match=rf"fd_infinity needs at least {fewest:,} samples( with real, 4 for each|, got)"
+    ):
+        check_counts(["fd_infinity"], count, known.reference)
+    with pytest.raises(
+        ValueError, match=rf"extrapolate needs at least {fewest} samples, and smallest >= {fewest // 2}, wi"
+    ):
+        FEATURE_METRICS["fd_infinity"].compute(known)
+
+
+def test_a_figure_where_the_distance_is_a_line():
+    """Of 64 features whose eigenvalues fall off, 150 samples are enough: of 16 in effect, and not of 64."""
+    known = gaussian(64, 400, 4.7)
+    value = FeatureStatistics.of(known.pool).frechet_distance(known.reference.statistics["pool"])
+    assert abs(value - told(count_warnings(known, ["fid"])[0]) - 4.7) < 0.15 * (value - 4.7) < 0.3 * value
+    scale = 0.8 ** np.arange(64)
+    low = known._replace(features={"pool": (known.pool[:150] * scale).astype(np.float32)})
+    low.reference.statistics["pool"] = FeatureStatistics(50_000, np.zeros(64), np.diag(scale**2))
+    assert "about" in count_warnings(low, ["fid"])[0]
+    check_counts(["fd_infinity"], 150, low.reference)
+
+
+def test_no_forecast_is_below_zero():
+    """Of the reference itself the line may cross 0; more than all of the distance is never taken away."""
+    for seed in range(8):
+        known = sampled(1000)._replace(features={"pool": np.random.default_rng(seed).normal(size=(100, 6))})
+        value = FeatureStatistics.of(known.pool).frechet_distance(EXACT[6])
+        (text,) = count_warnings(known, ["fid"])
+        assert 0 < told(text) <= value * 1.005  # three digits
+        result = FEATURE_METRICS["fd_infinity"].compute(known)["fid_infinity"]
+        assert result["value"] >= 0 and result["value"] + result["bias"] == pytest.approx(value)
+        assert result["value"] > 0 or "cut at 0, where the line has -" in result["note"]
+
+
+def test_more_samples_than_published():
+    many = sampled()._replace(features={"pool": np.tile(POOL, (30, 1))})
+    assert (
+        " more (rough" in count_warnings(many, ["fid"])[0]
+        or "is less than the noise" in count_warnings(many, ["fid"])[0]
     )
-    assert "about" in count_warnings(sampled(20), ["fid"])[0]
 
 
 def test_a_small_reference():
