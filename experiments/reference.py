@@ -34,6 +34,7 @@ def compare(paths: list[pathlib.Path]) -> None:
     from score_sde.runs.ledger import with_error
     from score_sde.runs.reference_distances import reference_distances
     from score_sde.runs.references import load_reference
+    from score_sde.training.stages import stage
 
     if len(paths) != 2 or CONFIG.value is not None or flags.FLAGS.workdir is not None:
         raise ValueError(f"--compare needs two files and neither --config nor --workdir, got {COMPARE.value}.")
@@ -41,7 +42,8 @@ def compare(paths: list[pathlib.Path]) -> None:
     for reference in references:
         count = "an unknown number of" if reference.num_examples is None else f"{reference.num_examples:,}"
         print(f"{reference.name}: {count} images, digest {reference.digest[:16]}")
-    results, warnings = reference_distances(*references)
+    with stage("computing the distances"):
+        results, warnings = reference_distances(*references)
     for name, result in results.items():
         print(f"{name:16s} {with_error(result)}")
     for warning in warnings:
@@ -54,9 +56,11 @@ def make() -> None:
 
     from score_sde.runs.extractors import get_extractor
     from score_sde.runs.references import make_reference
+    from score_sde.training.stages import stage
 
     experiment = config_or_run("reference", CONFIG.value)
-    extractor = get_extractor(FEATURES.value, experiment.mesh)
+    with stage(f"reading the weights of {FEATURES.value}"):
+        extractor = get_extractor(FEATURES.value, experiment.mesh)
     name = f"reference_{SPLIT.value}_{FEATURES.value.replace(':', '_')}.npz"
     reference = make_reference(
         experiment,

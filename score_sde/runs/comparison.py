@@ -24,6 +24,7 @@ from score_sde.runs.specs import solver_of
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, EDMRho, Grid, Heun, ProbabilityFlow, Solver, Uniform, sample
 from score_sde.solvers.base import start_std
+from score_sde.training.stages import stage
 
 Points = Float[np.ndarray, "n *shape"]
 
@@ -84,7 +85,9 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     denoise, key = mixture.denoise(sde), jax.random.key(0)
     x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, 2))
     solver = ProbabilityFlow(1e-6, 1e-6)
-    reference = sample(key, denoise, solver, Uniform(1, start, end), x_start.shape, x_start=x_start).x
+    with stage("the reference: the adaptive probability flow"):
+        grid = Uniform(1, start, end)
+        reference = np.asarray(sample(key, denoise, solver, grid, x_start.shape, x_start=x_start).x)
     alpha, sigma = (float(v) for v in sde.marginal(jnp.asarray(end)))
 
     def exact(seed, number=number):
@@ -96,7 +99,7 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     distance = functools.partial(sliced_wasserstein, truth)
     floor = float(np.mean([distance(exact(seed)) for seed in range(2, 10)]))
     name, unit = f"a mixture of eight Gaussians, {type(sde).__name__}", "sliced Wasserstein distance"
-    return Problem(name, sde, denoise, x_start, start, end, np.asarray(reference), distance, unit, floor)
+    return Problem(name, sde, denoise, x_start, start, end, reference, distance, unit, floor)
 
 
 def run_problem(
@@ -121,7 +124,8 @@ def run_problem(
     key = experiment.run_key("sample")
     x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, *shape))
     grid = EDMRho(reference_steps, start, end, to_zero=False)
-    reference = sample(key, denoise, Heun(), grid, x_start.shape, x_start=x_start).x
+    with stage(f"the reference: heun, {reference_steps} steps"):
+        reference = np.asarray(sample(key, denoise, Heun(), grid, x_start.shape, x_start=x_start).x)
     source = experiment.eval_source
     data = np.asarray(next(iter(experiment.eval_batches(min(len(source), 2048))))["x"])
     if len(shape) == 3:
@@ -136,7 +140,7 @@ def run_problem(
             functools.partial(sliced_wasserstein, data.reshape(len(data), -1)),
             "sliced Wasserstein distance",
         )
-    return Problem(str(workdir), sde, denoise, x_start, start, end, np.asarray(reference), distance, unit, None)
+    return Problem(str(workdir), sde, denoise, x_start, start, end, reference, distance, unit, None)
 
 
 def sliced_wasserstein(
@@ -180,7 +184,9 @@ def _runs(problem: Problem, text: str, solver: Solver, kind: str, budgets: list[
     def solve(steps, seed=0):
         grid = _grid(problem, kind, steps)
         x, shape = problem.x_start, problem.x_start.shape
-        result = sample(jax.random.key(seed), problem.denoise, solver, grid, shape, x_start=x)
+        with stage(f"{text} on {kind}, {steps} steps"):
+            result = sample(jax.random.key(seed), problem.denoise, solver, grid, shape, x_start=x)
+            jax.block_until_ready(result.x)
         return np.asarray(result.x), float(np.mean(result.nfe))
 
     solve = functools.lru_cache(maxsize=None)(solve)

@@ -17,6 +17,7 @@ from score_sde.experiment import Experiment
 from score_sde.metrics import similar_pairs
 from score_sde.runs.extractors import Extractor
 from score_sde.runs.features import source_features, split_batches
+from score_sde.training.stages import stage
 
 SIZE = 16  # pixels: what recompression changes is gone, and what one sees in a small image is there
 MOST = 100_000  # images among which all pairs are taken; the time grows with the square
@@ -47,7 +48,8 @@ def near_duplicates(rows: Float[np.ndarray, "n d"], index: Int[np.ndarray, " n"]
 
     Args: index: the example that each row is of. of: what the rows are.
     """
-    similarity, pairs = similar_pairs(rows - rows.mean(axis=1, keepdims=True), KEPT)
+    with stage(f"comparing all pairs of {len(rows):,} {of}"):
+        similarity, pairs = similar_pairs(rows - rows.mean(axis=1, keepdims=True), KEPT)
     return {
         "compared": len(rows),
         "of": of,

@@ -1,5 +1,6 @@
 """One evaluation: samples become features, features become numbers, and the numbers a line of the ledger."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -26,6 +27,7 @@ from score_sde.runs.references import Reference, data_reference, load_reference
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, Result, Sampled, over_seeds
 from score_sde.runs.streams import digest_of
+from score_sde.training.stages import stage
 from score_sde.training.state import Params
 
 METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
@@ -120,7 +122,12 @@ class _Job:
 
     @functools.cached_property
     def extractor(self) -> Extractor:
-        return get_extractor(self.evaluation.features, self.experiment.mesh)
+        with self.stage(f"reading the weights of {self.evaluation.features}"):
+            return get_extractor(self.evaluation.features, self.experiment.mesh)
+
+    def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Named on the console where it takes long."""
+        return stage(name, quiet=self.quiet or None)
 
     @property
     def metrics(self) -> list[str]:
@@ -171,18 +178,22 @@ class _Job:
         """The metric of this name, with its picture."""
         (train, near), (held_out, far) = (self.data(split) for split in ("train", "eval"))
         first = seed * self.evaluation.num_samples
-        result = memorization(pool, near.read(), far.read(), first)
+        with self.stage("looking for memorized images"):
+            result = memorization(pool, near.read(), far.read(), first)
         result |= {"train_digest": train.digest, "held_out_digest": held_out.digest}
         if len(self.experiment.spec.shape) == 3:
             path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
-            draw_closest(self.experiment, self.params, result, self.evaluation.batch_size, first, path)
+            size = min(self.evaluation.batch_size, self.evaluation.num_samples)
+            with self.stage("drawing the closest pairs"):
+                draw_closest(self.experiment, self.params, result, size, first, path)
         return result
 
     def score(self, sampled: Sampled, seed: int) -> dict[str, Result]:
         """All metrics of one seed's features."""
         found: dict[str, Result] = {}
         for name in self.metrics:
-            found |= FEATURE_METRICS[name].compute(sampled)
+            with self.stage(f"computing {name}"):
+                found |= FEATURE_METRICS[name].compute(sampled)
         if "memorization" in self.evaluation.metrics:
             found["memorization"] = self.memorized(sampled.pool, seed)
         return found
@@ -266,7 +277,8 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
         per_seed.append(job.score(sampled, seed))
         nfe.append(features.read("nfe").mean())
         if seed == evaluation.seeds[0]:
-            warnings += count_warnings(sampled, job.metrics)
+            with job.stage("estimating what 50,000 samples would have"):
+                warnings += count_warnings(sampled, job.metrics)
         if not evaluation.keep_features:
             parallel.meet("all have read the features")
             if jax.process_index() == 0:

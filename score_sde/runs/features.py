@@ -115,7 +115,7 @@ def sample_features(
     features = NpzShards(folder / manifest["digest"][:DIGITS], firsts)
     shards = _with_samples(features, keep_samples, experiment.spec)
     prepare(shards, manifest)
-    size, key = parallel.round_up(batch_size, experiment.mesh), experiment.run_key("sample")
+    size, key = parallel.round_up(min(batch_size, num_samples), experiment.mesh), experiment.run_key("sample")
     params = parallel.replicate(params, experiment.mesh)
 
     def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:

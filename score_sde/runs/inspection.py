@@ -23,6 +23,7 @@ from score_sde.runs.duplicates import compared, near_duplicates, summary, thumbn
 from score_sde.runs.features import image_hashes, is_image, split_batches, to_levels
 from score_sde.sdes import SDE, SDES
 from score_sde.training.progress import Progress
+from score_sde.training.stages import stage
 
 SAMPLED = 2000  # examples of which all pairs are taken: two million
 HISTOGRAM = np.linspace(-1.0, 1.0, 65)
@@ -214,7 +215,8 @@ def inspect(
 ) -> tuple[dict[str, Any], Stream]:
     """All of the above as plain JSON, and the pass over the data that it comes from."""
     seen = stream(experiment, split, max_examples, quiet=quiet)
-    mismatch = prior_mismatches(experiment, seen.sample)
+    with stage("comparing x at t_max with the priors"):
+        mismatch = prior_mismatches(experiment, seen.sample)
     suggestion = suggest(experiment, seen.sigma_data, float(seen.distances.max()))
     dimension = experiment.spec.dimension
     repeated = sum(len(indices) - 1 for indices in seen.duplicates)

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 import score_sde
 from score_sde import parallel, plots
@@ -26,15 +25,27 @@ from score_sde.training.progress import Progress
 from score_sde.training.state import Params
 
 
-def _sharded_batches(experiment: Experiment, size: int, max_examples: int | None = None) -> Iterator[dict[str, Array]]:
-    for batch in experiment.eval_batches(parallel.round_up(size, experiment.mesh), max_examples):
-        yield parallel.shard_batch(batch, experiment.mesh)
+def _batch_size(experiment: Experiment, size: int, max_examples: int | None) -> int:
+    """`size`, or as many as are wanted where that is less, over the devices."""
+    return parallel.round_up(size if max_examples is None else min(size, max_examples), experiment.mesh)
 
 
-def loss_by_noise_level(experiment: Experiment, params: Params, max_examples: int | None = None) -> LossByNoiseLevel:
+def loss_by_noise_level(
+    experiment: Experiment, params: Params, max_examples: int | None = None, quiet: bool = True
+) -> LossByNoiseLevel:
     """‖ε̂ − ε‖²/d on every held-out example (or the first `max_examples`), at noise levels uniform in log-SNR."""
-    batches = _sharded_batches(experiment, experiment.settings.training.eval_batch_size, max_examples)
-    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
+    size = _batch_size(experiment, experiment.settings.training.eval_batch_size, max_examples)
+    batches = experiment.eval_batches(size, max_examples)
+
+    def sharded() -> Iterator[dict[str, Any]]:
+        with Progress(
+            len(batches), batch_size=size, quiet=quiet or jax.process_index() != 0, name="noise levels"
+        ) as progress:
+            for number, batch in enumerate(batches, start=1):
+                yield parallel.shard_batch(batch, experiment.mesh)
+                progress.update(number)
+
+    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, sharded())
 
 
 def held_out_bits_per_dim(
@@ -50,7 +61,7 @@ def held_out_bits_per_dim(
       folder: where each batch's values are kept as they come, so that a run that was killed goes on; a folder inside it is
         named after what determines them. None: nowhere.
     """
-    size = parallel.round_up(experiment.settings.likelihood.batch_size, experiment.mesh)
+    size = _batch_size(experiment, experiment.settings.likelihood.batch_size, max_examples)
     batches = experiment.eval_batches(size, max_examples)
     parts = _bits_of_batches(experiment, params, batches)
     if folder is None:
@@ -151,7 +162,7 @@ def run_noise_levels(
 ) -> LossByNoiseLevel:
     """Measures loss by noise level on held-out data; prints a table, writes noise_levels.json and noise_levels.png."""
     state = restore(experiment, workdir, checkpoint)
-    curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples)
+    curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples, quiet=False)
     if jax.process_index() != 0:
         return curve
     print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")

@@ -20,7 +20,7 @@ from score_sde.data.base import Examples
 from score_sde.denoiser import Denoiser
 from score_sde.experiment import Experiment
 from score_sde.runs.accelerators import Accelerator
-from score_sde.training.progress import duration
+from score_sde.training.stages import duration, stage
 from score_sde.training.state import TrainState
 
 HEADROOM = 0.9  # of an accelerator's memory: the rest goes to its runtime and to fragments
@@ -83,8 +83,10 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
     settings, mesh = experiment.settings, experiment.mesh
     shapes, batch = experiment.state_shapes(), experiment.batch_shapes()
     with jax.default_matmul_precision("highest"):  # convolutions as on an accelerator, not as our CPU path has them
-        flops = flops_per_image(experiment, shapes, batch)
-        memory = bytes_per_device(experiment, shapes, batch, accelerator)
+        with stage("counting FLOPs"):
+            flops = flops_per_image(experiment, shapes, batch)
+        with stage(f"compiling the training step for {mesh.size} devices"):
+            memory = bytes_per_device(experiment, shapes, batch, accelerator)
     training = settings.training
     rate = mesh.size * accelerator.bf16_tflops * 1e12 * mfu / flops["training_step"]
     run = {

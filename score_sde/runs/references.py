@@ -24,6 +24,7 @@ from score_sde.runs.extractors import Extractor
 from score_sde.runs.features import HASHES, FeatureSet, source_features
 from score_sde.runs.ledger import digest_of_json
 from score_sde.shards import NpzShards
+from score_sde.training.stages import stage
 
 BLOCK = 4096  # rows of which a covariance is taken at once
 FORMAT = "score_sde reference 1"
@@ -109,7 +110,9 @@ def data_reference(
     told = ("features", "extractor", "shape", "count", "split", "source", "crop")
     description = {name: features.manifest[name] for name in told} | {"images": digest_of_set(features.read(HASHES))}
     digest = digest_of_json({name: description[name] for name in ("features", "extractor", "shape", "images")})
-    return Reference(split, digest, _kept_statistics(features, wanted), description), features
+    with stage(f"computing the statistics of {split}", quiet=quiet or None):
+        statistics = _kept_statistics(features, wanted)
+    return Reference(split, digest, statistics, description), features
 
 
 def _kept_statistics(features: FeatureSet, wanted: tuple[str, ...]) -> dict[str, FeatureStatistics]:

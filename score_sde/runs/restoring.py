@@ -5,6 +5,7 @@ import pathlib
 
 from score_sde.experiment import Experiment
 from score_sde.training.checkpoints import Checkpoints
+from score_sde.training.stages import stage
 from score_sde.training.state import Params, TrainState
 
 
@@ -32,5 +33,5 @@ def restore(experiment: Experiment, workdir: pathlib.Path, step: int | None = No
 
     Raises: FileNotFoundError when there is none; ValueError when it does not fit the config.
     """
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
         return checkpoints.restore(experiment.state_shapes(), step)

@@ -35,7 +35,7 @@ def run_sampling(
     state = restore(experiment, workdir, checkpoint)
     output = output or _default_folder(workdir, state)
     output.mkdir(parents=True, exist_ok=True)
-    size, parts = parallel.round_up(batch_size, experiment.mesh), []
+    size, parts = parallel.round_up(min(batch_size, num_samples), experiment.mesh), []
     key, params, is_writer = experiment.run_key("sample"), pick_params(state, ema), jax.process_index() == 0
     with Progress(-(-num_samples // size), batch_size=size, name="sample", quiet=not is_writer) as progress:
         for part in experiment.generator.batches(key, params, num_samples, size, first_index):
@@ -89,7 +89,7 @@ def stream_samples(
     facts["num_classes"] = experiment.spec.num_classes
     shards = _shards(kind, output, list(range(first_index, first_index + num_samples, batch_size)), facts)
     prepare(shards, describe(experiment, params, "sampling", **facts))
-    end, size = first_index + num_samples, parallel.round_up(batch_size, experiment.mesh)
+    end, size = first_index + num_samples, parallel.round_up(min(batch_size, num_samples), experiment.mesh)
     key, params = experiment.run_key("sample"), parallel.replicate(params, experiment.mesh)
 
     def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:

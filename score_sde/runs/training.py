@@ -26,6 +26,7 @@ from score_sde.training.loop import Action, Instruments, train
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Stopwatch, Trace, compile_step
 from score_sde.training.progress import Progress
+from score_sde.training.stages import stage
 from score_sde.training.state import TrainState
 from score_sde.training.tally import Tally
 
@@ -60,7 +61,8 @@ def run_training(
     """
     workdir = pathlib.Path(workdir)
     with StopRequest() as stop:
-        _prepare(experiment)
+        with stage("building the data, the network and the solver"):
+            _prepare(experiment)
         with (
             _clear_errors(workdir),
             RunLock(workdir),
@@ -121,8 +123,14 @@ def _train(
     ):
         _compare_log(logger, position, workdir)
         if start >= training.num_steps or stop.reached(start):  # the same on all processes
+            if start >= training.num_steps and is_writer:
+                print(
+                    f"The run in {workdir} is finished: {start} of {training.num_steps} steps are done, nothing is trained. "
+                    "With a larger training.num_steps the same command goes on."
+                )
             return state
-        step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
+        with progress.during("compiling the training step"):
+            step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
         watch = Stopwatch(training.batch_size, seconds, flops)
         return train(
             state,
@@ -146,7 +154,8 @@ def _clean_up(workdir: pathlib.Path) -> None:
 def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint's state and what else it says to go on with, or the initial one and nothing."""
     if checkpoints.latest() is None:
-        return experiment.init_state(), {}
+        with stage("compiling and drawing the first parameters"):
+            return experiment.init_state(), {}
     run = checkpoints.run()
     there, here = run["config"], experiment.resolved
     found = differences(_comparable(completed(there, CATALOGUES)), _comparable(completed(here, CATALOGUES)))
@@ -158,7 +167,8 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
             f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(found)}. Use the "
             "config of the run (its config.json), or another --workdir."
         )
-    return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
+    with stage("reading the newest checkpoint"):
+        return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
@@ -211,10 +221,10 @@ def _actions(
         checkpoints.save(state, experiment.resolved, position)
 
     return [
-        Action(training.log_every, lambda step, state: checkpoints.check()),
-        Action(training.eval_every, evaluate),
-        Action(training.sample_every, draw),
-        Action(training.checkpoint_every, save, part="save", keeps=True),
+        Action(training.log_every, lambda step, state: checkpoints.check(), name="waiting for the last checkpoint"),
+        Action(training.eval_every, evaluate, name="measuring the held-out loss"),
+        Action(training.sample_every, draw, name="drawing samples"),
+        Action(training.checkpoint_every, save, part="save", keeps=True, name="saving a checkpoint"),
     ]
 
 

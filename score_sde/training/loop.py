@@ -21,14 +21,15 @@ from score_sde.training.tally import Tally
 class Action(NamedTuple):
     """Something done with the state after every `every`-th step, and after the last; 0 means never.
 
-    Fields: `part` is what its time counts as. One that `keeps` the state is done after the last step whatever `every`, where
-    the run is asked to stop, and where a batch cannot be read or another action fails.
+    Fields: `part` is what its time counts as, `name` what the console calls it. One that `keeps` the state is done after the
+    last step whatever `every`, where the run is asked to stop, and where a batch cannot be read or another action fails.
     """
 
     every: int
     run: Callable[[int, TrainState], None]
     part: str = "other"
     keeps: bool = False
+    name: str = "evaluating"
 
     def is_due(self, step: int, last: int, stopping: bool = False) -> bool:
         if self.keeps and (stopping or step == last):
@@ -79,7 +80,7 @@ def train(
             saves = step - 1 > start and jax.process_count() == 1  # other processes may have read theirs, and go on
             if saves:
                 guard.settle()
-                _act(ends, step - 1, state, watch)
+                _act(ends, step - 1, state, watch, progress)
             if isinstance(error, ValueError | OSError):
                 raise ValueError(_unreadable(error, step, saves)) from error
             raise
@@ -100,12 +101,12 @@ def train(
             logger.log(step, tally.take())
             logger.log_timing(step, watch.take())
         try:
-            _act([action for action in due if action not in ends], step, state, watch)
+            _act([action for action in due if action not in ends], step, state, watch, progress)
         except Exception:
             # What fails beside the training costs none of it; where other processes do not fail, only what is due for all.
-            _act([action for action in ends if action in due or jax.process_count() == 1], step, state, watch)
+            _act([action for action in ends if action in due or jax.process_count() == 1], step, state, watch, progress)
             raise
-        _act([action for action in due if action in ends], step, state, watch)
+        _act([action for action in due if action in ends], step, state, watch, progress)
         if stopping:
             break
     return state
@@ -118,7 +119,7 @@ def _unreadable(error: Exception, step: int, saved: bool) -> str:
     )
 
 
-def _act(actions: Sequence[Action], step: int, state: TrainState, watch: Stopwatch) -> None:
+def _act(actions: Sequence[Action], step: int, state: TrainState, watch: Stopwatch, progress: Progress) -> None:
     for action in actions:
-        with watch.part(action.part):
+        with watch.part(action.part), progress.during(action.name):
             action.run(step, state)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from score_sde import plots
-from score_sde.experiment import from_workdir
+from score_sde.experiment import Experiment, from_workdir
 from score_sde.metrics import FeatureStatistics
 from score_sde.plots.scores import metric_curves
 from score_sde.runs import pick_params, restore
@@ -22,6 +22,7 @@ from score_sde.runs.checkpoint_curve import checkpoint_steps, run_all_checkpoint
 from score_sde.runs.evaluating import Evaluation, run_evaluation
 from score_sde.runs.ledger import read_rows
 from score_sde.runs.references import load_reference
+from score_sde.runs.sampling import run_sampling
 from tests.multiprocess.launch import launch
 from tests.runs.evaluated import digits, points, save
 
@@ -97,6 +98,28 @@ def test_batches_change_nothing(workdir):
     np.testing.assert_allclose(value(one), value(other), rtol=1e-4)
     manifests = [json.loads(path.read_text()) for path in (workdir / "evaluations").glob("*/manifest.json")]
     assert {manifest["batch_size"] for manifest in manifests} == {16}  # keep_features=False left nothing
+
+
+def test_no_batch_is_larger_than_what_is_asked_for(copy, monkeypatch):
+    """Four samples are not drawn as 64, nor four held-out examples measured as 128."""
+    sizes, draw, read = [], type(from_workdir(copy).generator).batch, Experiment.eval_batches
+
+    def drawn(self, key, params, batch_size, *rest):
+        sizes.append(batch_size)
+        return draw(self, key, params, batch_size, *rest)
+
+    def held_out(self, batch_size, max_examples=None):
+        sizes.append(batch_size)
+        return read(self, batch_size, max_examples)
+
+    monkeypatch.setattr(type(from_workdir(copy).generator), "batch", drawn)
+    monkeypatch.setattr(Experiment, "eval_batches", held_out)
+    metrics = ("fid", "noise_levels", "bits_per_dim")
+    row = evaluate(copy, FD._replace(metrics=metrics, num_samples=4, batch_size=64, max_examples=4))
+    assert row["results"]["bits_per_dim"]["num_examples"] == row["results"]["noise_levels"]["num_examples"] == 4
+    assert set(sizes) == {1, 4}  # 1 describes the data
+    run_sampling(from_workdir(copy, ["mesh.num_devices=1"]), copy, 3, 64)
+    assert sizes[-1] == 3
 
 
 def test_bootstrap_as_asked_for(workdir):

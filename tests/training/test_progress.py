@@ -1,11 +1,14 @@
 import contextlib
 import io
 import re
+import threading
 
 import jax.numpy as jnp
 import pytest
 
-from score_sde.training.progress import Progress, duration
+from score_sde.training import stages
+from score_sde.training.progress import Progress
+from score_sde.training.stages import duration, stage
 
 
 class Terminal(io.StringIO):
@@ -118,3 +121,76 @@ def test_ranges_are_checked():
         ValueError, match=r"0 <= start_step <= total_steps and batch_size >= 1, got start_step=5, total_st"
     ):
         Progress(4, start_step=5)
+
+
+def test_what_says_nothing_is_named_after_five_seconds():
+    """Until the first step, in a stage, and between two slow steps; with seconds, and how long it took in the end."""
+    clock, stream = Clock(), io.StringIO()
+    with Progress(3, stream=stream, clock=clock, name="sample") as progress:
+        for seconds in (4, 1, 29, 1):
+            clock.now += seconds
+            progress._tick()
+        with progress.during("compiling"):
+            clock.now += 6
+            progress._tick()
+        progress.update(1)
+        with progress.during("saving"):
+            clock.now += 4
+            progress._tick()
+        clock.now += 31
+        progress._tick()
+        progress.update(2)
+    assert stream.getvalue().splitlines() == [
+        "sample: the first step, with its compilation … 0:05",
+        "sample: the first step, with its compilation … 0:35",
+        "sample: compiling … 0:06",
+        "sample: compiling: 0:06",
+        "sample  33% step 1/3 ",
+        "sample: step 2 … 0:35",
+        "sample  66% step 2/3 0.0 images/s, 0:31 left",
+    ]
+
+
+def test_a_finished_or_a_quick_run_is_not_named():
+    clock, stream = Clock(), io.StringIO()
+    with Progress(2, 2, stream=stream, clock=clock) as progress:
+        clock.now += 100
+        progress._tick()
+    with stage("quick", stream=stream, clock=clock):
+        clock.now += 4
+    assert stream.getvalue() == ""
+
+
+def test_time_left_is_without_evaluations():
+    """Two steps a second, and an evaluation of 100 s after every tenth of 1,000: 4:10 are left at half of them."""
+    clock, stream = Clock(), io.StringIO()
+    with Progress(1000, stream=stream, clock=clock, interval_seconds=1e9) as progress:
+        for step in range(1, 1001):
+            clock.now += 0.5
+            progress.update(step)
+            if step % 100 == 0:
+                with progress.during("evaluating"), progress.during("drawing"):
+                    clock.now += 100
+    assert stream.getvalue().splitlines()[5] == "train  50% step 500/1000 2.0 images/s, 4:10 left"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stage_is_named_by_its_heartbeat(monkeypatch, terminal):
+    """A line on a terminal is renewed and cleared; elsewhere each stays."""
+    monkeypatch.setattr(stages, "TICK", 0.001)
+    stream, clock, named = Terminal() if terminal else io.StringIO(), Clock(), threading.Event()
+    monkeypatch.setattr(stream, "flush", named.set)
+    with stage("compiling the step", stream=stream, clock=clock):
+        clock.now += 7
+        assert named.wait(10)
+        clock.now += 12
+    text = stream.getvalue()
+    assert "compiling the step … 0:07" in text and text.endswith("compiling the step: 0:19\n")
+    assert text.startswith("\r") == terminal and text.count("\n") == (1 if terminal else 2)
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_no_heartbeat_outlives_an_error():
+    with contextlib.suppress(KeyboardInterrupt), Progress(5, stream=io.StringIO()), stage("compiling"):
+        raise KeyboardInterrupt
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
