@@ -24,7 +24,7 @@ _FAMILIES = {
     Objective: Family(OBJECTIVES, Objective, num_args=1),
     Weighting: Family(WEIGHTINGS, Weighting),
     TimeSampler: Family(TIME_SAMPLERS, TimeSampler),
-    Source: Family(SOURCES, Source),
+    Source: Family(SOURCES, Source, largest=None),
     Solver: Family(SOLVERS, Solver),
     Grid: Family(GRIDS, Grid),
     Divergence: Family(DIVERGENCES, Divergence),

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import math
 import operator
 import pathlib
 from collections.abc import Callable, Sequence
@@ -58,6 +59,7 @@ from score_sde.training.state import TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
 CONFIG_FILE = "config.json"
+MOST_PARAMETERS = 10**13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +256,14 @@ class Experiment:
     @functools.cached_property
     def _state_shapes(self) -> TrainState:
         self._network_fields  # noqa: B018  a network of other sizes than the data's is refused
-        return jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
+        shapes = jax.eval_shape(self._create_state, self.run_key("init"), self._batch_of_one)
+        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes.params))
+        if count > MOST_PARAMETERS:
+            raise ValueError(
+                f"The network has {count:,} parameters, and no machine holds more than {MOST_PARAMETERS:,}; look at the "
+                "sizes in config.network."
+            )
+        return shapes
 
     def batch_shapes(self) -> dict[str, Any]:
         """Shapes, types and shardings of a global batch, by reading one example."""

@@ -121,7 +121,19 @@ def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues
     name = family.canonical(path, given.get("name"))
     options = options_of(family.find(path, name), family.num_args)
     fields = {field: value for field, value in given.items() if field != "name"}
-    return {"name": name} | _checked_fields(path, options, fields, catalogues, repr(name), family.infinite)
+    checked = _checked_fields(path, options, fields, catalogues, repr(name), family.infinite)
+    for field, option in options.fields.items():
+        if family.largest is not None and field in checked:
+            _check_size(f"{path}.{field}", option, checked[field], family.largest)
+    return {"name": name} | checked
+
+
+def _check_size(path: str, option: Option, value: Any, largest: int) -> None:
+    """Raises ValueError for a whole number beyond `largest` that is not the field's own default."""
+    is_count = int in kinds.members(option.annotation) or kinds.is_sequence(option.annotation)
+    for number in value if isinstance(value, tuple) else (value,):
+        if is_count and isinstance(number, int) and abs(number) > largest and number != option.default:
+            raise ValueError(f"config.{path} needs whole numbers up to {largest:,}, got {shown(value)}.")
 
 
 def _checked_fields(

@@ -37,12 +37,14 @@ class Family:
       base: the class of the objects, which lets a config name others as "module:attribute"; None: no others.
       num_args: positional arguments of a member that no config holds, such as the SDE of an objective.
       infinite: fields for which infinity is a value, besides those with an infinite default.
+      largest: of whole numbers; those beyond are mistakes, which would take all memory or never end. None: no bound.
     """
 
     members: Members
     base: type | None = None
     num_args: int = 0
     infinite: tuple[str, ...] = ()
+    largest: int | None = 1_000_000
 
     def canonical(self, kind: str, name: Any) -> str:
         """The catalogue's spelling of a name, whatever its case, "_" and "-"; "module:attribute" as it is.

@@ -6,6 +6,7 @@ from typing import Any
 from score_sde.networks.embeddings import NOISE_EMBEDDINGS
 
 DTYPES = ("float32", "bfloat16")
+MOST_BLOCKS = 1000  # of which each is traced by itself: more would take hours to compile
 
 
 def check_shared(network: Any) -> None:
@@ -34,3 +35,10 @@ def check_at_least(network: Any, minimum: int, *names: str) -> None:
         entries = value if isinstance(value, tuple) else (value,)
         if not all(isinstance(entry, int) and entry >= minimum for entry in entries):
             raise ValueError(f"{type(network).__name__} needs {name} >= {minimum} in whole numbers, got {value}.")
+
+
+def check_blocks(network: Any, name: str) -> None:
+    """Raises ValueError unless the field `name`, a number of blocks, is a whole number from 1 to MOST_BLOCKS."""
+    check_at_least(network, 1, name)
+    if getattr(network, name) > MOST_BLOCKS:
+        raise ValueError(f"{type(network).__name__} needs {name} <= {MOST_BLOCKS}, got {getattr(network, name)}.")

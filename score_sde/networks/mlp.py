@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.networks.embeddings import Embedding
-from score_sde.networks.fields import check_at_least, check_choice, check_shared
+from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import Dropout, dense
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -54,7 +54,8 @@ class MLP(nn.Module):
     def __post_init__(self) -> None:
         check_shared(self)
         check_choice(self, "activation", tuple(ACTIVATIONS))
-        check_at_least(self, 1, "width", "depth")
+        check_at_least(self, 1, "width")
+        check_blocks(self, "depth")
         if self.out_features is not None:
             check_at_least(self, 1, "out_features")
         super().__post_init__()

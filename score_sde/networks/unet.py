@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResamplingConvolution, ResidualBlock
 from score_sde.networks.embeddings import Embedding
-from score_sde.networks.fields import check_at_least, check_choice, check_shared
+from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 from score_sde.networks.resample import blur, downsample, upsample
 
@@ -96,7 +96,8 @@ class UNet(nn.Module):
         check_choice(self, "progressive_input", PROGRESSIVE)
         check_choice(self, "progressive_output", PROGRESSIVE)
         check_choice(self, "remat", REMAT)
-        check_at_least(self, 1, "channels", "channel_multipliers", "blocks_per_level", "attention_resolutions")
+        check_at_least(self, 1, "channels", "channel_multipliers", "attention_resolutions")
+        check_blocks(self, "blocks_per_level")
         if self.out_channels is not None:
             check_at_least(self, 1, "out_channels")
         if not self.channel_multipliers:

@@ -25,9 +25,13 @@ class DenoiseLast(Wrapper):
 
     def check(self, sde: SDE, times: Times) -> None:
         """Raises ValueError unless the grid ends at 0 after at least two steps."""
-        if times[-1] != 0 or len(times) < 3:
+        if times[-1] != 0:
             raise ValueError(
                 f"DenoiseLast needs a grid that goes to 0, as with to_zero=True; got an end at t={times[-1]}."
+            )
+        if len(times) < 3:
+            raise ValueError(
+                f"DenoiseLast needs a step of its solver before the last one, got {len(times) - 1} step; take 2 steps or more."
             )
         self.solver.check(sde, times[:-1])
 

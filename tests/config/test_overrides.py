@@ -241,6 +241,10 @@ def test_what_is_no_value_is_a_sentence(text, message):
             r"config.sampling.solver.solver.eta needs a number",
         ),
         ({"name": "dpm_solver_fast", "remainder": 2**31}, r"solver.remainder needs a whole number, got 2147483648\.$"),
+        (
+            {"name": "langevin", "num_steps": 1e7},
+            r"config.sampling.solver.num_steps needs whole numbers up to 1,000,000, got",
+        ),
         ({"name": "churn", "solver": {"name": "ddim"}, "S_noise": math.inf}, r"S_noise needs a number, got inf\.$"),
     ],
 )
@@ -318,3 +322,30 @@ def test_another_model_than_the_trained_one_is_told(label, overrides, told, tmp_
     assert len(messages) == len(told)
     for message, expected in zip(messages, told, strict=True):
         assert re.search(expected, message), message
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["network.channels=100000000000000000000"], "config.network.channels needs a whole number, got 1000"),
+        (["network.channels=10000000"], "config.network.channels needs whole numbers up to 1,000,000, got 10000000"),
+        (
+            ["network.channel_multipliers=(1, 1e9)"],
+            r"config.network.channel_multipliers needs whole numbers up to .*, got \(",
+        ),
+        (["network=mlp", "network.depth=100000000000000000000"], "config.network.depth needs a whole number, got 1000"),
+        (["network=mlp", "network.depth=100000"], "MLP needs depth <= 1000, got 100000"),
+        (["network.blocks_per_level=100000"], "UNet needs blocks_per_level <= 1000, got 100000"),
+        (["sampling.grid.num_steps=1e9"], "config.sampling.grid.num_steps needs whole numbers up to 1,000,000, got"),
+        (["sde=ddpm", "sde.num_levels=1e9"], "config.sde.num_levels needs whole numbers up to 1,000,000, got"),
+        (
+            ["network.channels=1000000", "network.channel_multipliers=(9,)"],
+            r"The network has \d+,.* parameters, and no machine",
+        ),
+    ],
+)
+def test_what_no_machine_could_hold_is_told_before_it_is_built(texts, message):
+    with pytest.raises(ValueError, match=message):
+        experiment = Experiment(overridden(*texts))
+        experiment.denoiser
+        experiment.state_shapes()

@@ -318,6 +318,10 @@ def test_errors():
         draw(solver=wrapped, sde=sdes.Cosine(), grid=GRID)
     with pytest.raises(ValueError, match="DenoiseLast needs a grid that goes to 0"):
         draw(solver=wrapped, grid=solvers.Uniform(5))
+    with pytest.raises(
+        ValueError, match="DenoiseLast needs a step of its solver before the last one, got 1 step; take 2"
+    ):
+        draw(solver=wrapped, grid=solvers.Given((0.9, 0.0)))
     with pytest.raises(ValueError, match="ProbabilityFlow needs a grid that ends where σ > 0, got σ=0 at t=0.0"):
         draw(solver=solvers.ProbabilityFlow())
     with pytest.raises(ValueError, match="This grid needs 0 <= end < start <= t_max=1.0, got start=2.0"):
