@@ -20,11 +20,12 @@ class AttentionBlock(nn.Module):
 
     skip_rescale: bool = True
     dtype: str = "float32"
+    groups: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
         batch, channels = x.shape[0], x.shape[-1]
-        h = GroupNorm(dtype=self.dtype, name="norm")(x).reshape(batch, -1, channels)
+        h = GroupNorm(dtype=self.dtype, groups=self.groups, name="norm")(x).reshape(batch, -1, channels)
         q, k, v = jnp.split(dense(3 * channels, self.dtype, "qkv")(h), 3, axis=-1)
         logits = jnp.einsum("bqc,bkc->bqk", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(logits / math.sqrt(channels)).astype(v.dtype)

@@ -27,17 +27,18 @@ class ResidualBlock(nn.Module):
     dropout: float = 0.0
     skip_rescale: bool = True
     dtype: str = "float32"
+    groups: int | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b *space c"], emb: Float[Array, "b e"], train: bool = False
     ) -> Float[Array, "b *new_space features"]:
         rank, resample = x.ndim - 2, RESAMPLE[self.resample]
-        h = GroupNorm(nn.swish, dtype=self.dtype, name="norm_0")(x)
+        h = GroupNorm(nn.swish, dtype=self.dtype, groups=self.groups, name="norm_0")(x)
         h = conv(self.features, rank, self.dtype, "conv_0")(resample(h, self.taps))
         shift = dense(self.features, self.dtype, "embedding")(emb)
         h = h + shift.reshape(shift.shape[:1] + (1,) * rank + shift.shape[1:])
-        h = GroupNorm(nn.swish, dtype=self.dtype, name="norm_1")(h)
+        h = GroupNorm(nn.swish, dtype=self.dtype, groups=self.groups, name="norm_1")(h)
         h = Dropout(self.dropout)(h, deterministic=not train)
         h = conv(self.features, rank, self.dtype, "conv_1", scale=0.0)(h)
         if self.resample != "none" or x.shape[-1] != self.features:

@@ -75,12 +75,15 @@ class GroupNorm(nn.Module):
     Sums run over space per channel first and over the channels of a group after, and the normalization is one multiply
     and add per element: no reshape of the large array, and one pass over it for both moments, in float32.
 
+    Attributes: groups: how many; None for `num_groups` of the channels.
+
     Source: arXiv 1803.08494; epsilon and groups as in score_sde, arXiv 2011.13456.
     """
 
     activation: Callable[[Array], Array] | None = None
     epsilon: float = 1e-6
     dtype: str = "float32"
+    groups: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
@@ -97,11 +100,10 @@ class GroupNorm(nn.Module):
         y = x32 * gain.reshape(per_example) + shift.reshape(per_example)
         return (y if self.activation is None else self.activation(y)).astype(self.dtype)
 
-    @staticmethod
-    def _group_mean(per_channel: Float[Array, "b c"]) -> Float[Array, "b c"]:
+    def _group_mean(self, per_channel: Float[Array, "b c"]) -> Float[Array, "b c"]:
         """Replaces each channel's value by the mean over its group."""
         batch, channels = per_channel.shape
-        groups = num_groups(channels)
+        groups = num_groups(channels) if self.groups is None else self.groups
         mean = per_channel.reshape(batch, groups, channels // groups).mean(axis=2)
         return jnp.repeat(mean, channels // groups, axis=1)
 

@@ -51,6 +51,8 @@ class UNet(nn.Module):
             strided convolutions of x, "none" nothing.
         progressive_output: "skip" sums an output from each level, "residual" a chain of features, "none" nothing.
         skip_rescale: divides every sum of two branches by √2.
+        norm_groups: groups of every group norm; None for min(32, a quarter of its channels), as in DDPM++ and NCSN++. DDPM
+            has 32, which differs below 128 channels.
         noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
         fourier_scale: standard deviation of the Fourier frequencies.
         dropout: rate in the residual blocks while training.
@@ -78,6 +80,7 @@ class UNet(nn.Module):
     progressive_input: str = "none"
     progressive_output: str = "none"
     skip_rescale: bool = True
+    norm_groups: int | None = None
     noise_embedding: str = "sinusoidal"
     fourier_scale: float = 16.0
     dropout: float = 0.1
@@ -100,6 +103,7 @@ class UNet(nn.Module):
         check_blocks(self, "blocks_per_level")
         if self.out_channels is not None:
             check_at_least(self, 1, "out_channels")
+        self._check_groups()
         if not self.channel_multipliers:
             raise ValueError("UNet needs at least one level, got channel_multipliers=(); give one factor per level.")
         if len(self.resample_taps) < 2 or sum(self.resample_taps) == 0:
@@ -178,7 +182,7 @@ class UNet(nn.Module):
         if self.remat != "none":
             block = nn.remat(ResidualBlock, policy=self._kept(), static_argnums=(3,))  # 3: train
         taps, dropout = self.resample_taps, self.dropout
-        return block(features, resample, taps, dropout, self.skip_rescale, self.dtype, name=name)
+        return block(features, resample, taps, dropout, self.skip_rescale, self.dtype, self.norm_groups, name=name)
 
     def _resample(self, h: Features, emb: Emb, train: bool, name: str, direction: str) -> Features:
         if self.resample_by == "convolution":
@@ -187,7 +191,7 @@ class UNet(nn.Module):
 
     def _attention(self, name: str) -> nn.Module:
         block = AttentionBlock if self.remat == "none" else nn.remat(AttentionBlock, policy=self._kept())
-        return block(self.skip_rescale, self.dtype, name=name)
+        return block(self.skip_rescale, self.dtype, self.norm_groups, name=name)
 
     def _kept(self) -> Callable[..., Any]:
         """Which values inside a block are kept for the backward pass."""
@@ -199,7 +203,7 @@ class UNet(nn.Module):
         return self._attention(name)(h)
 
     def _output(self, h: Features, features: int, name: str, scale: float = 0.0) -> Features:
-        h = GroupNorm(nn.swish, name=f"{name}_norm")(h)
+        h = GroupNorm(nn.swish, groups=self.norm_groups, name=f"{name}_norm")(h)
         return conv(features, h.ndim - 2, "float32", name, scale=scale)(h)
 
     def _sum(self, a: Features, b: Features) -> Features:
@@ -231,6 +235,18 @@ class UNet(nn.Module):
             h = self._sum(conv(features, rank, self.dtype, name)(before), h)
             return h, h
         return h, None
+
+    def _check_groups(self) -> None:
+        """Raises ValueError where norm_groups does not divide the features of a level."""
+        if self.norm_groups is None:
+            return
+        check_at_least(self, 1, "norm_groups")
+        features = sorted({self.channels, *(self.channels * multiplier for multiplier in self.channel_multipliers)})
+        if any(number % self.norm_groups for number in features):
+            raise ValueError(
+                f"UNet needs norm_groups that divides the features of every level, {features}, got {self.norm_groups}; "
+                "None chooses for each."
+            )
 
     def _check_input(self, x: Features) -> None:
         """Raises ValueError where x has no spatial axis, or a side that the levels cannot halve or attend to."""

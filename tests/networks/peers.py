@@ -97,6 +97,72 @@ class ScoreSDE:
         self.linear(name, self.next("Conv"))
 
 
+class ScoreSDEPytorch:
+    """score_sde_pytorch's state_dict: one list of modules, numbered in the order of the call. Also of its DDPM."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights, self.ours, self.count = weights, {}, 0
+
+    def __call__(self, net: UNet, height: int) -> dict[str, Any]:
+        if net.noise_embedding == "fourier":
+            self.ours["embedding/fourier/frequencies"] = self.weights[f"{self.next()}.W"]
+        for name in ("embedding/dense_0", "embedding/dense_1", "input"):
+            self.linear(name, self.next())
+        for kind, name in walk(net, height):
+            getattr(self, kind)(name)
+        return traverse_util.unflatten_dict(self.ours, sep="/")
+
+    def next(self) -> int:
+        self.count += 1
+        return self.count - 1
+
+    def linear(self, name: str, peer: int | str) -> None:
+        if f"{peer}.W" in self.weights:  # a map over channels, kept as [in, out]
+            self.ours[f"{name}/kernel"], self.ours[f"{name}/bias"] = (self.weights[f"{peer}.{end}"] for end in "Wb")
+            return
+        self.ours[f"{name}/kernel"] = torch_kernel(self.weights[f"{peer}.weight"])
+        self.ours[f"{name}/bias"] = self.weights[f"{peer}.bias"]
+
+    def norm(self, name: str, peer: int | str) -> None:
+        for end, peer_end in (("scale", "weight"), ("bias", "bias")):
+            self.ours[f"{name}/{end}"] = self.weights[f"{peer}.{peer_end}"]
+
+    def block(self, name: str) -> None:
+        peer = self.next()
+        if f"{peer}.GroupNorm_0.weight" not in self.weights:  # DDPM's change of resolution
+            return self.linear(f"{name}/conv", f"{peer}.Conv_0")
+        for i in (0, 1):
+            self.norm(f"{name}/norm_{i}", f"{peer}.GroupNorm_{i}")
+            self.linear(f"{name}/conv_{i}", f"{peer}.Conv_{i}")
+        self.linear(f"{name}/embedding", f"{peer}.Dense_0")
+        for shortcut in ("Conv_2", "NIN_0"):  # of NCSN++, of DDPM
+            if any(key.startswith(f"{peer}.{shortcut}.") for key in self.weights):
+                self.linear(f"{name}/skip", f"{peer}.{shortcut}")
+        return None
+
+    def attention(self, name: str) -> None:
+        peer = self.next()
+        self.norm(f"{name}/norm", f"{peer}.GroupNorm_0")
+        for end, peer_end in (("kernel", "W"), ("bias", "b")):
+            qkv = [self.weights[f"{peer}.NIN_{i}.{peer_end}"] for i in range(3)]
+            self.ours[f"{name}/qkv/{end}"] = jnp.concatenate(qkv, axis=-1)
+        self.linear(f"{name}/out", f"{peer}.NIN_3")
+
+    def input(self, name: str) -> None:
+        peer = self.next()
+        self.linear(name, f"{peer}.{'Conv_0' if f'{peer}.Conv_0.weight' in self.weights else 'Conv2d_0'}")
+
+    def output(self, name: str) -> None:
+        self.norm(f"{name}_norm", self.next())
+        self.linear(name, self.next())
+
+
+def torch_kernel(weight: Array) -> Array:
+    """[out, in] or [out, in, *window] with the window first and the features last; a window of 1 × 1 is left out."""
+    weight = weight[:, :, 0, 0] if weight.shape[2:] == (1, 1) else weight
+    return weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0)
+
+
 class EDM:
     """EDM's state_dict of a SongUNet: modules are named by resolution, and attention belongs to the block before it."""
 
@@ -105,6 +171,8 @@ class EDM:
 
     def __call__(self, net: UNet, height: int) -> dict[str, Any]:
         self.net, self.height = net, height
+        if net.noise_embedding == "fourier":
+            self.ours["embedding/fourier/frequencies"] = self.weights["model.map_noise.freqs"]
         label = jnp.sqrt(jnp.float32(net.num_classes)) * self.weights["model.map_label.weight"].T
         # EDM maps a one-hot label, or zeros for none, linearly and with a bias.
         rows = jnp.concatenate([label, jnp.zeros_like(label[:1])])
@@ -129,9 +197,7 @@ class EDM:
         return f"{part[:3]}.{side}x{side}_{block}"
 
     def linear(self, name: str, peer: str, *, bias: bool = True) -> None:
-        weight = self.weights[f"model.{peer}.weight"]
-        weight = weight[:, :, 0, 0] if weight.shape[2:] == (1, 1) else weight
-        self.ours[f"{name}/kernel"] = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0)
+        self.ours[f"{name}/kernel"] = torch_kernel(self.weights[f"model.{peer}.weight"])
         if bias:
             self.ours[f"{name}/bias"] = self.weights[f"model.{peer}.bias"]
 
@@ -157,6 +223,10 @@ class EDM:
             interleaved = self.ours[f"{name}/qkv/{end}"]
             self.ours[f"{name}/qkv/{end}"] = jnp.concatenate([interleaved[..., i::3] for i in range(3)], axis=-1)
         self.linear(f"{name}/out", f"{peer}.proj")
+
+    def input(self, name: str) -> None:
+        side = self.height // 2 ** (int(name.split("_")[1]) + 1)
+        self.linear(name, f"enc.{side}x{side}_aux_residual")
 
     def output(self, name: str) -> None:
         self.norm(f"{name}_norm", f"dec.{self.height}x{self.height}_aux_norm")

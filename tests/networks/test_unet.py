@@ -160,11 +160,12 @@ def test_dropout_leaves_the_mean_and_independent_places(rate, channels):
     np.testing.assert_array_equal(layer.apply({}, x, deterministic=True), x)
 
 
-def test_group_norm_is_its_definition():
+@pytest.mark.parametrize("number", [None, 6])
+def test_group_norm_is_its_definition(number):
     x = 3.0 + 2.0 * normal(2, (2, 5, 3, 12))
     params = {"scale": normal(3, (12,)), "bias": normal(4, (12,))}
-    y = GroupNorm(jax.nn.swish).apply({"params": params}, x)
-    groups = np.asarray(x, np.float64).reshape(2, 15, num_groups(12), -1)
+    y = GroupNorm(jax.nn.swish, groups=number).apply({"params": params}, x)
+    groups = np.asarray(x, np.float64).reshape(2, 15, number or num_groups(12), -1)
     normal_groups = (groups - groups.mean((1, 3), keepdims=True)) / np.sqrt(groups.var((1, 3), keepdims=True) + 1e-6)
     expected = normal_groups.reshape(x.shape) * np.asarray(params["scale"]) + np.asarray(params["bias"])
     np.testing.assert_allclose(y, expected / (1 + np.exp(-expected)), atol=1e-5)
@@ -197,6 +198,8 @@ def test_lists_from_a_config_make_a_hashable_network():
         ({"fourier_scale": 0.0}, "fourier_scale > 0"),
         ({"out_channels": 0}, "out_channels >= 1"),
         ({"num_classes": -1}, "num_classes >= 0"),
+        ({"norm_groups": 0}, "norm_groups >= 1"),
+        ({"norm_groups": 3}, r"norm_groups that divides the features of every level, \[8, 16\], got 3; None chooses"),
     ],
 )
 def test_impossible_fields(fields, message):
