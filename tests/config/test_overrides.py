@@ -339,7 +339,7 @@ def test_another_model_than_the_trained_one_is_told(label, overrides, told, tmp_
         (["sampling.grid.num_steps=1e9"], "config.sampling.grid.num_steps needs whole numbers up to 1,000,000, got"),
         (["sde=ddpm", "sde.num_levels=1e9"], "config.sde.num_levels needs whole numbers up to 1,000,000, got"),
         (
-            ["network.channels=1000000", "network.channel_multipliers=(9,)"],
+            ["network.channels=1e6", "network.channel_multipliers=(9,)", "network.attention_resolutions=()"],
             r"The network has \d+,.* parameters, and no machine",
         ),
     ],
