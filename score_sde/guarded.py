@@ -50,10 +50,10 @@ def reading(where: str | os.PathLike[str], what: str, remedy: str) -> Iterator[N
 
 
 def open_file(path: str | os.PathLike[str]) -> io.BufferedIOBase:
-    """Opens a file to read. Raises: ValueError, a reason as part of a sentence, for a pipe or a device, which may never end."""
+    """Opens a file to read. Raises: ValueError, a reason as part of a sentence, for a folder, or a pipe, which never ends."""
     path = pathlib.Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ValueError("it is no regular file")
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a folder, a pipe or a device, and no file")
     return path.open("rb")
 
 

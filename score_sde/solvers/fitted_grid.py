@@ -43,9 +43,10 @@ class Fitted(Grid):
         knots, cumulative = (np.asarray(values, np.float64) for values in (knots, cumulative))
         fits = knots.ndim == 1 and len(knots) >= 2 and knots.shape == cumulative.shape
         if not (fits and np.all(np.diff(knots) < 0) and knots[-1] > 0 and np.all(np.diff(cumulative) > 0)):
+            where = "" if self.path is None else f" in {self.path}, which needs to be fitted again"
             raise ValueError(
                 "Fitted needs at least two knots that decrease and end above 0, and a cumulative that increases, got "
-                f"knots {knots}, cumulative {cumulative}."
+                f"knots {knots}, cumulative {cumulative}{where}."
             )
         for name, value in (("path", None), ("knots", knots), ("cumulative", cumulative)):
             object.__setattr__(self, name, value)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from score_sde.building import build
+from score_sde.guarded import reading
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.search import Axes, Point
 
@@ -39,7 +40,10 @@ class Optuna:
 
 
 class Study:
-    """An Optuna study in `folder`/optuna.journal: its trials are the points, whatever became of the process that asked."""
+    """An Optuna study in `folder`/optuna.journal: its trials are the points, whatever became of the process that asked.
+
+    Raises: ValueError for a damaged journal.
+    """
 
     def __init__(self, search: Optuna, axes: Axes, folder: pathlib.Path, goal: str):
         optuna: Any
@@ -53,14 +57,16 @@ class Study:
         self._optuna, self._search, self._axes = optuna, search, axes
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-        self._study = optuna.create_study(
-            storage=optuna.storages.JournalStorage(backend),
-            study_name="sweep",
-            direction=goal,
-            load_if_exists=True,
-            pruner=self._pruner(),
-        )
+        pruner, path = self._pruner(), folder / JOURNAL
+        backend = optuna.storages.journal.JournalFileBackend(str(path))
+        with reading(path, "the journal of a sweep", "move it away, and the sweep begins its suggestions anew"):
+            self._study = optuna.create_study(
+                storage=optuna.storages.JournalStorage(backend),
+                study_name="sweep",
+                direction=goal,
+                load_if_exists=True,
+                pruner=pruner,
+            )
 
     def known(self) -> list[Point]:
         return [

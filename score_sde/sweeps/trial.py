@@ -103,7 +103,7 @@ class Trial:
     def job(self) -> str:
         """The job of a cluster that it was given to last; "" for none."""
         path = self.folder / JOB
-        return path.read_text().strip() if path.is_file() else ""
+        return path.read_text(errors="replace").strip() if path.is_file() else ""
 
     def write_record(self, record: Record) -> None:
         """Writes record.json, all or nothing."""

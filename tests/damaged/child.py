@@ -1,10 +1,12 @@
 """Reads hostile files and mutants in a process of its own, whose memory the system limits.
 
 python -m tests.damaged.child hostile FOLDER     prints a line of JSON for each file: [name, kind of the error or null, message]
+python -m tests.damaged.child pipes FOLDER READER …     the same, of a pipe and of a folder in place of each file
 python -m tests.damaged.child mutants FOLDER NUMBER READER …   the same for each mutant, the unharmed file first
 """
 
 import json
+import os
 import pathlib
 import resource
 import signal
@@ -65,8 +67,18 @@ def main() -> None:
             report(name, HOSTILE[kind], path)
             if kind in MAPPED:
                 report(f"{name}, mapped", MAPPED[kind], path)
+        path.write_bytes(READERS["torch archive"].data)  # none of them has changed the reader
+        assert set(read_torch_archive(path)) == {"a", "inner.b"}
         return
     limit()
+    if what == "pipes":
+        for place, reader in enumerate(sys.argv[3:]):
+            for kind, make in (("pipe", os.mkfifo), ("folder", os.mkdir)):
+                path = folder / f"{place}-{kind}" / READERS[reader].name
+                path.parent.mkdir()
+                make(path)
+                report(f"{reader}: {kind}", READERS[reader].read, path)
+        return
     for reader in sys.argv[4:]:
         about, rng = READERS[reader], np.random.default_rng(len(reader))
         path = folder / about.name

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import pathlib
 import zipfile
 from collections.abc import Callable
@@ -54,6 +55,62 @@ def safe_file() -> bytes:
     return safetensors(head, X.tobytes() + bytes(8))
 
 
+def lines(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def ledger(path: pathlib.Path) -> Any:
+    from score_sde.runs.ledger import read_rows, table
+    from score_sde.runs.row_comparison import differences
+
+    rows, _ = read_rows([path.parent])
+    return table(rows) if len(rows) < 2 else (table(rows), differences(rows[0], rows[1]))
+
+
+def record(path: pathlib.Path) -> Any:
+    from score_sde.sweeps.trial import read_record
+
+    return read_record(path)
+
+
+def log(path: pathlib.Path) -> Any:
+    from score_sde.sweeps.metric import last_step
+    from score_sde.training.logging import read_metrics
+
+    return read_metrics(path), last_step(path.parent)
+
+
+def number(path: pathlib.Path) -> Any:
+    from score_sde.sweeps import Metric
+
+    return Metric(f"{path.name}:mean.0").read(path.parent)
+
+
+def grid(path: pathlib.Path) -> Any:
+    from score_sde.solvers.fitted_grid import Fitted
+
+    return Fitted(path=str(path))
+
+
+def manifest(path: pathlib.Path) -> Any:
+    from score_sde.runs.streams import claim
+
+    return claim(path.parent, {"digest": "1", "config": {"seed": 0}})
+
+
+ROW = {
+    "step": 1,
+    "nfe": 3.0,
+    "sampling": {"solver": {"name": "heun"}, "grid": {"num_steps": 3}},
+    "reference": {"name": "a"},
+}
+ROW |= {
+    "seeds": [0, 1],
+    "results": {"fid": {"value": 2.0, "standard_error": 0.5, "note": "n"}, "kid": {"value": 1e-3, "sd": 0.1}},
+}
+DONE = {"state": "running", "retries": 1, "done": ["python -m a"], "seconds": 2.5, "message": ""}
+
+
 def reference(path: pathlib.Path) -> Any:
     from score_sde.runs.references import load_reference  # 5 seconds
 
@@ -94,7 +151,7 @@ READERS = {
     "npz": Reader("a.npz", lambda path: guarded.Npz(path, "write it again").read(), npz(x=X, y=np.array("text"))),
     "npz, compressed": Reader("a.npz", lambda path: guarded.Npz(path, "write it again").read(), npz(np.savez_compressed, x=X)),
     "array source, npy": Reader("a.npy", ArraySource, npy(X)),
-    "array source, npz": Reader("a.npz", lambda path: ArraySource(path, label_key="y"), npz(x=X, y=np.arange(5))),
+    "array source, npz": Reader("a.npz", ArraySource, npz(x=X, y=np.arange(5))),
     "shards": Reader("part_00000000.npz", part, npz(x=X)),
     "shards, joined": Reader("part_00000000.npz", column, npz(x=X)),
     "shards in place": Reader("x.npy.partial", partial, npy(X)),
@@ -106,9 +163,16 @@ READERS = {
     "LPIPS to import": Reader("a.pth", lambda p: lpips.import_lpips(p, p, p.with_name("b.npz")), torch_file()),
     "LPIPS": Reader("a.npz", lpips.load_lpips, npz(lin0=X, lin1=X)),
     "JSON": Reader("a.json", lambda path: files.read_json(path, "write it"), b'{"seed": 0, "data": {"x": [1.5, null]}}\n'),
+    "ledger": Reader("ledger.jsonl", ledger, lines(ROW, ROW | {"step": 2})),
+    "record of a trial": Reader("record.json", record, lines(DONE)),
+    "log": Reader("metrics.jsonl", log, lines({"step": 1, "loss": 0.5}, {"step": 2, "loss": "NaN", "grad_norm": 1e-3})),
+    "a number in JSON": Reader("a.json", number, lines({"mean": [1.5]})),
+    "fitted grid": Reader("a.json", grid, lines({"knots": [2.0, 1.0, 0.5], "cumulative": [0.0, 0.4, 1.0]})),
+    "manifest of a stream": Reader("manifest.json", manifest, lines({"digest": "1", "config": {"seed": 0}})),
     "reference": Reader("a.npz", reference, reference_file()),
     "reference of another code": Reader("a.npz", reference, npz(np.savez_compressed, mu=X.mean(0), sigma=np.cov(X.T))),
 }  # fmt: skip
+FORGIVING = ("ledger", "log")  # a damaged line is left out, or is the last one
 REFUSED = (
     "InceptionV3",
     "DINOv2",

@@ -55,11 +55,12 @@ def archive(value: bytes, storages: Mapping[str, bytes] | None = None, **members
     return zip_of(found | {f"archive/{name}": data for name, data in members.items()})
 
 
-def zip_of(members: Mapping[str, bytes], as_pytorch: bool = False, **changes) -> bytes:
+def zip_of(members: Mapping[str, bytes], as_pytorch: bool = False, wide: bool = False, **changes) -> bytes:
     """A zip file of stored members.
 
     Args:
       as_pytorch: sizes behind the data, padding in the headers, and 64 bits at the end, as PyTorch's writer has them.
+      wide: sizes and places in 64 bits.
       changes: of fields of every entry of the directory: flags, method, stored, size, offset, name; or `number` of the end.
     """
     out, directory = b"", b""
@@ -73,10 +74,12 @@ def zip_of(members: Mapping[str, bytes], as_pytorch: bool = False, **changes) ->
         after = struct.pack("<4s3I", b"PK\x07\x08", crc, len(data), len(data)) if as_pytorch else b""
         entry = {"flags": flags, "method": 0, "stored": len(data), "size": len(data), "offset": len(out), "name": title}
         entry |= {field: value for field, value in changes.items() if field in entry}
+        more = struct.pack("<2H2HQQQ", 9, 0, 1, 24, entry["size"], entry["stored"], entry["offset"]) if wide else b""
+        entry |= dict.fromkeys(("stored", "size", "offset"), 2**32 - 1) if wide else {}
         directory += struct.pack(
             "<4s6H3I5H2I", b"PK\x01\x02", 20, 20, entry["flags"], entry["method"], 0, 0, crc, entry["stored"],
-            entry["size"], len(entry["name"]), 0, 0, 0, 0, 0, entry["offset"],
-        ) + entry["name"]  # fmt: skip
+            entry["size"], len(entry["name"]), len(more), 0, 0, 0, 0, entry["offset"],
+        ) + entry["name"] + more  # fmt: skip
         out += header + data + after
     number, start = changes.get("number", len(members)), len(out)
     end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, number & 0xFFFF, number & 0xFFFF, len(directory), start, 0)

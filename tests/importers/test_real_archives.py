@@ -144,6 +144,12 @@ def test_the_zip_files_of_pytorchs_own_writer():
     assert np.array_equal(read_torch_archive(zip_of(members, as_pytorch=True))[""], SIX)
 
 
+def test_zip_files_with_64_bits_for_every_member():
+    """As of members beyond 4 GB: 32 bits say that the sizes and the place stand in the extra field."""
+    members = {"a/data.pkl": pickled(tensor((6,), (1,))), "a/data/0": SIX.tobytes()}
+    assert np.array_equal(read_torch_archive(zip_of(members, wide=True))[""], SIX)
+
+
 class Place:
     """Stands for a storage; its pickle is what a newer protocol writes of one."""
 

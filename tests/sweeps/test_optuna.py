@@ -102,6 +102,17 @@ def test_a_journal_of_other_axes(tmp_path):
         Queue(other, tmp_path).next()
 
 
+@pytest.mark.parametrize("line", [b"[]", b"7", b"[" * 5000, b"\xff\xfe", b'{"op_code": 99}'])
+def test_a_damaged_journal(line, tmp_path):
+    path = tmp_path / "optuna.journal"
+    Optuna(num_trials=1).plan({}, tmp_path, "minimize")
+    path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
+    with pytest.raises(
+        ValueError, match=r"optuna.journal cannot be read as the journal of a sweep .*; move it away, and"
+    ):
+        Optuna(num_trials=1).plan({}, tmp_path, "minimize")
+
+
 def test_without_optuna(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ValueError, match=r"needs Optuna; install the extra: pip install 'score_sde\[sweeps\]'"):
