@@ -11,6 +11,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from score_sde.config import NO_CATALOGUES, Catalogues, apply_overrides, load_config
+from score_sde.training.stopping import closing_line, exit_status, interruptible
 
 if TYPE_CHECKING:  # --help loads no framework
     from score_sde.experiment import Experiment
@@ -124,7 +125,8 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",), la
             raise app.UsageError(f"Unknown arguments {argv[1:]}; flags start with --.")
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)  # orbax and jax say a lot at INFO
-        _run(main, large_buffers)
+        with interruptible():
+            _run(main, large_buffers)
 
     app.run(prepared, flags_parser=_parsed)
 
@@ -143,13 +145,18 @@ def _parsed(argv: list[str]) -> list[str]:
 
 
 def _run(main: Callable[[], None], large_buffers: bool) -> None:
-    from score_sde import parallel
-
     try:
+        from score_sde import parallel
+
         for config in _CONFIGS:
             config.value  # noqa: B018  a mistake in it is told before the processes wait for each other
         _join_processes(large_buffers)
         main()
+    except KeyboardInterrupt as stop:
+        line = closing_line(stop)
+        getattr(sys.modules.get("score_sde.parallel"), "end_failed_process", str)(line)  # JAX may be half loaded
+        print(line, flush=True)
+        sys.exit(exit_status(stop))
     except Exception as error:
         sentence = sentence_of(error)
         known = sentence is not None and flags.FLAGS.verbosity <= 0

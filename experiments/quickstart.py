@@ -25,7 +25,8 @@ def main() -> None:
     if FRESH.value and (workdir / "config.json").is_file():
         shutil.rmtree(workdir)
     report = run_quickstart(Experiment(CONFIG.value), workdir)
-    print(f"Open {report} in a browser.")
+    if report is not None:
+        print(f"Open {report} in a browser.")
 
 
 if __name__ == "__main__":

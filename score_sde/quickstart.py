@@ -27,7 +27,8 @@ from score_sde.runs import (
 )
 from score_sde.solvers import Given, ProbabilityFlow, sample
 from score_sde.training.logging import read_metrics
-from score_sde.training.state import Params
+from score_sde.training.state import Params, TrainState
+from score_sde.training.stopping import kept
 
 NUM_SAMPLES = 200
 PICTURED = 100
@@ -47,13 +48,22 @@ class Measured(NamedTuple):
     nfe: dict[str, float]
 
 
-def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
+def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path | None:
     """Trains, samples and measures in `workdir`; returns the path of report.html, which shows everything.
+
+    None where the training was asked to stop: the same call goes on from there.
 
     Writes samples_sde.png, samples_ode.png, strip.png, reverse.webp, loss.png, noise_levels.png, report.json and report.html.
     """
     clock = _Clock()
     state = run_training(experiment, workdir)
+    if int(state.step) < experiment.settings.training.num_steps:
+        return None
+    with kept(f"the trained model is saved in {workdir}. The same command goes on from there."):
+        return _show(experiment, workdir, state, clock)
+
+
+def _show(experiment: Experiment, workdir: pathlib.Path, state: TrainState, clock: "_Clock") -> pathlib.Path:
     params = pick_params(state, None)
     clock.lap("training")
     sde_images = _reverse_sde(experiment, params)

@@ -29,6 +29,7 @@ from score_sde.runs.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, R
 from score_sde.runs.streams import digest_of
 from score_sde.training.stages import stage
 from score_sde.training.state import Params
+from score_sde.training.stopping import kept
 
 METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
 # The names of numbers with other features than Inception's, and short ones.
@@ -211,8 +212,15 @@ def run_evaluation(
     The features of the samples are kept in workdir/evaluations and those of the data in workdir/references, so that the
     same call goes on where it was killed and gives the same numbers.
     """
-    evaluation, began = evaluation.checked(), time.perf_counter()
-    state = restore(experiment, workdir, checkpoint)
+    folders = f"{workdir / 'evaluations'} and {workdir / 'references'}"
+    with kept(f"the features computed so far are saved in {folders}. The same command goes on from there."):
+        return _evaluate(experiment, workdir, evaluation.checked(), checkpoint, quiet)
+
+
+def _evaluate(
+    experiment: Experiment, workdir: pathlib.Path, evaluation: Evaluation, checkpoint: int | None, quiet: bool
+) -> dict[str, Any]:
+    began, state = time.perf_counter(), restore(experiment, workdir, checkpoint)
     job = _Job(experiment, workdir, evaluation, pick_params(state, evaluation.ema), int(state.step), quiet)
     row = _identity(job) | {"ema": evaluation.ema or next(iter(state.ema), "none")}
     results: dict[str, Result] = {}

@@ -15,6 +15,7 @@ from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
+from score_sde.training.stopping import kept
 
 FORMATS = ("png", "npz", "npy")
 DTYPES = ("uint8", "float32")
@@ -37,7 +38,10 @@ def run_sampling(
     output.mkdir(parents=True, exist_ok=True)
     size, parts = parallel.round_up(min(batch_size, num_samples), experiment.mesh), []
     key, params, is_writer = experiment.run_key("sample"), pick_params(state, ema), jax.process_index() == 0
-    with Progress(-(-num_samples // size), batch_size=size, name="sample", quiet=not is_writer) as progress:
+    with (
+        kept("samples are written at the end, and none is saved. With --format they are, batch by batch."),
+        Progress(-(-num_samples // size), batch_size=size, name="sample", quiet=not is_writer) as progress,
+    ):
         for part in experiment.generator.batches(key, params, num_samples, size, first_index):
             parts.append(part)
             progress.update(len(parts), {"evaluations": part.nfe.mean()})

@@ -21,6 +21,7 @@ from score_sde.shards import Arrays, Shards
 from score_sde.training.agreement import on_first_process
 from score_sde.training.progress import Progress
 from score_sde.training.state import Params
+from score_sde.training.stopping import kept
 
 MANIFEST = "manifest.json"
 # The sections that say what a model is; how it was trained does not matter once its parameters are given.
@@ -97,12 +98,19 @@ def compute_parts(
     """
     done = _done(shards)
     remaining = [number for number, is_done in enumerate(done) if not is_done]
-    quiet = quiet or jax.process_index() != 0
-    with Progress(len(done), len(done) - len(remaining), part_size, quiet, name=name) as progress:
-        for count, (number, arrays, scalars) in enumerate(compute(remaining), start=1):
+    quiet, there = quiet or jax.process_index() != 0, len(done) - len(remaining)
+
+    def saved() -> str:
+        return (
+            f"{there} of {len(done)} parts ({name}) are saved in {shards.folder}. The same command goes on from there."
+        )
+
+    with kept(saved), Progress(len(done), there, part_size, quiet, name=name) as progress:
+        for number, arrays, scalars in compute(remaining):
             if number % jax.process_count() == jax.process_index():
                 shards.write(shards.firsts[number], arrays)
-            progress.update(len(done) - len(remaining) + count, scalars)
+            there += 1
+            progress.update(there, scalars)
     parallel.meet("all parts are written")
     on_first_process(shards.finish)
 

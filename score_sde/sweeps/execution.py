@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from score_sde.sweeps import child
 from score_sde.sweeps.trial import LOG, Record, Trial
+from score_sde.training.stopping import EXIT
 
 
 class Execution:
@@ -92,7 +93,7 @@ class Execution:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", EXIT: str(128 + signal.SIGTERM), **self._environment},
                 process_group=0,  # a Ctrl-C reaches the sweep alone, which then asks its trials to end
                 pass_fds=self._passed,
             )

@@ -2,7 +2,6 @@
 
 import fcntl
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from score_sde.sweeps.sharing import Slot
 from score_sde.sweeps.spec import Sweep
 from score_sde.sweeps.trial import Trial
 from score_sde.training.stages import duration
+from score_sde.training.stopping import interruptible
 
 POLL_SECONDS, PRUNE_SECONDS, LINE_SECONDS = 0.05, 1.0, 30.0
 
@@ -27,20 +27,20 @@ def run_local(
     slots: Sequence[Slot],
     grace_seconds: float | int = 60,
     stream: Any = None,
-) -> bool:
-    """Runs every trial of the queue, as many at once as there are slots; True unless it was stopped before the end.
+) -> None:
+    """Runs every trial of the queue, as many at once as there are slots.
 
-    Raises: ValueError when another sweep runs in `folder`.
+    Raises: ValueError when another sweep runs in `folder`; KeyboardInterrupt, when the trials have ended, where SIGTERM or
+    Ctrl-C came.
     """
-    with lock(folder, grace_seconds) as descriptor, _terminated_is_interrupted():
+    with lock(folder, grace_seconds) as descriptor, interruptible():
         running: dict[int, Execution] = {}
         progress = ProgressLine(queue, stream or sys.stderr)
         try:
             _loop(sweep, queue, slots, running, descriptor, progress)
-            return True
         except KeyboardInterrupt:
-            progress.say(f"Stopping {len(running)} trials; each may save first. The same command goes on with them.")
-            return False
+            progress.say(f"Stopping {len(running)} trials; each may save first.")
+            raise
         finally:
             _stop_all(running, grace_seconds)
             progress.close()
@@ -189,17 +189,3 @@ def is_locked(folder: pathlib.Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """A SIGTERM to the sweep stops it as Ctrl-C does."""
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

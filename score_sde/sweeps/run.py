@@ -14,6 +14,7 @@ from score_sde.sweeps.pictures import metric_against_axes
 from score_sde.sweeps.sharing import available_cores, available_gpus, share
 from score_sde.sweeps.spec import Sweep
 from score_sde.sweeps.status import Row, rows, table
+from score_sde.training.stopping import kept
 
 TABLE, PICTURE = "table.md", "metric.png"
 Say = Callable[[str], None]
@@ -32,24 +33,37 @@ class Options:
 def run_sweep(sweep: Sweep, folder: pathlib.Path, options: Options, say: Say = print) -> bool:
     """Runs the open trials of a sweep in `folder`, or gives them to a cluster; prints the table.
 
-    Returns: whether no trial has failed, and, where they run here, all have ended.
-    Raises: ValueError for a trial that could not run, before any starts.
+    Returns: whether no trial has failed.
+    Raises: ValueError for a trial that could not run, before any starts; KeyboardInterrupt where it was asked to stop, after
+    the trials have saved and the table is printed.
     """
     if options.launcher == "local":
         if is_locked(folder):
             say(f"Another sweep, or a trial of one that was killed, still runs in {folder}; waiting for it.")
         slots = share(options.max_parallel, available_cores(), available_gpus())
         queue = _queue(sweep, folder, options)
-        ended = run_local(sweep, queue, folder, slots)
+        try:
+            with kept(lambda: _saved(sweep, folder)):
+                run_local(sweep, queue, folder, slots)
+        except KeyboardInterrupt:
+            show_status(sweep, folder, say)
+            raise
     else:
-        queue, ended, refused = _queue(sweep, folder, options), True, list[str]()
-        if options.launcher == "slurm":
-            jobs = slurm.run_slurm(sweep, queue, folder, options.max_parallel)
-        else:
-            jobs, refused = tpu.run_tpu(sweep, queue, folder, options.launcher, options.max_parallel)
+        queue, refused = _queue(sweep, folder, options), list[str]()
+        with kept("jobs that were started go on. The same command starts the others."):
+            if options.launcher == "slurm":
+                jobs = slurm.run_slurm(sweep, queue, folder, options.max_parallel)
+            else:
+                jobs, refused = tpu.run_tpu(sweep, queue, folder, options.launcher, options.max_parallel)
         say("\n".join([f"{len(jobs)} jobs started: {', '.join(jobs) or 'none'}; --status shows them.", *refused]))
     found = show_status(sweep, folder, say)
-    return ended and not any(row.state == "failed" for row in found)
+    return not any(row.state == "failed" for row in found)
+
+
+def _saved(sweep: Sweep, folder: pathlib.Path) -> str:
+    states = [trial.record().state for trial in Queue(sweep, folder, write=False).trials.values()]
+    ended = sum(state in ("finished", "pruned") for state in states)
+    return f"{ended} of {len(states)} trials are finished, and all is saved in {folder}. The same command goes on from there."
 
 
 def show_status(sweep: Sweep, folder: pathlib.Path, say: Say = print) -> list[Row]:

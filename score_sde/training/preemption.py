@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+from score_sde.training.stopping import NAMES
 
 
 class StopRequest:

@@ -16,7 +16,8 @@ metrics = workdir / "metrics.jsonl"
 start = len(metrics.read_text().splitlines()) if metrics.exists() else 0
 with (workdir / "starts.jsonl").open("a") as file:
     about = {"step": start, "arguments": sys.argv[1:], "pid": os.getpid(), "affinity": sorted(os.sched_getaffinity(0))}
-    file.write(json.dumps(about | {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}) + "\n")
+    about |= {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "stopped_exit": os.environ.get("SCORE_SDE_STOPPED_EXIT")}
+    file.write(json.dumps(about) + "\n")
 if str(rate) == os.environ.get("FAKE_FAIL"):
     sys.stdout.write("Error: the learning rate is cursed.\n(--verbosity=1 shows where.)\n")
     sys.stdout.flush()

@@ -99,6 +99,7 @@ def test_a_preempted_trial_goes_on(tmp_path, number):
         4,
     ]
     assert "is started again" in (trial.folder / "log.txt").read_text()
+    assert starts(trial)[0]["stopped_exit"] == "143"  # a command that stops with 0 would read as done
 
 
 def test_preempted_again_and_again_without_a_step_is_a_failure(tmp_path):
@@ -119,7 +120,13 @@ def test_an_interrupted_sweep_stops_its_trials_and_goes_on(tmp_path, number):
     until(lambda: first.step > 3 and second.step > 3)
     assert is_locked(folder)
     process.send_signal(number)
-    assert "stopped" in process.communicate(timeout=300)[0]
+    name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[number]
+    said = process.communicate(timeout=300)[0].splitlines()
+    closing = (
+        f"Stopped by {name}; 0 of 3 trials are finished, and all is saved in {folder}. The same command goes on from"
+    )
+    assert said[-1].startswith(closing) and process.returncode == 0
+    assert sum("| stopped" in line for line in said) == 2  # the table
     assert [trial.record().state for trial in (first, second, third)] == ["stopped", "stopped", "pending"]
     assert first.step < 2000 and not starts(third) and not is_locked(folder)
     queue, _ = run(sweep, folder)
@@ -145,7 +152,7 @@ def test_no_more_than_the_slots_at_once_each_on_its_cores(tmp_path):
     environment = {"FAKE_SECONDS": "0.02", "FAKE_TOGETHER": "2"}
     sweep = fake_sweep(rates=[1e-4, 1e-3, 1e-2, 1e-1], steps=10, environment=environment)
     queue = Queue(sweep, tmp_path)
-    assert run_local(sweep, queue, tmp_path, share(2, cores, ["0", "1"]))
+    run_local(sweep, queue, tmp_path, share(2, cores, ["0", "1"]))
     begun = [starts(trial)[0] for trial in queue.trials.values()]
     assert {start["gpu"] for start in begun} == {"0", "1"}
     if len(cores) > 1:
