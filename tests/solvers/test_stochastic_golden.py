@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.solvers import brownian, exponential, noise
+from score_sde.solvers import brownian, noise
 from score_sde.solvers.dpm2 import DPM2
 from score_sde.solvers.dpm_solver import DPMSolverPP2S
 from tests.solvers import replay
 
 ARRAYS, META = replay.load("stochastic.npz")
 CASES = META["cases"]
-LENGTH = 40  # the most steps
+LENGTH = 72  # the most steps, and more
 SDE = sdes.EDM(sigma_max=200.0)
 
 
@@ -120,7 +120,8 @@ def setting(name):
     """(times, x at the first, noise) of a diffusers case, in σ."""
     case, sigmas = CASES[name], ARRAYS[f"{name}/model_in_sigma"]
     times = np.append(sigmas, 0.0)
-    scale = times[0] if case["family"] in ("ve", "edm") else np.sqrt(1 + times[0] ** 2)
+    # Of an EDM scheduler too: it starts from the variance of data of variance 1 with noise of σ_max.
+    scale = times[0] if case["family"] == "ve" else np.sqrt(1 + times[0] ** 2)
     return times, ARRAYS["diffusers_z0_m2"] * scale, ARRAYS.get(f"{name}/noise")
 
 
@@ -131,7 +132,7 @@ def setting(name):
 def test_diffusers(name):
     times, x, draws = setting(name)
     ours = solve(diffusers(CASES[name]), x, times, draws)[-1]
-    np.testing.assert_allclose(ours, ARRAYS[f"{name}/final"], rtol=2e-4, atol=2e-4)
+    np.testing.assert_allclose(ours, ARRAYS[f"{name}/final"], rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("name", ["diffusers/Euler_churn_n10", "diffusers/EDMEuler_churn_n10"])
@@ -162,23 +163,66 @@ def _edm_decode(x, sigma, x0, x_later, later, data=0.5):
     return skip(later) * x_later + out(later) * (x0 - skip(sigma) * x) / out(sigma)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "_o3_" in n and "n35" in n])
-def test_diffusers_third_order_sde_has_a_wrong_sign(name, monkeypatch):
-    """Its coefficient of the second difference is (1 − e^{−k} − k)/k² − 1/2 where the derivation has + 1/2."""
-    times, x, draws = setting(name)
-    right = solve(solvers.DPMSolverPP3MSDE(solver_type="dpmsolver"), x, times, draws)[-1]
-    moments = exponential.moments
+# The third order of SDE-DPM-Solver++, typed from Lu et al., arXiv 2211.01095, App. A, in x and α, σ of a VP.
 
-    def theirs(k, number):
-        first, second, third = moments(k, number)
-        return [first, second, third - 2]  # of which "dpmsolver" takes one half
 
-    monkeypatch.setattr(exponential, "moments", theirs)
-    run.clear_cache()
-    wrong = solve(solvers.DPMSolverPP3MSDE(solver_type="dpmsolver"), x, times, draws)[-1]
-    run.clear_cache()
-    np.testing.assert_allclose(wrong, ARRAYS[f"{name}/final"], rtol=2e-4, atol=2e-4)
-    assert np.abs(wrong - right).max() > 0.05
+def third_order(sigmas, z, draws, *, sign=1, second="taylor", lower_order_below=0):
+    """x at σ = 0 from z at the first σ/α. `sign` is that of the 1/2 in the weight of the second difference."""
+    alpha = 1 / np.hypot(1, sigmas)
+    denoise, log_ratio = jax.jit(replay.mixture(ARRAYS).denoise(SDE)), -np.log(sigmas[:-1])
+    x, past, steps = z, [], len(sigmas) - 1
+    for k in range(steps - 1):
+        past = [np.asarray(denoise(x / alpha[k], sigmas[k]).x0), *past][:3]
+        left = steps - k if steps < lower_order_below else 3
+        x = _third_order_step(x, past[:left], alpha[k : k + 2], sigmas[k : k + 2], log_ratio, k, draws[k], sign, second)
+    return np.asarray(denoise(x / alpha[-2], sigmas[-2]).x0)  # the last step, to σ = 0
+
+
+def _third_order_step(x, past, alpha, ratio, log_ratio, k, draw, sign, second):
+    h = log_ratio[k + 1] - log_ratio[k]
+    gain, sigma = -np.expm1(-2 * h), alpha * ratio
+    x = sigma[1] / sigma[0] * np.exp(-h) * x + alpha[1] * gain * past[0] + sigma[1] * np.sqrt(gain) * draw
+    if len(past) == 1:
+        return x
+    r0 = (log_ratio[k] - log_ratio[k - 1]) / h
+    first = (past[0] - past[1]) / r0
+    if len(past) == 2:
+        return x + alpha[1] * (0.5 * gain if second == "midpoint" else 1 - gain / (2 * h)) * first
+    r1 = (log_ratio[k - 1] - log_ratio[k - 2]) / h
+    before = (past[1] - past[2]) / r1
+    slope, curvature = first + r0 / (r0 + r1) * (first - before), (first - before) / (r0 + r1)
+    return x + alpha[1] * ((1 - gain / (2 * h)) * slope + ((gain - 2 * h) / (2 * h) ** 2 + sign * 0.5) * curvature)
+
+
+@pytest.mark.parametrize("n", [10, 20, 35, 70])
+@pytest.mark.parametrize("grid", [solvers.LogSNRUniform, solvers.EDMRho])
+def test_third_order_sde_multistep_is_the_formula(n, grid):
+    """In float64, with new noise at each step."""
+    times = np.append(grid(n - 1, 80.0, 0.02, to_zero=False).times(SDE), 0.0)
+    rng = np.random.default_rng(n)
+    z, draws = ARRAYS["z0_m2"], rng.standard_normal((n, *ARRAYS["z0_m2"].shape))
+    ours = solve(solvers.DPMSolverPP3MSDE(solver_type="dpmsolver"), z * np.hypot(1, times[0]), times, draws)[-1]
+    np.testing.assert_allclose(ours, third_order(times, z, draws), rtol=1e-9, atol=1e-10)
+
+
+SDE3, SDE3_META = replay.load("diffusers_sde3.npz")
+THIRD = {name: ARRAYS for name in CASES if "_o3_" in name} | dict.fromkeys(SDE3_META["cases"], SDE3)
+
+
+@pytest.mark.parametrize("name", THIRD)
+def test_diffusers_third_order_sde_has_a_wrong_sign(name):
+    """Its coefficient of the second difference is (1 − e^{−k} − k)/k² − 1/2 where the derivation has + 1/2.
+
+    It reads x̂0 = (x − σ ε̂)/α in float32: of x up to 3 at σ/α up to 157, that is off by 3 · 157 · 6e-8 = 3e-5.
+    """
+    pack = THIRD[name]
+    sigmas, draws = np.append(pack[f"{name}/model_in_sigma"], 0.0), pack[f"{name}/noise"]
+    how = {"second": "midpoint", "lower_order_below": 15}
+    theirs = third_order(sigmas, ARRAYS["diffusers_z0_m2"], draws, sign=-1, **how)
+    np.testing.assert_allclose(theirs, pack[f"{name}/final"], rtol=0, atol=3e-5)
+    if len(sigmas) > 10:
+        right = third_order(sigmas, ARRAYS["diffusers_z0_m2"], draws, **how)
+        assert np.abs(theirs - right).max() > 0.05
 
 
 def test_diffusers_dpm2_ancestral_asks_for_the_wrong_level():
