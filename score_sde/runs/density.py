@@ -6,12 +6,15 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Float64, Int
 
 from score_sde import plots
+from score_sde.data.densities import Density
 from score_sde.experiment import Experiment
 from score_sde.files import write_json
 from score_sde.runs.measures import held_out_bits_per_dim
 from score_sde.runs.restoring import pick_params, restore
+from score_sde.training.stages import stage
 
 
 def run_density(
@@ -26,7 +29,8 @@ def run_density(
 
     The numbers: mean log-density of held-out points, learned and exact, in nats, with the standard error of their
     difference (its mean is an estimate of the KL divergence); and the exact mean log-density of samples, which for
-    samples from the density itself would be that of the held-out points.
+    samples from the density itself would be that of the held-out points. Where the model is given labels, all densities are
+    those of the component that the label names.
 
     Raises: ValueError for any other kind of data.
     """
@@ -36,11 +40,12 @@ def run_density(
             f"density needs 2-D data of the source 'density', got {type(experiment.eval_source).__name__}."
         )
     params = pick_params(restore(experiment, workdir, checkpoint), ema)
-    points = experiment.eval_source.gather(np.arange(len(experiment.eval_source)))["x"]
+    held_out = experiment.eval_source.gather(np.arange(len(experiment.eval_source)))
     learned = -held_out_bits_per_dim(experiment, params).per_example * 2 * math.log(2)
-    exact = np.asarray(density.log_prob(points), np.float64)
-    samples = experiment.generator(experiment.run_key("sample"), params, num_samples).x
-    of_samples = np.asarray(density.log_prob(samples), np.float64)
+    exact = _log_prob(density, held_out["x"], held_out.get("label"))
+    with stage(f"drawing {num_samples:,} samples"):
+        samples = experiment.generator(experiment.run_key("sample"), params, num_samples)
+    of_samples = _log_prob(density, samples.x, samples.condition.get("label"))
     means = {
         "held_out_learned": learned.mean(),
         "held_out_exact": exact.mean(),
@@ -52,22 +57,43 @@ def run_density(
     result = {name: float(value) for name, value in means.items()}
     if jax.process_index() == 0:
         print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
+        if "label" in held_out:
+            print("All log-densities are those of the component that the label names.")
         write_json(workdir / "density.json", result)
-    _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
+    with stage("computing the densities of the picture"):
+        _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
     return result
 
 
+def _log_prob(
+    density: Density, points: Float[np.ndarray, "n 2"], label: Int[np.ndarray, " n"] | None
+) -> Float64[np.ndarray, " n"]:
+    """log p(x), or log p_k(x) of the component k = label."""
+    if label is None:
+        return np.asarray(density.log_prob(points), np.float64)
+    return np.asarray(density.component_log_prob(points), np.float64)[np.arange(len(points)), label]
+
+
 def _draw_density(experiment, params, density, samples, resolution, path) -> None:
-    """The density, a histogram of the samples, and the learned density."""
-    low, high = np.percentile(samples, [0.1, 99.9], axis=0)
+    """The density, a histogram of the samples, and the learned density; with labels their mixture, as often as drawn."""
+    low, high = np.percentile(samples.x, [0.1, 99.9], axis=0)
     centre, reach = ((low + high) / 2).tolist(), 0.6 * float((high - low).max())
     extent = (centre[0] - reach, centre[0] + reach, centre[1] - reach, centre[1] + reach)
     grid = plots.grid_points(extent, resolution)
-    denoise = experiment.denoiser.bind(params)
-    log_density = experiment.log_prob(experiment.run_key("likelihood"), denoise, jnp.asarray(grid, jnp.float32))
-    learned = np.exp(np.asarray(log_density.log_prob))
-    if jax.process_index() != 0:
-        return
-    plots.density_plot(
-        samples, path, extent=extent, true_density=np.exp(density.log_prob(grid)), learned_density=learned
-    )
+    if "label" not in samples.condition:
+        true, learned = np.exp(density.log_prob(grid)), np.exp(_learned(experiment, params, grid, {}))
+    else:
+        labels, counts = np.unique(samples.condition["label"], return_counts=True)
+        share, true = counts / counts.sum(), np.exp(density.component_log_prob(grid))[:, labels]
+        conditions = [{"label": jnp.full(len(grid), label, jnp.int32)} for label in labels]
+        true = true @ share
+        learned = sum(w * np.exp(_learned(experiment, params, grid, c)) for w, c in zip(share, conditions, strict=True))
+    if jax.process_index() == 0:
+        plots.density_plot(samples.x, path, extent=extent, true_density=true, learned_density=learned)
+
+
+def _learned(experiment, params, grid, condition) -> Float[np.ndarray, " n"]:
+    """log q(x), or log q(x | condition), at the points of the grid."""
+    denoise = experiment.denoiser.bind(params, condition)
+    found = experiment.log_prob(experiment.run_key("likelihood"), denoise, jnp.asarray(grid, jnp.float32))
+    return np.asarray(found.log_prob)
