@@ -1,4 +1,4 @@
-"""Solvers × numbers of evaluations: python -m experiments.compare_solvers [--workdir=RUN] --solvers=ddim,heun --nfe=5,10,20
+"""Solvers × numbers of evaluations: score-sde compare_solvers [--workdir=RUN] --solvers=ddim,heun --nfe=5,10,20
 
 Without --workdir on an exact mixture of Gaussians, with no training. Writes a CSV, the plot of error against evaluations,
 and samples at every budget. Fields of a solver stand in parentheses: --solvers="ddim(eta=1.0),ancestral_steps(solver=heun)".

@@ -1,9 +1,9 @@
-"""Measures a trained model: python -m experiments.evaluate --workdir=runs/vp --metrics=fid,kid --num_samples=50000
+"""Measures a trained model: score-sde evaluate --workdir=runs/vp --metrics=fid,kid --num_samples=50000
 
 Of samples: fid, kid, prdc, is, sfid, fd_infinity, memorization. Of the model: noise_levels (loss on held-out data by noise
-level), bits_per_dim (as experiments.likelihood), density (a generated 2-D density against the learned one). Samples are
+level), bits_per_dim (as score-sde likelihood), density (a generated 2-D density against the learned one). Samples are
 drawn, rounded to 8 bits where the data are images of at most 256 levels, turned into features and thrown away; the same
-command goes on where it was killed. Each call adds a line to WORKDIR/ledger.jsonl: see experiments.ledger.
+command goes on where it was killed. Each call adds a line to WORKDIR/ledger.jsonl: see score-sde ledger.
 docs/evaluation.md says how to read the numbers.
 """
 

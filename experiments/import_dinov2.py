@@ -1,4 +1,4 @@
-"""Gets the weights of DINOv2 for FD_DINOv2, once: python -m experiments.import_dinov2 [--file=FILE]
+"""Gets the weights of DINOv2 for FD_DINOv2, once: score-sde import_dinov2 [--file=FILE]
 
 Without --file it fetches facebook/dinov2-large's model.safetensors from Hugging Face, or from $HF_ENDPOINT (1.2 GB), and checks
 its digest. FILE may be that file, that of another size without registers, or the release's dinov2_vitl14_pretrain.pth and its

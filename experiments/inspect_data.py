@@ -1,7 +1,7 @@
-"""Which noise levels suit these data: python -m experiments.inspect_data --config=configs/cifar10/small.py
+"""Which noise levels suit these data: score-sde inspect_data --config=configs/cifar10/small.py
 
 Reads --split once; prints, draws and writes (JSON) σ_data, distances, prior mismatch at t_max for each SDE, classes, exact
-and near duplicates, and a suggestion as overrides of the config, to be pasted behind experiments.train. With --workdir
+and near duplicates, and a suggestion as overrides of the config, to be pasted behind score-sde train. With --workdir
 instead of --config, also the model's loss by noise level; with --features, near duplicates by these too.
 """
 

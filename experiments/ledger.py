@@ -1,4 +1,4 @@
-"""The evaluations of runs as a table: python -m experiments.ledger --workdir=runs/vp[,runs/ve]
+"""The evaluations of runs as a table: score-sde ledger --workdir=runs/vp[,runs/ve]
 
 --compare=1,2: what differs between two rows, and which of their numbers compare. --plot=fid:nfe (or :images, :ema): a picture,
 with a line through rows that nothing else sets apart. --again=3: the command that makes row 3 again, without what it kept

@@ -1,4 +1,4 @@
-"""bits/dim of held-out data: python -m experiments.likelihood --workdir=runs/vp [--max_examples=256] [--set=FIELD=VALUE …]
+"""bits/dim of held-out data: score-sde likelihood --workdir=runs/vp [--max_examples=256] [--set=FIELD=VALUE …]
 
 Prints the mean with its interval and writes likelihood.json into the workdir. What each batch gave is kept in the workdir's
 likelihood/, so that the same command goes on where it was killed.

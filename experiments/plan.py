@@ -1,4 +1,4 @@
-"""What a config costs, before renting anything: python -m experiments.plan --config=configs/… --devices=8 --accelerator=h100
+"""What a config costs, before renting anything: score-sde plan --config=configs/… --devices=8 --accelerator=h100
 
 Prints parameters, FLOPs per image, bytes per device and, at an assumed utilization, images/s and the time for all steps.
 It compiles for virtual CPU devices and trains nothing: [--config.mesh.fsdp=8 --config.training.batch_size=512 …].

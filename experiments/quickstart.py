@@ -1,4 +1,4 @@
-"""Trains, samples and measures a small model on the embedded digits: python -m experiments.quickstart
+"""Trains, samples and measures a small model on the embedded digits: score-sde quickstart
 
 Open report.html in the workdir afterwards. Run again, it shows the same model; --fresh starts over.
 """

@@ -1,4 +1,4 @@
-"""Reference statistics of a data set: python -m experiments.reference --config=configs/cifar10/small.py --output=cifar10.npz
+"""Reference statistics of a data set: score-sde reference --config=configs/cifar10/small.py --output=cifar10.npz
 
 Every image of --split once, as published (no flips; cropped as the config says), by --features. The same command goes on
 where it was killed. --config or, for the config of a run, --workdir. --compare=A.npz,B.npz: how far two of them lie apart.

@@ -1,4 +1,4 @@
-"""Samples a trained model: python -m experiments.sample --workdir=runs/vp --num_samples=64 [--set=sampling.FIELD=VALUE …]
+"""Samples a trained model: score-sde sample --workdir=runs/vp --num_samples=64 [--set=sampling.FIELD=VALUE …]
 
 Writes samples.npz (x in [-1, 1], conditions, evaluations) and a picture. With --format, for any number of images: they
 are written batch by batch, and the same command goes on where it was killed. Image i is the same whatever the batch size.

@@ -1,4 +1,4 @@
-"""Runs and compares trainings: python -m experiments.sweep --sweep=configs/sweeps/digits_sdes.py --workdir=runs/sweep
+"""Runs and compares trainings: score-sde sweep --sweep=configs/sweeps/digits_sdes.py --workdir=runs/sweep
 
 Each trial is an ordinary training in WORKDIR/trials/<id>. The same command again goes on where it stopped; --status shows the
 table and plots the metric against each axis; --dry_run prints the commands.

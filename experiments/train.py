@@ -1,4 +1,4 @@
-"""Trains: python -m experiments.train --config=configs/cifar10/ddpmpp_vp.py --workdir=runs/vp [--config.FIELD=VALUE]
+"""Trains: score-sde train --config=configs/cifar10/ddpmpp_vp.py --workdir=runs/vp [--config.FIELD=VALUE]
 
 Goes on from the newest checkpoint of the workdir if there is one. SIGTERM and Ctrl-C save one and exit with 0; the same
 command then goes on.

@@ -225,8 +225,8 @@ held-out digits is not zero, because other people wrote them."""
 def _commands(workdir: pathlib.Path) -> list[str]:
     return [
         "make quickstart",
-        f"python -m experiments.sample --workdir={workdir} --num_samples=100",
-        f"python -m experiments.likelihood --workdir={workdir}",
+        f"score-sde sample --workdir={workdir} --num_samples=100",
+        f"score-sde likelihood --workdir={workdir}",
     ]
 
 

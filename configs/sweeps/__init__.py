@@ -1,1 +1,1 @@
-"""Sweeps: what `python -m experiments.sweep --sweep=…` runs."""
+"""Sweeps: what `score-sde sweep --sweep=…` runs."""

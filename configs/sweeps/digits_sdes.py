@@ -25,6 +25,6 @@ def get_sweep() -> dict[str, Any]:
             "optimizer.schedule.warmup_steps": 50,
             "ema.half_lives_kimg": (2.0,),
         },
-        "then": ["python -m experiments.likelihood --workdir={workdir} --max_examples=128"],
+        "then": ["python -m score_sde likelihood --workdir={workdir} --max_examples=128"],
         "metric": {"name": "likelihood.json:mean", "error": "likelihood.json:standard_error", "label": "bits/dim"},
     }

@@ -1,6 +1,6 @@
 """The weights of DINOv2 without registers, by the names of its release, from the public files that carry them.
 
-`python -m experiments.import_dinov2` fetches ViT-L/14's from Hugging Face, checks their digest and writes them as .npz;
+`score-sde import_dinov2` fetches ViT-L/14's from Hugging Face, checks their digest and writes them as .npz;
 `--file` converts a file that is already there, of any size: model.safetensors of facebook/dinov2-small, -base, -large or
 -giant, or the release's own dinov2_vitl14_pretrain.pth and its like. Of the same weights both give the same tensors.
 """
@@ -65,7 +65,7 @@ def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]
 
     Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
     """
-    command = "`python -m experiments.import_dinov2`, once (1.2 GB)"
+    command = "`score-sde import_dinov2`, once (1.2 GB)"
     path = pathlib.Path(path) if path else dinov2_path()
     return release_names(read_weights(path, "DINOv2", command), str(path))
 

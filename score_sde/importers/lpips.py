@@ -1,6 +1,6 @@
 """The weights of LPIPS with VGG16, from the two public files that carry them: torchvision's network, and the learned weights.
 
-`python -m experiments.import_lpips` fetches both, checks their digests and writes what LPIPS uses of them (59 MB) as .npz.
+`score-sde import_lpips` fetches both, checks their digests and writes what LPIPS uses of them (59 MB) as .npz.
 """
 
 import pathlib
@@ -59,7 +59,7 @@ def load_lpips(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
 
     Raises: FileNotFoundError where they were never imported; ValueError for a file of something else.
     """
-    command = "`python -m experiments.import_lpips`, once (a download of 528 MB)"
+    command = "`score-sde import_lpips`, once (a download of 528 MB)"
     path = pathlib.Path(path) if path else lpips_path()
     return used_tensors(read_weights(path, "LPIPS", command), str(path))
 

@@ -7,6 +7,7 @@ import jax
 
 from score_sde.experiment import Experiment
 from score_sde.plots.scores import metric_curves
+from score_sde.programs import current
 from score_sde.runs.evaluating import Evaluation, run_evaluation
 from score_sde.runs.ledger import error_of, read_rows
 from score_sde.runs.restoring import pick_params, restore
@@ -21,7 +22,9 @@ def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str
     except FileNotFoundError:
         return None
     same = [
-        r.values for r in rows if (r.values["command"], r.values["checkpoint_digest"]) == (command, checkpoint_digest)
+        r.values
+        for r in rows
+        if (current(r.values["command"]), r.values["checkpoint_digest"]) == (command, checkpoint_digest)
     ]
     return same[-1] if same else None
 

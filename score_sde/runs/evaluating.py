@@ -15,6 +15,7 @@ import numpy as np
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.plain_config import plain
+from score_sde.programs import PROGRAM
 from score_sde.report import environment
 from score_sde.runs.counts import check_counts, count_warnings
 from score_sde.runs.extractors import Extractor, get_extractor
@@ -38,7 +39,7 @@ ALIASES |= {"fd": "fid", "sfd": "sfid", "kd": "kid", "fid_infinity": "fd_infinit
 
 
 class Evaluation(NamedTuple):
-    """What is evaluated and how; the flags of experiments.evaluate.
+    """What is evaluated and how; the flags of `score-sde evaluate`.
 
     Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
     `bootstrap` is the resamples for a Fréchet distance's interval, 0 for a normal distribution's, None for 100 where cheap;
@@ -105,7 +106,7 @@ class Evaluation(NamedTuple):
             flags["bootstrap"] = self.bootstrap
         flags["max_examples"] = self.max_examples
         words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        return shlex.join(["python", "-m", "experiments.evaluate", *words, *(f"--set={o}" for o in self.overrides)])
+        return shlex.join([*PROGRAM, "evaluate", *words, *(f"--set={o}" for o in self.overrides)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,7 +89,7 @@ _ADVICE = {
     "spatial": "sfid needs --features=inception, or a callable that gives it.",
     "logits": (
         "the Inception Score needs --features=inception with weights that have logits: get pytorch-fid's "
-        "pt_inception-2015-12-05-6726825d.pth and run `python -m experiments.import_inception --file=` with it."
+        "pt_inception-2015-12-05-6726825d.pth and run `score-sde import_inception --file=` with it."
     ),
 }
 

@@ -254,6 +254,6 @@ def to_levels(x: Float[np.ndarray, "b *shape"], spec: DataSpec, first_index: int
     if len(bad):
         raise FloatingPointError(
             f"Image {first_index + bad[0]} is not finite ({len(bad)} in this batch), so no distance can be told; use another "
-            "solver or grid, or look at the samples with experiments.sample --format=npz --dtype=float32."
+            "solver or grid, or look at the samples with score-sde sample --format=npz --dtype=float32."
         )
     return plots.to_uint8(x) if in_8_bits(spec) else x

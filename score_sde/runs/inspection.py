@@ -260,7 +260,7 @@ def report(result: Mapping[str, Any], of_run: bool = False) -> str:
     lines += ["Suggested:"]
     lines += [f"  {field} {rule['value']}: {rule['rule']}" for field, rule in result["suggestion"].items()]
     where = "for a new run, in another --workdir, " if of_run else ""
-    lines += [f"{where}to be pasted behind experiments.train:".capitalize()]
+    lines += [f"{where}to be pasted behind score-sde train:".capitalize()]
     return "\n".join([*lines, " ".join(as_overrides(result["suggestion"]))])
 
 

@@ -55,7 +55,7 @@ def read_rows(workdirs: Sequence[pathlib.Path]) -> tuple[list[Row], list[str]]:
     for workdir in workdirs:
         path = workdir / LEDGER
         if not path.is_file():
-            raise FileNotFoundError(f"No {LEDGER} in {workdir}; experiments.evaluate writes it.")
+            raise FileNotFoundError(f"No {LEDGER} in {workdir}; score-sde evaluate writes it.")
         for place, line in enumerate(path.read_bytes().split(b"\n"), start=1):
             if not line.strip():
                 continue

@@ -12,7 +12,7 @@ from score_sde.runs.features import DIGITS
 from score_sde.runs.references import Reference
 
 INCEPTION_DIMENSION = 2048
-_ADVICE = "Make the right one with experiments.reference, or name another --reference."
+_ADVICE = "Make the right one with score-sde reference, or name another --reference."
 
 
 def check_reference(reference: Reference, extractor: Extractor, experiment: Experiment) -> list[str]:

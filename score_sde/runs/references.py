@@ -57,7 +57,7 @@ class Reference(NamedTuple):
         if self.features is None:
             raise ValueError(
                 f"{metric} needs the features of the reference, and {self.name} holds only their mean and covariance; make "
-                "it with `experiments.reference --keep_features`, or say --reference=train."
+                "it with `score-sde reference --keep_features`, or say --reference=train."
             )
         return self.features
 
@@ -66,7 +66,7 @@ class Reference(NamedTuple):
         if "spatial" not in self.statistics:
             raise ValueError(
                 f"{metric} needs spatial statistics, which {self.name} does not have; make the reference with "
-                "experiments.reference, or read ADM's file with mu_s and sigma_s."
+                "score-sde reference, or read ADM's file with mu_s and sigma_s."
             )
         return self.statistics["spatial"]
 
@@ -181,7 +181,7 @@ def load_reference(path: pathlib.Path) -> Reference:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"No reference at {path}; make one with `python -m experiments.reference --config=… --output={path}`, or say "
+            f"No reference at {path}; make one with `score-sde reference --config=… --output={path}`, or say "
             "--reference=train or eval."
         )
     file = Npz(path, "copy or make it again: nothing in a file is executed here")
@@ -195,7 +195,7 @@ def load_reference(path: pathlib.Path) -> Reference:
     lacks = [name for name in ("pool_count", "pool_mean", "pool_cov") if name not in arrays]
     lacks += [name for name, kind in _TOLD.items() if not isinstance(description.get(name), kind)]
     if lacks:
-        raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with experiments.reference.")
+        raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with score-sde reference.")
     statistics, features = _from_arrays(path, arrays), arrays.get("features")
     rows = None if features is None else _rows(path, features, statistics["pool"])
     if rows is not None and len(rows) < rows.shape[1]:  # with the examples at hand distances are quick

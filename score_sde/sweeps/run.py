@@ -1,4 +1,4 @@
-"""What `python -m experiments.sweep` does: runs a sweep, shows what it would run, or shows how far it is."""
+"""What `score-sde sweep` does: runs a sweep, shows what it would run, or shows how far it is."""
 
 import dataclasses
 import pathlib

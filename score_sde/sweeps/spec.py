@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_sde.config import build, call, closest
+from score_sde.programs import PROGRAM
 from score_sde.sweeps.axes import Axis, build_axis
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.optuna_search import Optuna
 from score_sde.sweeps.search import Product, Random, Search, Zip
 
 SEARCHES = {"product": Product, "zip": Zip, "random": Random, "optuna": Optuna}
-TRAIN = ("python", "-m", "experiments.train")
+TRAIN = (*PROGRAM, "train")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 from score_sde.files import read_json, write_json
 from score_sde.plain_config import differences, lasting, plain
+from score_sde.programs import current
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
 from score_sde.sweeps.overrides import command_line
@@ -91,7 +92,7 @@ class Trial:
             return dataclasses.replace(record, state="finished", done=tuple(map(shlex.join, self.commands)))
         done = 0
         for command, before in zip(self.commands, record.done, strict=False):
-            if shlex.join(command) != before:
+            if current(shlex.join(command)) != current(before):
                 break
             done += 1
         state, complete = record.state, done == len(self.commands)

@@ -1,6 +1,8 @@
 """Members of every kind from a file outside of the package: "module:attribute" in a config."""
 
+import pathlib
 import re
+import shlex
 import sys
 
 import jax
@@ -10,8 +12,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base, density2d
+from experiments.flags import ConfigFlag
 from score_sde.catalogues import CATALOGUES
-from score_sde.config import plain
+from score_sde.config import apply_overrides, load_config, plain
 from score_sde.experiment import Experiment, from_workdir
 
 OWN = '''
@@ -218,3 +221,23 @@ def test_optimizers_are_those_of_optax():
     ) as error:
         Experiment(config)
     assert not re.search("module:attribute", str(error.value))
+
+
+def test_the_file_in_the_readme(tmp_path, monkeypatch):
+    """As it stands there, with its command."""
+    text = (pathlib.Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Your own SDE\n")[2].partition("\n## ")[0]
+    code, command = (
+        re.search(r"```python\n(.*?)```", section, re.DOTALL)[1],
+        re.search(r"```bash\n(.*?)```", section, re.DOTALL)[1],
+    )
+    (tmp_path / "my_project").mkdir()
+    (tmp_path / "my_project" / "sdes.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    flag = ConfigFlag(None)
+    (config_flag,) = [word for word in flag.split(shlex.split(command)) if word.startswith("--config=")]
+    config = load_config(config_flag.removeprefix("--config="))
+    apply_overrides(config, flag._overrides, CATALOGUES)
+    sde = Experiment(config).sde
+    assert type(sde).__module__ == "my_project.sdes" and sde.b == 9
+    np.testing.assert_allclose(sde.sigma(jnp.asarray(1.0)) ** 2, 1 - np.exp(-9), rtol=1e-6)

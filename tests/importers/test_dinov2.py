@@ -96,9 +96,7 @@ def test_networks_that_are_refused(change, message):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="No DINOv2 weights at .*get them by `python -m experiments.import_dinov2`"
-    ):
+    with pytest.raises(FileNotFoundError, match="No DINOv2 weights at .*get them by `score-sde import_dinov2`"):
         load_dinov2(tmp_path / "weights.npz")
     (tmp_path / "page.html").write_text("<html>Access denied</html>")
     with pytest.raises(ValueError, match=r"page.html cannot be read as safetensors \(it does not begin as"):

@@ -78,7 +78,7 @@ def test_a_file_is_converted_once_and_read_again(pytorch_fid, tmp_path, monkeypa
 
 
 def test_errors(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="get them by `python -m experiments.import_inception`"):
+    with pytest.raises(FileNotFoundError, match="get them by `score-sde import_inception`"):
         load_inception(tmp_path / "weights.npz")
     with pytest.raises(ValueError, match=r"This is not the InceptionV3 of 2015-12-05: 1 tensors, \['a'\]"):
         inception.graph_names({"a": np.zeros(3)})

@@ -38,7 +38,7 @@ def order():
     return np.argsort(numbers)
 
 
-@pytest.mark.skipif(not inception_path().is_file(), reason="no weights; python -m experiments.import_inception")
+@pytest.mark.skipif(not inception_path().is_file(), reason="no weights; score-sde import_inception")
 def test_the_first_images_and_their_features(order):
     """Through the data source, its scaling to [−1, 1] and back, and the extractor of the entry points."""
     golden, experiment = np.load(GOLDEN / "inception.npz"), Experiment(small.get_config())

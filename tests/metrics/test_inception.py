@@ -11,7 +11,7 @@ from score_sde.metrics import inception, inception_features
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden" / "metrics" / "inception.npz")
 have_weights = pytest.mark.skipif(
-    not inception_path().is_file(), reason="needs the weights: python -m experiments.import_inception"
+    not inception_path().is_file(), reason="needs the weights: score-sde import_inception"
 )
 
 

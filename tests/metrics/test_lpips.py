@@ -99,7 +99,7 @@ def files(folder, weights, classifier=True):
 
 def test_from_the_files_to_features(weights, tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_SDE_LPIPS", str(tmp_path / "weights.npz"))
-    with pytest.raises(FileNotFoundError, match="python -m experiments.import_lpips"):
+    with pytest.raises(FileNotFoundError, match="score-sde import_lpips"):
         get_extractor("lpips", parallel.make_mesh(1))
     assert import_lpips(*files(tmp_path, weights)) == lpips_path() == tmp_path / "weights.npz"
     loaded = load_lpips()

@@ -114,5 +114,5 @@ def test_the_command(tmp_path):
     for name in ("inspect_data", "near_duplicates", "near_duplicates_by_features"):
         assert (tmp_path / f"{name}.png").is_file()
     assert run.stdout.count("likely duplicates if these data are like CIFAR-10, on which the threshold was set") == 2
-    flags = run.stdout.split("To be pasted behind experiments.train:\n")[1].splitlines()[0]
+    flags = run.stdout.split("To be pasted behind score-sde train:\n")[1].splitlines()[0]
     assert shlex.split(flags) == [f"--config.{override}" for override in result["overrides"]]

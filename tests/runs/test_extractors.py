@@ -85,13 +85,13 @@ def test_outputs_that_are_not_there():
 
 def test_inception_without_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_SDE_INCEPTION", str(tmp_path / "none.npz"))
-    with pytest.raises(FileNotFoundError, match="python -m experiments.import_inception"):
+    with pytest.raises(FileNotFoundError, match="score-sde import_inception"):
         get_extractor("inception", MESH)
 
 
 def test_dinov2_without_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("SCORE_SDE_DINOV2", str(tmp_path / "none.npz"))
-    with pytest.raises(FileNotFoundError, match="python -m experiments.import_dinov2"):
+    with pytest.raises(FileNotFoundError, match="score-sde import_dinov2"):
         get_extractor("dinov2", MESH)
 
 
@@ -222,7 +222,7 @@ def test_weights_that_pytorch_has_saved(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not inception_path().is_file(), reason="no weights; python -m experiments.import_inception")
+@pytest.mark.skipif(not inception_path().is_file(), reason="no weights; score-sde import_inception")
 def test_inception_of_a_batch_that_devices_do_not_share():
     """Three images on all devices, and each alone on one."""
     images = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8)

@@ -111,7 +111,7 @@ def test_the_last_line_can_be_pasted_behind_train(monkeypatch, of_run):
     assert holder.value.parameterization.sigma_data == result["suggestion"]["parameterization.sigma_data"]["value"]
     assert (
         above[-1]
-        == f"{'For a new run, in another --workdir, to' if of_run else 'To'} be pasted behind experiments.train:"
+        == f"{'For a new run, in another --workdir, to' if of_run else 'To'} be pasted behind score-sde train:"
     )
     assert any(text.startswith("  objective.time_sampler.mean") and "EDM's −1.2" in text for text in above)
 

@@ -64,7 +64,7 @@ def test_a_line_that_a_crash_cut_off(tmp_path):
     append_row(tmp_path, {"number": 3, "results": {}})
     rows, (warning,) = read_rows([tmp_path])
     assert [r.values["number"] for r in rows] == [1, 3] and "Line 2 of" in warning
-    with pytest.raises(FileNotFoundError, match=r"No ledger.jsonl in .*experiments.evaluate writes it"):
+    with pytest.raises(FileNotFoundError, match=r"No ledger.jsonl in .*score-sde evaluate writes it"):
         read_rows([tmp_path / "none"])
 
 

@@ -217,7 +217,7 @@ def test_the_commands(tmp_path):
 
 
 def test_files_that_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No reference at .*experiments.reference --config=… --output="):
+    with pytest.raises(FileNotFoundError, match=r"No reference at .*score-sde reference --config=… --output="):
         load_reference(tmp_path / "none.npz")
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
     with pytest.raises(ValueError, match=r"needs our arrays or mu and sigma .*got \['images'\]"):

@@ -92,7 +92,7 @@ def test_files_that_are_no_sweep(tmp_path):
     with pytest.raises(FileNotFoundError, match="--sweep needs FILE.py.*'configs/sweeps/digits_sdes.py'"):
         load_sweep(str(path))
     path.write_text("")
-    with pytest.raises(ValueError, match=r"needs a function get_sweep\(\) that returns a dict"):
+    with pytest.raises(ValueError, match=r"needs a file with a function get_sweep\(\) that returns a dict"):
         load_sweep(str(path))
     path.write_text(f"def get_sweep():\n    return {described()!r}\n")
     assert load_sweep(str(path)).overrides == {"training.num_steps": 4}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from score_sde.sweeps import pictures as pictures_module
 from score_sde.sweeps.metric import last_step
 from score_sde.sweeps.pictures import metric_against_axes
 from score_sde.sweeps.run import Options, run_sweep, show_commands, show_status
+from score_sde.sweeps.spec import TRAIN
 from score_sde.sweeps.status import Row, labels, rows, table
+from score_sde.sweeps.trial import make_trial
 from tests.sweeps.several import described, fake_sweep, run
 
 
@@ -159,3 +162,16 @@ def test_a_dry_run_prints_what_can_be_pasted_and_writes_nothing(tmp_path, capsys
         'python -m experiments.train --config=configs/density2d.py \'--config.sde={"name": "ve", '
     )
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_trial_that_an_earlier_version_finished_stays_finished(tmp_path):
+    """Its record has the commands as that version wrote them."""
+    then = ["python -m score_sde likelihood --workdir={workdir}"]
+    sweep = build_sweep({**described(), "train": TRAIN, "then": then})
+    trial = make_trial(sweep, tmp_path, {"sde": {"name": "ve"}})
+    trial.write()
+    done = tuple(shlex.join(c).replace("python -m score_sde ", "python -m experiments.") for c in trial.commands)
+    trial.write_record(Record("finished", done=done))
+    assert "experiments.train" in done[0] and trial.record().state == "finished"
+    trial.write_record(Record("finished", done=(done[0].replace("density2d", "other"), done[1])))
+    assert trial.record().state == "pending"
