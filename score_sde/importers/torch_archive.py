@@ -29,6 +29,7 @@ OLD_MAGIC = (
 MOST_LEVELS = 100  # of dicts and lists in each other
 MOST_VISITS = 500_000  # to dicts, lists and what is in them; one that is in several is visited as often
 MOST_TENSORS = 100_000
+MOST_PICKLED = 2**26  # bytes before the numbers; Python takes up to five times as many for text
 MOST_NAMES = 16  # of one tensor, before it counts as two
 LARGEST_EMPTY = 2**31  # numbers along an axis of a tensor without numbers, which no storage bounds
 
@@ -75,7 +76,10 @@ def _open_zip(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str]
             raise ValueError(f"the numbers called {shortened(key)!r} are missing")
         return read_member(stream, members[f"{folder}data/{key}"])
 
-    tree, _ = read_pickle(io.BytesIO(read_member(stream, members[pickles[0]])))
+    pickled = members[pickles[0]]
+    if pickled.size > MOST_PICKLED:
+        raise ValueError(f"a pickle of {pickled.size:,} bytes, more than {MOST_PICKLED:,}")
+    tree, _ = read_pickle(io.BytesIO(read_member(stream, pickled)))
     return tree, numbers
 
 
@@ -113,11 +117,12 @@ def _open_old(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str]
 
 @contextlib.contextmanager
 def _in_memory(stream: io.BufferedIOBase) -> Iterator[Any]:
-    """The stream, mapped into memory if it is a file."""
+    """The first part of the stream, mapped into memory if it is a file."""
     if isinstance(stream, io.BytesIO):
-        yield stream
+        yield io.BytesIO(stream.getbuffer()[:MOST_PICKLED])
     else:
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        size = stream.seek(0, os.SEEK_END)
+        with mmap.mmap(stream.fileno(), min(size, MOST_PICKLED), access=mmap.ACCESS_READ) as mapped:
             yield mapped
 
 

@@ -17,7 +17,6 @@ from score_sde.guarded import is_shape, shortened
 MOST_INSTRUCTIONS = 2_000_000
 # Dicts, lists, sets and records, and items copied between them; one takes a hundred times the bytes of its instruction.
 MOST_CONTAINERS = 300_000
-_LARGEST_KEY = 2**60  # of a dict; larger whole numbers can be chosen to collide, and a dict of them never ends
 
 # What stands for each kind of tensor's numbers in numpy.
 DTYPES = {
@@ -271,9 +270,21 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
 
 
 def _as_key(key: Any) -> Any:
-    if (isinstance(key, int) and abs(key) < _LARGEST_KEY) or isinstance(key, str | float | None):
+    """A key of a dict or an element of a set, as text where its hash could be chosen to be that of others.
+
+    Raises: ValueError for a key that no file of weights has.
+    """
+    if isinstance(key, str | float | None) or (isinstance(key, int) and abs(key) < 2**60):
         return key
-    raise ValueError(f"a key of a dict or set that is a {type(key).__name__}, or too large a number")
+    if _is_short(key) or (isinstance(key, tuple) and len(key) <= 8 and all(map(_is_short, key))):
+        return str(key)
+    raise ValueError(f"a key of a dict or set that is a long {type(key).__name__}")
+
+
+def _is_short(part: Any) -> bool:
+    if isinstance(part, str | bytes):
+        return len(part) <= 100
+    return abs(part) < 2**128 if isinstance(part, int) else isinstance(part, float | None)
 
 
 _LITERALS = {

@@ -130,8 +130,10 @@ pickles({
     + (ORDERED + b"h\x00R") * 30_000 + b"l",
     "200,000 modules with the fields of one dict": named({f"f{i}": b"K\x01" for i in range(1000)}) + b"q\x000("
     + b"c__torch__\nA\n)\x81h\x00b" * 50_000 + b"l",
-    "keys that collide": b"}(" + b"".join(whole(i * (2**61 - 1)) + b"N" for i in range(100_000)) + b"u",
-    "elements of a set that collide": b"\x8f(" + b"".join(whole(i * (2**61 - 1)) for i in range(100_000)) + b"\x90",
+    "keys that collide": b"}(" + b"".join(whole(i * (2**61 - 1)) + b"N" for i in range(100_000)) + b"u0}]K\x01s",
+    "elements of a set that collide": b"\x8f(" + b"".join(whole(i * (2**61 - 1)) for i in range(100_000)) + b"\x900}]K\x01s",
+    "tuples that collide": b"}(" + b"".join(whole(i) + whole(2**59 - i) + b"\x86N" for i in range(50_000)) + b"u0}]K\x01s",
+    "long texts in a tuple as a key": text("a" * 10**5) + b"q\x00\x850}(" + b"h\x00\x85N" * 10**4 + b"u",
     "a long name again and again": named({"a" * 2**20: named({f"{i}": ONE for i in range(200)})}),
     "text of 2**40 characters": b"\x8d" + struct.pack("<Q", 2**40) + b"a",
     "bytes of 2**62": b"\x8e" + struct.pack("<Q", 2**62) + b"a",
@@ -211,6 +213,10 @@ pickles({f"a stack: {what}": value for what, value in {
     "nothing to double": b"2", "a value that was never made": b"h\x07", "nothing to remember": b"q\x00", "a value below a mark":
     b"K\x01(.", "an unknown instruction": b"\xff", "no end": b"N" * 5 + b"\x8c",
 }.items()})  # fmt: skip
+add("pth", {
+    "a pickle of 100 MB of text": lambda: archive(b"X" + struct.pack("<I", 10**8) + "𝄞".encode() + b"a" * (10**8 - 4)),
+    "old: a pickle of 100 MB of text": lambda: OLD + b"X" + struct.pack("<I", 10**8) + "𝄞".encode() + b"a" * (10**8 - 4),
+})  # fmt: skip
 add("pth", {"a pickle without an end": lambda: zip_of({"a/data.pkl": b"\x80\x02}"})})
 add("pth", {"an empty pickle": lambda: zip_of({"a/data.pkl": b""})})
 

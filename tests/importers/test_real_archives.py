@@ -133,6 +133,14 @@ def test_torchscript():
     assert list(found) == ["conv.weight", "typed.0"] and found["typed.0"] == 5
 
 
+def test_keys_of_any_short_kind():
+    """Names are their text, as Python writes it."""
+    keys = {"a": text("a"), "3": whole(3), "-7": whole(-7), str(2**64): whole(2**64), "True": b"\x88", "None": b"N"}
+    keys |= {"('a', 1)": text("a") + whole(1) + b"\x86", "b'a'": b"C\x01a", "1.5": b"G?\xf8\x00\x00\x00\x00\x00\x00"}
+    found = read(b"}(" + b"".join(key + tensor((1,), (1,), i % 6) for i, key in enumerate(keys.values())) + b"u")
+    assert {name: array.tolist() for name, array in found.items()} == {name: [i % 6] for i, name in enumerate(keys)}
+
+
 def test_the_zip_files_of_pytorchs_own_writer():
     """Sizes behind the data, padding, and 64 bits at the end."""
     members = {
