@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -21,6 +20,7 @@ from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import (
+    Schedule,
     Settings,
     apply_overrides,
     build,
@@ -54,7 +54,7 @@ from score_sde.objectives import Objective
 from score_sde.parameterizations import Parameterization
 from score_sde.sdes import SDE
 from score_sde.solvers import Grid, Solver
-from score_sde.training.optimizers import build_optimizer
+from score_sde.training.optimizers import Optimizer, build_optimizer
 from score_sde.training.state import TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
@@ -132,11 +132,17 @@ class Experiment:
         return self._build("objective", self.sde)
 
     @functools.cached_property
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self) -> Optimizer:
         fields = dataclasses.asdict(self.settings.optimizer)
         own = fields.pop("own")
         del fields["accumulation_steps"]
+        fields["schedule"] = dataclasses.asdict(self.schedule)
         return build_optimizer(**fields, **own)
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of the learning rate, with its length."""
+        return self.settings.optimizer.schedule.over(self.settings.training.num_steps)
 
     @functools.cached_property
     def mesh(self) -> Mesh:

@@ -1,5 +1,6 @@
 """From a ConfigDict to objects: every config builds, and every mistake is named."""
 
+import dataclasses
 import importlib
 import pathlib
 import re
@@ -22,6 +23,7 @@ from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.runs.planning import Blank
 from score_sde.sdes import SDES, VP
 from score_sde.thresholding import Threshold
+from score_sde.training.optimizers import rate_warnings
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 FILES = [p for p in sorted(CONFIGS.rglob("*.py")) if p.name != "__init__.py" and p.parent.name != "sweeps"]
@@ -38,6 +40,21 @@ def test_every_config_builds(path):
         assert getattr(experiment, part) is not None
     times = experiment.grid.times(experiment.sde)
     experiment.solver.check(experiment.sde, times)
+    schedule, num_steps = dataclasses.asdict(experiment.schedule), experiment.settings.training.num_steps
+    with jax.numpy_dtype_promotion("standard"):
+        assert not rate_warnings(experiment.optimizer.schedule, schedule, 0, num_steps)
+
+
+def test_a_cosine_without_a_length_is_as_long_as_the_training():
+    """In what is built, and in what a resumed run compares."""
+    config = base.get_config()
+    config.optimizer.schedule = ConfigDict({"schedule": "cosine", "decay_steps": None})
+    config.training.num_steps = 40
+    with jax.numpy_dtype_promotion("standard"):
+        rates = [float(Experiment(config).optimizer.schedule(n)) for n in (0, 20, 40)]
+    rate = config.optimizer.learning_rate
+    assert rates == pytest.approx([rate, rate / 2, 0.0], abs=1e-10)
+    assert completed(plain(config), CATALOGUES)["optimizer"]["schedule"]["decay_steps"] == 40
 
 
 def broken(**sections):

@@ -78,6 +78,41 @@ def test_a_run_leaves_what_it_promises(whole):
     assert bits(from_workdir(workdir).state_shapes()) is not None
 
 
+def cosine(num_steps, decay_steps=None) -> ConfigDict:
+    """Quick to train, with a rate that falls to 0."""
+    config = tiny(num_steps=num_steps, eval_every=0, sample_every=0)
+    config.optimizer.schedule = ConfigDict({"schedule": "cosine", "decay_steps": decay_steps})
+    return config
+
+
+def test_the_learning_rate_is_logged(tmp_path, caplog):
+    """Of the last step of each line; a schedule without a length is as long as the training, and nothing is told."""
+    run_training(Experiment(cosine(10)), tmp_path, quiet=True)
+    logged = read_metrics(tmp_path / "metrics.jsonl")["learning_rate"]
+    rate = cosine(10).optimizer.learning_rate
+    assert logged.steps.tolist() == [5, 10]
+    by_hand = [rate * (1 + np.cos(np.pi * n / 10)) / 2 for n in (4, 9)]
+    np.testing.assert_allclose(logged.values, by_hand, rtol=1e-4)
+    assert "learning rate" not in caplog.text
+
+
+def test_a_rate_of_0_is_told_before_training(tmp_path, caplog):
+    """A line where the last steps change nothing, an error where none would, at the start and on a resume."""
+    run_training(Experiment(cosine(10, 8)), tmp_path, quiet=True)
+    assert "The last 2 of 10 updates will change nothing: the learning rate is 0 from update 8 on" in caplog.text
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="Training on would change nothing: the learning rate is 0 from update 10 on"):
+        run_training(Experiment(cosine(20, 8)), tmp_path, quiet=True)
+    assert (tmp_path / "config.json").read_bytes() == before
+    with pytest.raises(ValueError, match="optimizer.schedule.decay_steps: 8 there, 20 here"):
+        run_training(Experiment(cosine(20)), tmp_path, quiet=True)
+
+
+def test_a_warm_up_beyond_the_end_is_told(tmp_path, caplog):
+    run_training(Experiment(tiny(num_steps=5, eval_every=0, sample_every=0)), tmp_path, quiet=True)
+    assert "The warm-up of 10 steps is longer than the training of 5: the learning rate only gets to 0.5" in caplog.text
+
+
 def test_training_lowers_the_loss_at_every_noise_level(tmp_path):
     """On the same held-out points and noise, where there is something to learn: not where ε is all of x."""
     config = tiny(num_steps=1000, log_every=50, checkpoint_every=1000, eval_every=0, sample_every=0)
@@ -150,7 +185,7 @@ def test_nothing_to_restore(tmp_path):
 def test_choice_of_average(whole):
     _, state = whole
     assert pick_params(state, None) is state.ema["0.5"]
-    assert pick_params(state, "5") is state.ema["5"]
+    assert pick_params(state, "5") is state.ema["5"] is pick_params(state, "5.0")
     assert pick_params(state, "none") is state.params
     with pytest.raises(ValueError, match=r"--ema needs one of \['0.5', '5', 'none'\].*got '7'"):
         pick_params(state, "7")

@@ -17,13 +17,14 @@ from score_sde.config.files import call, find_file, load_config
 from score_sde.config.kinds import is_number
 from score_sde.config.lookup import Family, check_names, closest
 from score_sde.config.overrides import apply_overrides, apply_values, literal
-from score_sde.config.sections import Settings
+from score_sde.config.sections import Schedule, Settings
 
 __all__ = [
     "FREE_SECTIONS",
     "NO_CATALOGUES",
     "Catalogues",
     "Family",
+    "Schedule",
     "Settings",
     "apply_overrides",
     "apply_values",

@@ -1,14 +1,15 @@
 """A config as plain JSON values, which of its sections a run may change, and how two configs differ."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from score_sde.config.building import Catalogues, fixed_section, section_options
+from score_sde.config.building import Catalogues, fixed_section, made, section_options
 from score_sde.config.options import Option, options_of
-from score_sde.config.sections import Settings
+from score_sde.config.sections import Schedule, Settings
 
 FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to train on, sample and measure
 
@@ -65,6 +66,8 @@ def completed(config: Mapping[str, Any], catalogues: Catalogues) -> dict[str, An
     """A plain config with the fields that its sections leave out, as what is made of them has them."""
     filled = plain(ConfigDict(config))
     _complete("", options_of(Settings).fields, filled, catalogues)
+    schedule = made(Schedule, filled["optimizer"]["schedule"]).over(filled["training"]["num_steps"])
+    filled["optimizer"]["schedule"] = dataclasses.asdict(schedule)
     return filled
 
 

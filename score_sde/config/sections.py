@@ -31,7 +31,7 @@ _Sizes = Annotated[
 
 
 def _are_half_lives(values: Sequence[float | int]) -> bool:
-    return all(value > 0 for value in values) and len({f"{value:g}" for value in values}) == len(values)
+    return all(value > 0 for value in values) and len(set(values)) == len(values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -71,14 +71,19 @@ class Schedule:
     Attributes:
       schedule: "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(update/decay_steps, 1).
       warmup_steps: updates until the whole rate.
-      decay_steps: of "cosine" and "inverse_sqrt".
+      decay_steps: of "cosine" and "inverse_sqrt"; None: a cosine lasts for all of the training.
       final_fraction: of the learning rate, at the end of "cosine".
     """
 
     schedule: Schedules = "constant"
     warmup_steps: Annotated[int, at_least(0)] = 0
     decay_steps: _Steps | None = None
-    final_fraction: _NotNegative = 0.0
+    final_fraction: Annotated[float, Check("a number from 0 to 1", lambda value: 0 <= value <= 1)] = 0.0
+
+    def over(self, num_steps: int) -> "Schedule":
+        """With the length of a cosine that leaves it out: all of the training."""
+        is_open = self.schedule == "cosine" and self.decay_steps is None
+        return dataclasses.replace(self, decay_steps=num_steps) if is_open else self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

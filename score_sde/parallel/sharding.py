@@ -65,10 +65,14 @@ def tree_sharding(tree: Any, mesh: Mesh, tensor_axis: TensorAxis | None = None, 
     """`partition` for each array of a pytree, by the names on the way to it."""
 
     def sharding(path, leaf):
-        names = tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-        return NamedSharding(mesh, partition(names, leaf.shape, mesh.shape, tensor_axis, over_fsdp=over_fsdp))
+        return NamedSharding(mesh, partition(names_of(path), leaf.shape, mesh.shape, tensor_axis, over_fsdp=over_fsdp))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """The names on the way to a leaf, outermost first, of a path of `jax.tree_util`."""
+    return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from collections.abc import Collection
 
 from score_sde.experiment import Experiment
 from score_sde.training.checkpoints import Checkpoints
@@ -16,10 +17,26 @@ def pick_params(state: TrainState, ema: str | None) -> Params:
     """
     if ema == "none" or not state.ema:
         return state.params
-    name = next(iter(state.ema)) if ema is None else ema
-    if name not in state.ema:
-        raise ValueError(f"--ema needs one of {[*state.ema, 'none']} (half-lives in thousands of images), got {ema!r}.")
-    return state.ema[name]
+    return state.ema[next(iter(state.ema)) if ema is None else average_name(state.ema, ema)]
+
+
+def average_name(names: Collection[str], ema: str) -> str:
+    """The name of the average with the half-life `ema`, however the number is written: "500.0" is "500".
+
+    Raises: ValueError for a half-life that was not kept.
+    """
+    for name in names:
+        if name == ema or (_is_number(ema) and float(name) == float(ema)):
+            return name
+    raise ValueError(f"--ema needs one of {[*names, 'none']} (half-lives in thousands of images), got {ema!r}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def open_checkpoints(experiment: Experiment, workdir: pathlib.Path) -> Checkpoints:

@@ -1,6 +1,7 @@
 """Training in a folder, from its newest checkpoint if there is one."""
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -23,6 +24,7 @@ from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
 from score_sde.training.logging import METRICS_FILE, TIMING_FILE, MetricLogger
 from score_sde.training.loop import Action, Instruments, train
+from score_sde.training.optimizers import rate_warnings, updates_done
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Stopwatch, Trace, compile_step
 from score_sde.training.progress import Progress
@@ -105,6 +107,7 @@ def _train(
     training, is_writer = experiment.settings.training, jax.process_index() == 0
     state, position = _start(experiment, checkpoints)
     start = int(state.step)
+    _check_rates(experiment, state)
     if is_writer:
         _clean_up(workdir)
         experiment.write_config(workdir)
@@ -169,6 +172,18 @@ def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState
         )
     with stage("reading the newest checkpoint"):
         return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
+
+
+def _check_rates(experiment: Experiment, state: TrainState) -> None:
+    """Says so where the learning rate is 0 for a part of the training, or never leaves its warm-up.
+
+    Raises: ValueError where it is 0 in all of what is left.
+    """
+    left = experiment.settings.training.num_steps - int(state.step)
+    fields = dataclasses.asdict(experiment.schedule)
+    for warning in rate_warnings(experiment.optimizer.schedule, fields, int(updates_done(state.opt_state)), left):
+        if jax.process_index() == 0:
+            logging.warning("%s", warning)
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:

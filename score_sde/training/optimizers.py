@@ -1,17 +1,60 @@
-"""The optimizer, an optax chain from the fields of `config.optimizer`."""
+"""The optimizer, an optax chain from the fields of `config.optimizer`.
 
+Updates are counted from 0: the nth batch that is not skipped is update n − 1, and uses the schedule's rate there.
+"""
+
+import bisect
 import inspect
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
-from score_sde.building import check_names, closest
-from score_sde.plain_config import is_number
+from score_sde import parallel
+from score_sde.config import check_names, closest, is_number
+
+Path = tuple[str, ...]
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
 SCHEDULES = ("constant", "cosine", "inverse_sqrt")
+NOT_DECAYED = ("bias", "scale", "frequencies")  # the last names of parameters on which weight decay does not act
+FIXED = ("fourier", "frequencies")  # the last two names of parameters that are never trained
+
+
+class Optimizer(NamedTuple):
+    """An optax transformation (`init`, `update`), and its `schedule`: number of an update, from 0 -> learning rate."""
+
+    init: Callable[[Any], optax.OptState]
+    update: Callable[..., tuple[Any, optax.OptState]]
+    schedule: optax.Schedule
+
+
+def updates_done(opt_state: optax.OptState) -> Int[Array, ""]:
+    """How many updates an optimizer of `build_optimizer` has made: skipped batches do not count."""
+
+    def is_counter(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState)
+
+    counters = [state for state in jax.tree.leaves(opt_state, is_leaf=is_counter) if is_counter(state)]
+    return counters[0].count
+
+
+def is_decayed(path: Path, ndim: int) -> bool:
+    """Whether weight decay acts on the parameter with these names: on matrices, kernels of convolutions and label tables.
+
+    Never on biases, on the scales of norms, or on Fourier frequencies, whatever their rank; and on nothing else of rank 0
+    or 1.
+    """
+    return ndim >= 2 and path[-1] not in NOT_DECAYED
+
+
+def is_fixed(path: Path) -> bool:
+    """Whether the parameter with these names is never trained: the frequencies of `FourierFeatures`."""
+    return path[-2:] == FIXED
 
 
 def learning_rate_schedule(
@@ -24,7 +67,7 @@ def learning_rate_schedule(
     """Linear warm-up to `learning_rate` over `warmup_steps`, times a schedule of the step.
 
     "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(step/decay_steps, 1)
-    (Karras et al., arXiv 2312.02696, Eq. 67).
+    (Karras et al., arXiv 2312.02696, Eq. 67). Steps are counted from 0, and the warm-up is (step + 1)/warmup_steps.
 
     Raises: ValueError for another schedule, or one without its decay_steps, or numbers out of range.
     """
@@ -32,10 +75,12 @@ def learning_rate_schedule(
         raise ValueError(
             f"optimizer.schedule needs one of {SCHEDULES}, got {schedule!r}.{closest(str(schedule), SCHEDULES)}"
         )
-    if not (is_number(learning_rate) and learning_rate > 0):
-        raise ValueError(f"optimizer.learning_rate needs a number > 0, got {learning_rate!r}.")
+    if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
+        raise ValueError(f"optimizer.learning_rate needs a finite number > 0, got {learning_rate!r}.")
     if not (is_number(warmup_steps) and warmup_steps >= 0):
         raise ValueError(f"optimizer.schedule.warmup_steps needs a number >= 0, got {warmup_steps!r}.")
+    if not (is_number(final_fraction) and 0 <= final_fraction <= 1):
+        raise ValueError(f"optimizer.schedule.final_fraction needs 0 <= final_fraction <= 1, got {final_fraction!r}.")
     if schedule != "constant" and not (is_number(decay_steps) and decay_steps >= 1):
         raise ValueError(f"optimizer.schedule={schedule!r} needs decay_steps >= 1, got {decay_steps!r}.")
 
@@ -50,14 +95,45 @@ def learning_rate_schedule(
     return lambda step: main(step) * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
 
 
+def rate_warnings(schedule: optax.Schedule, fields: Mapping[str, Any], done: int, remaining: int) -> list[str]:
+    """What is odd about the rates of the next `remaining` updates, after `done` ones, as sentences; [] if nothing is.
+
+    Args: fields: those of `learning_rate_schedule` besides the learning rate.
+    Raises: ValueError where every one of these updates has a rate of exactly 0.
+    """
+
+    def is_zero(update: int) -> bool:
+        return float(schedule(jnp.asarray(update, jnp.int32))) == 0
+
+    updates, warmup = range(done, done + remaining), fields.get("warmup_steps", 0)
+    found = []
+    if updates and warmup > updates.stop:
+        found.append(
+            f"The warm-up of {warmup} steps is longer than the training of {updates.stop}: the learning rate only gets to "
+            f"{updates.stop / warmup:.2g} of optimizer.learning_rate. Set a smaller optimizer.schedule.warmup_steps."
+        )
+    if updates and is_zero(updates[-1]):
+        nonzero = bisect.bisect_left(updates, True, key=is_zero)  # once a schedule is at 0, it stays there
+        told = (
+            f"the learning rate is 0 from update {updates[nonzero]} on, and the training ends after {updates.stop} "
+            f"(optimizer.schedule.decay_steps={fields.get('decay_steps')}). Set a larger decay_steps, or final_fraction > 0."
+        )
+        if not nonzero:
+            raise ValueError(
+                f"Training on would change nothing: {told} On a resume, add --allow_change=optimizer.schedule to do so."
+            )
+        found.append(f"The last {remaining - nonzero} of {remaining} updates will change nothing: {told}")
+    return found
+
+
 def build_optimizer(
     name: str = "adam",
     learning_rate: float = 2e-4,
     schedule: Mapping[str, Any] | None = None,
     clip_norm: float | None = 1.0,
     **fields: Any,
-) -> optax.GradientTransformation:
-    """clip by global norm -> the optimizer `name` with its own `fields`.
+) -> Optimizer:
+    """clip by global norm -> the optimizer `name` with its own `fields`, without decay where `is_decayed` says so.
 
     `schedule` holds the fields of `learning_rate_schedule` besides the learning rate. The schedule counts updates.
 
@@ -67,7 +143,7 @@ def build_optimizer(
         raise ValueError(
             f"optimizer.name needs one of {sorted(OPTIMIZERS)}, got {name!r}.{closest(str(name), [*OPTIMIZERS])}"
         )
-    own = _parameters(OPTIMIZERS[name])
+    own = [field for field in _parameters(OPTIMIZERS[name]) if field != "mask"]  # which is ours
     check_names(
         "optimizer", fields, ["name", "learning_rate", "schedule", "clip_norm", "accumulation_steps", *own], repr(name)
     )
@@ -76,7 +152,27 @@ def build_optimizer(
         raise ValueError(f"optimizer.clip_norm needs a number > 0, or None not to clip, got {clip_norm!r}.")
     rate = learning_rate_schedule(learning_rate, **(schedule or {}))
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    return optax.chain(clip, OPTIMIZERS[name](rate, **fields))
+    chain = optax.chain(clip, OPTIMIZERS[name](rate, **fields))
+    return Optimizer(chain.init, _by_kind_of_parameter(chain.update), rate)
+
+
+def _by_kind_of_parameter(update: Callable[..., tuple[Any, optax.OptState]]) -> Callable[..., Any]:
+    """The same, without decay of parameters that do not decay, and with no update at all of fixed ones.
+
+    Decay is all that these optimizers take the parameters for, so they are handed zeros in place of those that do not decay.
+    `optax.masked` would do it too, but it nests the optimizer's state, and older checkpoints could not be read.
+    """
+
+    def masked(grads: Any, state: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
+        seen = _map_with_names(lambda path, p: p if is_decayed(path, p.ndim) else jnp.zeros_like(p), params)
+        updates, state = update(grads, state, seen)
+        return _map_with_names(lambda path, u: jnp.zeros_like(u) if is_fixed(path) else u, updates), state
+
+    return masked
+
+
+def _map_with_names(function: Callable[[Path, Array], Array], tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: function(parallel.names_of(path), leaf), tree)
 
 
 def _parameters(function: Callable[..., Any]) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Int
 
 from score_sde import parallel
 from score_sde.denoiser import Denoiser
+from score_sde.training.optimizers import Optimizer
 
 Params = Any
 
@@ -24,7 +25,7 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    params: Params, optimizer: optax.GradientTransformation, half_lives_kimg: tuple[float, ...]
+    params: Params, optimizer: Optimizer | optax.GradientTransformation, half_lives_kimg: tuple[float, ...]
 ) -> TrainState:
     """The state before the first step; every average starts at the parameters."""
     # Copies: the step donates the state, and no buffer can be donated twice.
@@ -33,8 +34,9 @@ def create_state(
 
 
 def ema_name(half_life_kimg: float) -> str:
-    """The key of an average in `TrainState.ema`: "500" for 500 thousand images."""
-    return f"{half_life_kimg:g}"
+    """The key of an average in `TrainState.ema`, a text of exactly this number: "500" for 500 thousand images."""
+    short = f"{half_life_kimg:g}"
+    return short if float(short) == half_life_kimg else repr(float(half_life_kimg)).removesuffix(".0")
 
 
 def state_sharding(state: Any, denoiser: Denoiser, mesh: Mesh, *, over_fsdp: bool = True) -> Any:

@@ -13,6 +13,7 @@ from score_sde import parallel
 from score_sde.denoiser import Denoiser
 from score_sde.objectives import Objective
 from score_sde.training.ema import ema_decay, update_ema
+from score_sde.training.optimizers import Optimizer, updates_done
 from score_sde.training.state import Params, TrainState, state_sharding
 
 Batch = Mapping[str, Any]
@@ -25,7 +26,7 @@ def make_train_step(
     run_key: Key[Array, ""],
     denoiser: Denoiser,
     objective: Objective,
-    optimizer: optax.GradientTransformation,
+    optimizer: Optimizer,
     mesh: Mesh,
     *,
     batch_size: int,
@@ -34,9 +35,9 @@ def make_train_step(
 ) -> "CompiledStep":
     """Compiles (state, batch) -> (state, metrics, examples).
 
-    The metrics are the mean loss and scalars, the gradient's norm, and "skipped": 1 where loss or gradient is not finite,
-    and then the step counts but parameters, averages and optimizer stay as they were. The examples are the loss of each
-    example of the batch and its noise level "t", sharded like the batch.
+    The metrics are the mean loss and scalars, the gradient's norm, the learning rate of this update, and "skipped": 1 where
+    loss or gradient is not finite, and then the step counts but parameters, averages and optimizer stay as they were. The
+    examples are the loss of each example of the batch and its noise level "t", sharded like the batch.
 
     Step n draws from fold_in(run_key, n), so that it does the same thing after a resume. The batch is sharded over the
     mesh, the state as `state_sharding` says, and its buffers are reused. With `accumulation_steps` = k the gradient is the
@@ -62,6 +63,7 @@ def make_train_step(
         ema = {name: averaged(name, average) for name, average in state.ema.items()}
         metrics = {name: jnp.mean(value) for name, value in scalars.items() if name != "t"}
         metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics["learning_rate"] = jnp.asarray(optimizer.schedule(updates_done(state.opt_state)), jnp.float32)
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         kept, updated = state._replace(step=step), TrainState(step, params, ema, opt_state)
         state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, kept)

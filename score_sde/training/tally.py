@@ -7,13 +7,15 @@ import jax
 from jaxtyping import Array
 
 SKIPPED = "skipped"
+LAST = ("learning_rate",)  # of which a line holds the last step's value, not a mean
 
 
 class Tally:
     """The mean of each metric over the steps since the last log line, in float64, summed in the order of the steps.
 
-    A step whose "skipped" is 1 counts in "skipped" and in nothing else. `saved()` in a checkpoint and
-    `Tally(saved)` after it give the same line, bit for bit, as if the run had not been stopped between.
+    Of the learning rate it is the last step's value. A step whose "skipped" is 1 counts in "skipped" and in nothing else.
+    `saved()` in a checkpoint and `Tally(saved)` after it give the same line, bit for bit, as if the run had not been stopped
+    between.
 
     Args: saved: what `saved()` returned; None starts empty.
     """
@@ -21,6 +23,7 @@ class Tally:
     def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
         saved = saved or {}
         self._sums: dict[str, float] = dict(saved.get("sums", {}))
+        self._last: dict[str, float] = dict(saved.get("last", {}))
         self._steps, self._skipped = saved.get("steps", 0), saved.get(SKIPPED, 0)
         self._waiting: list[Mapping[str, Array]] = []
 
@@ -31,15 +34,15 @@ class Tally:
     def saved(self) -> dict[str, Any]:
         """The sums as JSON; floats keep every bit in it. Waits for the steps to be computed."""
         self._sum_up()
-        return {"sums": dict(self._sums), "steps": self._steps, SKIPPED: self._skipped}
+        return {"sums": dict(self._sums), "last": dict(self._last), "steps": self._steps, SKIPPED: self._skipped}
 
     def take(self) -> dict[str, float | int]:
         """The means, and the number of skipped steps if there are any; begins anew."""
         self._sum_up()
-        means: dict[str, float | int] = {name: value / self._steps for name, value in self._sums.items()}
+        means: dict[str, float | int] = {name: value / self._steps for name, value in self._sums.items()} | self._last
         if self._skipped:
             means[SKIPPED] = self._skipped
-        self._sums, self._steps, self._skipped = {}, 0, 0
+        self._sums, self._last, self._steps, self._skipped = {}, {}, 0, 0
         return means
 
     def _sum_up(self) -> None:
@@ -49,6 +52,7 @@ class Tally:
                 self._skipped += 1
                 continue
             self._steps += 1
+            self._last = {name: values.pop(name) for name in LAST if name in values}
             for name, value in values.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
         self._waiting = []
