@@ -55,7 +55,7 @@ from score_sde.parameterizations import Parameterization
 from score_sde.sdes import SDE
 from score_sde.solvers import Grid, Solver
 from score_sde.training.optimizers import Optimizer, build_optimizer
-from score_sde.training.state import TrainState, create_state, state_sharding
+from score_sde.training.state import Params, TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
 CONFIG_FILE = "config.json"
@@ -245,6 +245,14 @@ class Experiment:
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         create = jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=options)
         return create(self.run_key("init"), batch)
+
+    def state_from(self, params: Params) -> TrainState:
+        """The state at step 0 with these parameters, at which every average starts; the optimizer's state is fresh."""
+        half_lives = tuple(self.settings.ema.half_lives_kimg)
+        create = jax.jit(
+            lambda params: create_state(params, self.optimizer, half_lives), out_shardings=self.state_sharding
+        )
+        return create(params)
 
     def state_shapes(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""

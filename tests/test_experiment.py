@@ -17,7 +17,7 @@ from experiments.flags import sentence_of
 from score_sde import parallel
 from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
-from score_sde.config import build, completed
+from score_sde.config import build, completed, plain
 from score_sde.experiment import Experiment, apply_override
 from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.runs.planning import Blank

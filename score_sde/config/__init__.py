@@ -6,9 +6,11 @@ Nothing here imports JAX: catalogues, which do, are handed in (`score_sde.catalo
 from score_sde.config.building import NO_CATALOGUES, Catalogues, build, checked_config, made
 from score_sde.config.differences import (
     FREE_SECTIONS,
+    changes,
     completed,
     differences,
     lasting,
+    may_change,
     plain,
     section_at,
     shared_sections,
@@ -30,6 +32,7 @@ __all__ = [
     "apply_values",
     "build",
     "call",
+    "changes",
     "check_names",
     "checked_config",
     "closest",
@@ -41,6 +44,7 @@ __all__ = [
     "literal",
     "load_config",
     "made",
+    "may_change",
     "plain",
     "section_at",
     "shared_sections",

@@ -12,6 +12,8 @@ from score_sde.config.options import Option, options_of
 from score_sde.config.sections import Schedule, Settings
 
 FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to train on, sample and measure
+FREE_FIELDS = ("network.remat", "optimizer.accumulation_steps")  # the updates are the same
+LASTING_FIELDS = ("training.batch_size",)  # of the free sections: the position in the data depends on it
 
 
 def section_at(config: Any, path: str) -> Any:
@@ -50,16 +52,27 @@ def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: section for name, section in config.items() if name not in FREE_SECTIONS}
 
 
-def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted fields in which two plain configs differ, with both values."""
-    found = []
+def may_change(field: str) -> bool:
+    """Whether a field, by its dotted path, may differ between a checkpoint and a resume from it."""
+    section = field.split(".")[0]
+    return field in FREE_FIELDS or (section in FREE_SECTIONS and field not in LASTING_FIELDS)
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The dotted fields in which two plain configs differ, with both values; "absent" where one has no such field."""
+    found: dict[str, tuple[Any, Any]] = {}
     for name in sorted(there.keys() | here.keys()):
         old, new = there.get(name, "absent"), here.get(name, "absent")
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            found += differences(old, new, f"{prefix}{name}.")
+            found |= changes(old, new, f"{prefix}{name}.")
         elif json.dumps(old) != json.dumps(new):
-            found.append(f"{prefix}{name}: {old!r} there, {new!r} here")
+            found[f"{prefix}{name}"] = old, new
     return found
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """The dotted fields in which two plain configs differ, with both values, as texts."""
+    return [f"{field}: {old!r} there, {new!r} here" for field, (old, new) in changes(there, here).items()]
 
 
 def completed(config: Mapping[str, Any], catalogues: Catalogues) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from score_sde.runs.measures import (
 from score_sde.runs.restoring import open_checkpoints, pick_params, restore
 from score_sde.runs.sampling import run_sampling, stream_samples
 from score_sde.runs.training import run_training
+from score_sde.runs.weights import parse_init_from
 
 __all__ = [
     "bits_as_json",
@@ -19,6 +20,7 @@ __all__ = [
     "held_out_bits_per_dim",
     "loss_by_noise_level",
     "open_checkpoints",
+    "parse_init_from",
     "pick_params",
     "restore",
     "run_density",

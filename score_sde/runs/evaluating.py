@@ -26,6 +26,7 @@ from score_sde.runs.model_metrics import MODEL_METRICS, model_results
 from score_sde.runs.reference_checks import check_holds, check_reference
 from score_sde.runs.references import Reference, data_reference, load_reference
 from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.resuming import read_history
 from score_sde.runs.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, Result, Sampled, over_seeds
 from score_sde.runs.streams import digest_of
 from score_sde.training.stages import stage
@@ -246,12 +247,14 @@ def _evaluate(
 def _identity(job: _Job) -> dict[str, Any]:
     """What was evaluated, by what."""
     config, about = plain(job.experiment.config), environment()
+    origin = read_history(job.workdir).get("init_from")
     sampling = {name: value for name, value in config["sampling"].items() if name != "num_preview"}
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "workdir": str(job.workdir),
         "config_digest": digest_of_json(config),
         "step": job.step,
+        **({"init_from": without_folders(origin)} if origin else {}),
         "checkpoint_digest": digest_of(job.params),
         "training_images": job.step * config["training"]["batch_size"],
         "sampling": sampling,

@@ -6,18 +6,18 @@ import errno
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 
 from score_sde import plots
-from score_sde.catalogues import CATALOGUES
-from score_sde.config import completed, differences, lasting
 from score_sde.experiment import CONFIG_FILE, Experiment
-from score_sde.files import remove_temporaries, remove_temporaries_of
+from score_sde.files import remove_temporaries, remove_temporaries_of, write_json
 from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
+from score_sde.runs.resuming import HISTORY_FILE, Start, begin
+from score_sde.runs.weights import InitFrom
 from score_sde.training.checkpoints import Checkpoints, steps_on_disk
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
@@ -50,14 +50,19 @@ def run_training(
     workdir: pathlib.Path,
     quiet: bool = False,
     profile_steps: tuple[int, int] | None = None,
+    allow_change: Sequence[str] = (),
+    init_from: InitFrom | None = None,
 ) -> TrainState:
     """Trains in `workdir`, going on from its newest checkpoint if there is one, to `config.training.num_steps`.
 
-    Writes config.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with the trace of
-    steps profile_steps[0] … profile_steps[1] − 1; incidents/ where a loss is not finite. SIGTERM, Ctrl-C and a pre-emption
-    notice save a checkpoint and return the state, whose step then is before the last.
+    Writes config.json, history.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with the
+    trace of steps profile_steps[0] … profile_steps[1] − 1; incidents/ where a loss is not finite. SIGTERM, Ctrl-C and a
+    pre-emption notice save a checkpoint and return the state, whose step then is before the last.
 
-    Raises: ValueError where the config differs from the checkpoint's in more than how to train on, sample or measure, or
+    Args:
+      allow_change: fields or sections of the config that may differ from the checkpoint's; "data" is also the data.
+      init_from: the weights that a new run begins with; a run that is there goes on from its checkpoint.
+    Raises: ValueError where config or data differ from the checkpoint's in more than how to train on, sample or measure, or
     the newest checkpoint is damaged; OSError where another run trains in `workdir` or it cannot be written;
     FloatingPointError where the loss is not finite.
     """
@@ -71,7 +76,8 @@ def run_training(
             contextlib.closing(Trace(workdir, profile_steps)) as trace,
             contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
         ):
-            state = _train(experiment, workdir, checkpoints, stop, trace, quiet)
+            start = begin(experiment, checkpoints, allow_change, init_from)
+            state = _train(experiment, workdir, start, checkpoints, stop, trace, quiet)
     if stop.reason and int(state.step) < experiment.settings.training.num_steps and jax.process_index() == 0:
         print(
             f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.settings.training.num_steps}; all of it is "
@@ -99,18 +105,21 @@ def _prepare(experiment: Experiment) -> None:
 def _train(
     experiment: Experiment,
     workdir: pathlib.Path,
+    begun: Start,
     checkpoints: Checkpoints,
     stop: StopRequest,
     trace: Trace,
     quiet: bool,
 ) -> TrainState:
     training, is_writer = experiment.settings.training, jax.process_index() == 0
-    state, position = _start(experiment, checkpoints)
-    start = int(state.step)
+    state, position, start = begun.state, begun.position, int(begun.state.step)
     _check_rates(experiment, state)
     if is_writer:
         _clean_up(workdir)
         experiment.write_config(workdir)
+        write_json(workdir / HISTORY_FILE, begun.record)
+        for note in begun.notes:
+            print(note)
     tally = Tally(position.get("tally"))
     guard = FiniteGuard(
         training.nonfinite,
@@ -125,6 +134,9 @@ def _train(
         Progress(max(training.num_steps, start), start, training.batch_size, quiet or not is_writer) as progress,
     ):
         _compare_log(logger, position, workdir)
+        save = _saver(experiment, begun.record, logger, checkpoints, tally, guard)
+        if begun.is_copy:
+            save(start, state)  # so that a restart does not need the other run any more
         if start >= training.num_steps or stop.reached(start):  # the same on all processes
             if start >= training.num_steps and is_writer:
                 print(
@@ -143,35 +155,15 @@ def _train(
             training.num_steps,
             log_every=training.log_every,
             instruments=Instruments(logger, progress, tally, guard, watch, trace, stop),
-            actions=_actions(experiment, workdir, logger, checkpoints, tally, guard),
+            actions=_actions(experiment, workdir, logger, checkpoints, save),
         )
 
 
 def _clean_up(workdir: pathlib.Path) -> None:
     """Deletes what killed runs left half written; of this run's files alone, as others may be measuring the run."""
-    for name in (CONFIG_FILE, METRICS_FILE, TIMING_FILE):
+    for name in (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, TIMING_FILE):
         remove_temporaries_of(workdir / name)
     remove_temporaries(workdir / INCIDENTS)
-
-
-def _start(experiment: Experiment, checkpoints: Checkpoints) -> tuple[TrainState, dict[str, Any]]:
-    """The newest checkpoint's state and what else it says to go on with, or the initial one and nothing."""
-    if checkpoints.latest() is None:
-        with stage("compiling and drawing the first parameters"):
-            return experiment.init_state(), {}
-    run = checkpoints.run()
-    there, here = run["config"], experiment.resolved
-    found = differences(_comparable(completed(there, CATALOGUES)), _comparable(completed(here, CATALOGUES)))
-    sizes = [config["training"]["batch_size"] for config in (there, here)]
-    if sizes[0] != sizes[1]:
-        found.append(f"training.batch_size: {sizes[0]} there, {sizes[1]} here")
-    if found:
-        raise ValueError(
-            f"The checkpoint in {checkpoints.directory} was trained with another config: {'; '.join(found)}. Use the "
-            "config of the run (its config.json), or another --workdir."
-        )
-    with stage("reading the newest checkpoint"):
-        return checkpoints.restore(experiment.state_shapes()), run.get("position", {})
 
 
 def _check_rates(experiment: Experiment, state: TrainState) -> None:
@@ -186,11 +178,6 @@ def _check_rates(experiment: Experiment, state: TrainState) -> None:
             logging.warning("%s", warning)
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that cannot change between a checkpoint and a resume. What `remat` computes is the same."""
-    return lasting(config) | {"network": {name: value for name, value in config["network"].items() if name != "remat"}}
-
-
 def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathlib.Path) -> None:
     """Says so where metrics.jsonl is not what it was when the checkpoint was saved; training does not depend on it."""
     expected, found = position.get("metrics_sha256"), logger.digest()
@@ -202,13 +189,35 @@ def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathli
         )
 
 
+def _saver(
+    experiment: Experiment,
+    record: dict[str, Any],
+    logger: MetricLogger,
+    checkpoints: Checkpoints,
+    tally: Tally,
+    guard: FiniteGuard,
+) -> Callable[[int, TrainState], None]:
+    """Saves a state with all that a resumed run goes on with."""
+
+    def save(step: int, state: TrainState) -> None:
+        guard.check_parameters(state)
+        logger.flush()
+        position = {
+            "tally": tally.saved(),
+            "skips_in_a_row": guard.in_a_row,
+            "metrics_sha256": logger.digest(),
+        }
+        checkpoints.save(state, experiment.resolved, position | record)
+
+    return save
+
+
 def _actions(
     experiment: Experiment,
     workdir: pathlib.Path,
     logger: MetricLogger,
     checkpoints: Checkpoints,
-    tally: Tally,
-    guard: FiniteGuard,
+    save: Callable[[int, TrainState], None],
 ) -> list[Action]:
     training = experiment.settings.training
 
@@ -224,16 +233,6 @@ def _actions(
             picture = plots.image_grid(images.x)
             plots.save_image(workdir / "samples" / f"step_{step:08d}.png", picture)
             logger.log_image(step, "samples", picture)
-
-    def save(step: int, state: TrainState) -> None:
-        guard.check_parameters(state)
-        logger.flush()
-        position = {
-            "tally": tally.saved(),
-            "skips_in_a_row": guard.in_a_row,
-            "metrics_sha256": logger.digest(),
-        }
-        checkpoints.save(state, experiment.resolved, position)
 
     return [
         Action(training.log_every, lambda step, state: checkpoints.check(), name="waiting for the last checkpoint"),

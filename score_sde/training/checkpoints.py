@@ -4,7 +4,7 @@ import contextlib
 import logging
 import pathlib
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -82,7 +82,7 @@ class Checkpoints:
             return
         run = {"config": config, "data_position": step, "position": position or {}, "manifest": FORM}
         args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), run=ocp.args.JsonSave(run))
-        self._saving, self._saved_shapes = step, _shapes(state._asdict())
+        self._saving, self._saved_shapes = step, shapes_of(state._asdict())
         try:
             self._manager.save(step, args=args, force=True)
         except Exception as error:
@@ -119,7 +119,7 @@ class Checkpoints:
 
         Raises: FileNotFoundError when there is none; ValueError when it is damaged.
         """
-        step = self._existing(step)
+        step = self.existing(step)
         self._verify(step)
         with self._reading(step):
             return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
@@ -129,15 +129,37 @@ class Checkpoints:
 
         Raises: FileNotFoundError when there is none; ValueError when its arrays do not fit `like`, or it is damaged.
         """
-        step = self._existing(step)
+        step = self.existing(step)
         self._verify(step)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
-        with self._reading(step):
-            shapes = _shapes(_tree(self._manager.item_metadata(step)["state"]))
-        _check_shapes(shapes, _shapes(abstract))
+        _check_shapes(self.shapes(step), shapes_of(abstract))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         with self._reading(step):
             return TrainState(**self._manager.restore(step, args=args)["state"])
+
+    def restore_part(self, part: tuple[str, ...], like: Any, step: int | None = None) -> Any:
+        """The arrays below the names `part` of the saved state, such as ("ema", "500"), with shapes and shardings like `like`.
+
+        Raises: FileNotFoundError when there is no checkpoint; ValueError when it is damaged.
+        """
+        step = self.existing(step)
+        self._verify(step)
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        for name in reversed(part):
+            wanted = {name: wanted}
+        how = ocp.checkpoint_utils.construct_restore_args(wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
+        with self._reading(step), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            found = reader.restore(self._plain / str(step) / "state", args=args)
+        for name in part:
+            found = found[name]
+        return found
+
+    def shapes(self, step: int | None = None) -> dict[str, tuple[int, ...]]:
+        """The shape of each array of the state saved at `step` (None: the newest), by its names joined with "/"."""
+        step = self.existing(step)
+        with self._reading(step):
+            return shapes_of(_tree(self._manager.item_metadata(step)["state"]))
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
@@ -149,7 +171,8 @@ class Checkpoints:
         except Exception as error:
             raise ValueError(self._advice(step, f"cannot be read ({self._told(error)})")) from error
 
-    def _existing(self, step: int | None) -> int:
+    def existing(self, step: int | None) -> int:
+        """`step`, or the newest for None. Raises: FileNotFoundError when there is none."""
         have = sorted(self._manager.all_steps())
         if (step is None and not have) or (step is not None and step not in have):
             which = "" if step is None else f" at step {step}"
@@ -165,7 +188,7 @@ class Checkpoints:
         folders = [*self._plain.glob(f"{self._saving}.orbax-checkpoint-tmp*"), self._plain / str(self._saving)]
         folder = next(folder for folder in folders if folder.is_dir())
         with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-            found = _shapes(_tree(handler.metadata(self._manager.directory / folder.name / "state")))
+            found = shapes_of(_tree(handler.metadata(self._manager.directory / folder.name / "state")))
         if found != self._saved_shapes:
             raise OSError(
                 f"of {len(self._saved_shapes)} arrays written, {len(found)} can be read, or with other shapes"
@@ -266,16 +289,24 @@ def _tree(metadata: Any) -> Any:
     return getattr(metadata, "tree", metadata)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each array of a pytree, by its names joined with "/"."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _check_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
     """Raises ValueError naming the first array that differs in presence or shape."""
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            raise ValueError(
-                f"The checkpoint does not fit the config: {name} has shape {saved.get(name, 'absent')} in the checkpoint "
-                f"and {wanted.get(name, 'absent')} in the model; use the config saved beside it (config.json)."
-            )
+    for differ in misfits(saved, wanted)[:1]:
+        raise ValueError(
+            f"The checkpoint does not fit the config: {differ}; use the config saved beside it (config.json)."
+        )
+
+
+def misfits(saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Each array that differs in presence or shape, in words."""
+    return [
+        f"{name} has shape {saved.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} in the model"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]

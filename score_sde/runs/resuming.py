@@ -1,0 +1,214 @@
+"""What a run begins with: its newest checkpoint, the weights of another run, or random ones; and what changed since.
+
+Every checkpoint holds the run's record, and `history.json` in its folder a copy for reading:
+{"data": {"train": facts, "eval": facts}, "changes": [{"step": 20, "fields": {"optimizer.learning_rate": [1e-3, 5e-4]}}],
+"init_from": {"workdir", "step", "average", "manifest_sha256"} or None}.
+"""
+
+import pathlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from score_sde.catalogues import CATALOGUES
+from score_sde.config import changes, closest, completed, may_change, plain
+from score_sde.experiment import Experiment
+from score_sde.files import read_json
+from score_sde.runs.weights import InitFrom, listed, read_weights
+from score_sde.training.checkpoints import Checkpoints, misfits, shapes_of
+from score_sde.training.stages import stage
+from score_sde.training.state import TrainState
+
+HISTORY_FILE = "history.json"
+ACCUMULATION = "optimizer.accumulation_steps"
+PLACES = ("path", "data_dir", "download", "cache_bytes")  # fields of a source that say where and how its data are kept
+FACTS = "facts"  # data.train.facts.digest is the field of a change of `Source.facts()`
+Changes = dict[str, tuple[Any, Any]]
+
+
+class Start(NamedTuple):
+    """What training begins with.
+
+    Fields: `position` is what else the checkpoint says to go on with; `record` is what every checkpoint of the run will hold
+    of its past; `notes` are sentences for the user; `is_copy` where the weights are another run's and not yet saved here.
+    """
+
+    state: TrainState
+    position: dict[str, Any]
+    record: dict[str, Any]
+    notes: list[str]
+    is_copy: bool = False
+
+
+def begin(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    allow_change: Sequence[str] = (),
+    init_from: InitFrom | None = None,
+) -> Start:
+    """The newest checkpoint's state, or that of step 0 with the weights of `init_from`, or with random ones.
+
+    Args: allow_change: fields of the config, or sections, that may differ from the checkpoint's; "data" is also the data.
+    Raises: ValueError where something else differs, or `init_from` is not what the run began with or does not fit.
+    """
+    here = completed(experiment.resolved, CATALOGUES)
+    _check_fields(allow_change, here)
+    with stage("taking the digest of the data"):
+        facts = data_facts(experiment)
+    if checkpoints.latest() is None:
+        return _first(experiment, facts, init_from)
+    run = checkpoints.run()
+    position = run.get("position", {})
+    _check_origin(position.get("init_from"), init_from, checkpoints)
+    there, known = completed(run["config"], CATALOGUES), position.get("data") or {}
+    found = dict(sorted((changes(there, here) | _changes_of_facts(known, facts)).items()))
+    moved = _moved(experiment, known, facts, found)
+    _check_allowed(found, moved, allow_change, checkpoints)
+    _check_structure(found, experiment, checkpoints)
+    with stage("reading the newest checkpoint"):
+        state = checkpoints.restore(experiment.state_shapes())
+    step, fields = int(state.step), {field: list(values) for field, values in found.items()}
+    past = position.get("changes", []) + ([{"step": step, "fields": fields}] if found else [])
+    record = {"data": known | facts, "changes": past, "init_from": position.get("init_from")}
+    return Start(state, position, record, _notes(step, found, moved))
+
+
+def _first(experiment: Experiment, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
+    """The state at step 0."""
+    record: dict[str, Any] = {"data": facts, "changes": [], "init_from": None}
+    if init_from is None:
+        with stage("compiling and drawing the first parameters"):
+            return Start(experiment.init_state(), {}, record, [])
+    with stage("reading the weights of another run"):
+        weights = read_weights(experiment, init_from)
+        state = experiment.state_from(weights.params)
+    return Start(state, {}, record | {"init_from": weights.origin}, weights.notes, is_copy=True)
+
+
+def data_facts(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    """`Source.facts()` of the training set, and of the held-out examples where training looks at them."""
+    sources = {"train": experiment.train_source}
+    if _uses_held_out(experiment):
+        sources["eval"] = experiment.eval_source
+    return {split: plain(source.facts()) for split, source in sources.items()}
+
+
+def read_history(workdir: pathlib.Path) -> dict[str, Any]:
+    """The record of the run in `workdir`; {} for one of an earlier version."""
+    path = workdir / HISTORY_FILE
+    return read_json(path, "delete it; the next start of the training writes it again") if path.exists() else {}
+
+
+def _uses_held_out(experiment: Experiment) -> bool:
+    return bool(experiment.settings.training.eval_every or set(experiment.spec.conditions) - {"label"})
+
+
+def _changes_of_facts(known: Mapping[str, Any], facts: Mapping[str, Any]) -> Changes:
+    """How data that are known both there and here differ, by the names data.SPLIT.facts.NAME."""
+    both = [split for split in ("train", "eval") if known.get(split) and facts.get(split)]
+    there, here = ({f"data.{split}.{FACTS}": side[split] for split in both} for side in (known, facts))
+    return changes(there, here)
+
+
+def _moved(experiment: Experiment, known: Mapping[str, Any], facts: Mapping[str, Any], found: Changes) -> Changes:
+    """The changes that only say that the same data lie elsewhere, or that training no longer looks at them."""
+    moved: Changes = {}
+    for split in ("train", "eval"):
+        there, here = known.get(split), facts.get(split)
+        unused = split == "eval" and not _uses_held_out(experiment)
+        if unused or (there is not None and there == here and there.get("digest") is not None):
+            moved |= {field: found[field] for name in PLACES if (field := f"data.{split}.{name}") in found}
+    return moved
+
+
+def _check_fields(allow_change: Sequence[str], config: Mapping[str, Any]) -> None:
+    """Raises ValueError for a name in `allow_change` that is no field or section of the config."""
+    known = _paths(config)
+    for name in allow_change:
+        if name not in known:
+            raise ValueError(
+                f"--allow_change needs fields or sections of the config, as optimizer.learning_rate or data, got {name!r}."
+                f"{closest(name, known)}"
+            )
+
+
+def _paths(config: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in config.items():
+        found += [f"{prefix}{name}", *(_paths(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [])]
+    return found
+
+
+def _check_allowed(found: Changes, moved: Changes, allow_change: Sequence[str], checkpoints: Checkpoints) -> None:
+    """Raises ValueError that names what changed and may not, and the flag that allows it."""
+
+    def is_allowed(field: str) -> bool:
+        return any(field == name or field.startswith(f"{name}.") for name in allow_change)
+
+    refused = {f: v for f, v in found.items() if not (may_change(f) or f in moved or is_allowed(f))}
+    if not refused:
+        return
+    told = "; ".join(_told(field, *values) for field, values in refused.items())
+    of_data = [field for field in refused if f".{FACTS}." in field]
+    kinds = [*(["another config"] if len(of_data) < len(refused) else []), *(["other data"] if of_data else [])]
+    raise ValueError(
+        f"The checkpoint in {checkpoints.directory} was trained with {' and '.join(kinds)}: {told}. Use what the "
+        f"run began with (its config.json), or another --workdir. To go on with the change add "
+        f"--allow_change={','.join(_sections_or_fields(refused))}, which is recorded in {HISTORY_FILE}."
+    )
+
+
+def _sections_or_fields(fields: Collection[str]) -> list[str]:
+    """The fields; of sections with several, and of data, the section."""
+    sections = [field.split(".")[0] for field in fields]
+    several = {name for name in sections if name == "data" or sections.count(name) > 2}
+    return list(dict.fromkeys(name if name in several else field for name, field in zip(sections, fields, strict=True)))
+
+
+def _check_structure(found: Changes, experiment: Experiment, checkpoints: Checkpoints) -> None:
+    """Raises ValueError where a change, though allowed, leaves a state that the checkpoint does not fit."""
+    lasting = [field for field in found if not may_change(field)]
+    differ = misfits(checkpoints.shapes(), shapes_of(experiment.state_shapes()._asdict())) if lasting else []
+    if differ:
+        raise ValueError(
+            f"A run cannot go on with {', '.join(lasting)} changed: its arrays would be others ({listed(differ)}). "
+            f"--init_from={checkpoints.directory.parent} with another --workdir starts a new run from its weights, as far as "
+            "the parameters are the same."
+        )
+
+
+def _check_origin(origin: Mapping[str, Any] | None, init_from: InitFrom | None, checkpoints: Checkpoints) -> None:
+    """Raises ValueError where a run that is there did not begin with the weights that are asked for."""
+    if init_from is None or (origin is not None and init_from.is_origin(origin)):
+        return
+    began = "random weights" if origin is None else f"those of step {origin['step']} of {origin['workdir']}"
+    raise ValueError(
+        f"--init_from starts a new run, and the one in {checkpoints.directory.parent} began with {began}, not with those of "
+        f"{init_from}. Use another --workdir; or drop --init_from to go on with the run."
+    )
+
+
+def _told(field: str, there: Any, here: Any) -> str:
+    """A change in words; of class names those that came or went."""
+    if field.endswith(f".{FACTS}.class_names") and isinstance(there, list) and isinstance(here, list):
+        gone, new = [n for n in there if n not in here], [n for n in here if n not in there]
+        texts = [
+            f"{which} {listed(list(map(repr, names)))}" for which, names in (("without", gone), ("with", new)) if names
+        ]
+        return f"{field}: {' and '.join(texts) or 'in another order'} here"
+    return f"{field}: {there!r} there, {here!r} here"
+
+
+def _notes(step: int, found: Changes, moved: Changes) -> list[str]:
+    """What a user should know of changes that are allowed."""
+    notes = [f"{field} is {here!r} now: the same data, elsewhere." for field, (_, here) in moved.items()]
+    if ACCUMULATION in found:
+        there, here = found[ACCUMULATION]
+        notes.append(
+            f"{ACCUMULATION} was {there} and is {here} from step {step} on: the updates are the same up to the order of sums, "
+            "but dropout draws other numbers."
+        )
+    lasting = {field: values for field, values in found.items() if not (may_change(field) or field in moved)}
+    if lasting:
+        told = "; ".join(_told(field, *values) for field, values in lasting.items())
+        notes.append(f"From step {step} on, as --allow_change allows, {told}.")
+    return notes
