@@ -23,8 +23,8 @@ from score_sde.archives import STORED, Member, read_directory, read_member
 LONGEST_HEADER = 10_000  # bytes of text before an array, the limit of numpy too
 LONGEST_NAME = 1000
 MOST_AXES = 32
-# A compressed file may unpack to so many times its bytes, or to so many bytes: images of few colours reach the first.
-MOST_EXPANSION, SMALL = 50, 2**27
+# A compressed file may unpack to so many times its bytes, or to so many bytes. dSprites unpacks to 116 times its bytes.
+MOST_EXPANSION, SMALL = 250, 2**27
 # {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } without its spaces; Python 2 wrote (3L, 4L).
 _FIELD = r"""['"](descr|fortran_order|shape)['"]:(?:['"]([^'"]*)['"]|(True|False)|(\([\dL,]*\)))"""
 _FIELDS = re.compile(rf"\{{{_FIELD},{_FIELD},{_FIELD},?\}}")
@@ -97,7 +97,7 @@ class Npz:
         return list(self._members)
 
     def read(self, names: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """The arrays of these names (None: all). Compressed ones may have at most 50 times the bytes of the file."""
+        """The arrays of these names (None: all). Compressed ones may have at most 250 times the bytes of the file."""
         with self._reading() as file:
             left = max(SMALL, MOST_EXPANSION * file.seek(0, os.SEEK_END))
             arrays = {}
