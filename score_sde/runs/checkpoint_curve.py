@@ -12,7 +12,7 @@ from score_sde.runs.evaluating import Evaluation, run_evaluation
 from score_sde.runs.ledger import error_of, read_rows
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import digest_of
-from score_sde.training.checkpoints import FOLDER, steps_on_disk
+from score_sde.training.verification import FOLDER, steps_on_disk
 
 
 def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str) -> dict[str, Any] | None:

@@ -18,7 +18,8 @@ from score_sde.runs.measures import loss_by_noise_level
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.runs.resuming import HISTORY_FILE, Start, begin
 from score_sde.runs.weights import InitFrom
-from score_sde.training.checkpoints import Checkpoints, steps_on_disk
+from score_sde.training.agreement import on_first_process
+from score_sde.training.checkpoints import Checkpoints
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
@@ -31,6 +32,7 @@ from score_sde.training.progress import Progress
 from score_sde.training.stages import stage
 from score_sde.training.state import TrainState
 from score_sde.training.tally import Tally
+from score_sde.training.verification import steps_on_disk
 
 CANNOT_WRITE = {
     errno.ENOTDIR,
@@ -135,6 +137,8 @@ def _train(
     ):
         _compare_log(logger, position, workdir)
         save = _saver(experiment, begun.record, logger, checkpoints, tally, guard)
+        if start < training.num_steps:
+            on_first_process(lambda: checkpoints.check_room(state))
         if begun.is_copy:
             save(start, state)  # so that a restart does not need the other run any more
         if start >= training.num_steps or stop.reached(start):  # the same on all processes

@@ -3,30 +3,23 @@
 import contextlib
 import logging
 import pathlib
-import shlex
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
-from score_sde.files import read_json
 from score_sde.training.agreement import on_first_process
-from score_sde.training.integrity import FORM, MANIFEST, find_damage, is_of_first_form, unlisted, write_manifest
+from score_sde.training.integrity import FORM, write_manifest
+from score_sde.training.orbax_logging import silence_reported_errors
 from score_sde.training.plain_path import plain_path
 from score_sde.training.state import TrainState
+from score_sde.training.verification import FOLDER, WRITTEN_LAST, advice, check_access, check_files, steps_on_disk
 
-FOLDER = "checkpoints"
-# Orbax writes these two last, after the manifest; they hold nothing that a restored state depends on.
-WRITTEN_LAST = frozenset({"_CHECKPOINT_METADATA", "commit_success.txt"})
-
-
-def steps_on_disk(workdir: pathlib.Path) -> list[int]:
-    """The steps of the checkpoints in `workdir`, increasing.
-
-    Orbax, which `Checkpoints.latest` asks, forgets an old one as soon as it begins to write the one that replaces it.
-    """
-    return sorted(int(path.name) for path in (pathlib.Path(workdir) / FOLDER).glob("*") if path.name.isdigit())
+COMPRESSED, BESIDES = 0.9, 2**20  # float32 numbers take 0.92 of their size; bytes of names, logs and a picture
 
 
 class Checkpoints:
@@ -63,6 +56,8 @@ class Checkpoints:
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         if not read_only:
             self.directory.parent.mkdir(parents=True, exist_ok=True)
+        check_access(self.directory, read_only)
+        silence_reported_errors()
         with contextlib.ExitStack() as stack:
             self._plain = stack.enter_context(plain_path(self.directory.parent)) / FOLDER
             with _silenced("Given directory is read only") if read_only else contextlib.nullcontext():
@@ -109,6 +104,19 @@ class Checkpoints:
             self.wait()
         finally:
             self._resources.close()
+
+    def check_room(self, like: TrainState) -> None:
+        """Raises OSError where the disk has no room for a checkpoint of a state like `like`, as far as it tells."""
+        arrays = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like))
+        needed = COMPRESSED * arrays + BESIDES
+        left_half_written = self.directory.glob("*.orbax-checkpoint-tmp*/**/*")  # which orbax is deleting
+        freed = sum(path.stat().st_size for path in left_half_written if path.is_file())
+        disk = shutil.disk_usage(self.directory)
+        if disk.total and disk.free + freed < needed:  # some network file systems tell 0 of 0
+            raise OSError(
+                f"A checkpoint and its logs take about {needed / 1e6:,.1f} MB, and the disk of {self.directory} has "
+                f"{disk.free / 1e6:,.1f} MB left. Nothing was trained; make room there, or choose another --workdir."
+            )
 
     def latest(self) -> int | None:
         """The step of the newest complete checkpoint."""
@@ -169,7 +177,7 @@ class Checkpoints:
         except (MemoryError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:
-            raise ValueError(self._advice(step, f"cannot be read ({self._told(error)})")) from error
+            raise ValueError(advice(self.directory, step, f"cannot be read ({self._told(error)})")) from error
 
     def existing(self, step: int | None) -> int:
         """`step`, or the newest for None. Raises: FileNotFoundError when there is none."""
@@ -198,61 +206,21 @@ class Checkpoints:
     def _verify(self, step: int) -> None:
         """Raises ValueError unless every file of the checkpoint is as it was written."""
         if step not in self._sound:
-            on_first_process(lambda: self._check_files(step))
+            on_first_process(lambda: check_files(self.directory, step))
             self._sound.add(step)
-
-    def _check_files(self, step: int) -> None:
-        folder = self.directory / str(step)
-        if not ((folder / "state").is_dir() and (folder / "run").is_dir()):
-            raise ValueError(self._advice(step, "is no whole checkpoint of this library: it lacks state/ or run/"))
-        damage = _damage(folder)
-        if damage:
-            raise ValueError(self._advice(step, f"is damaged: {'; '.join(damage[:3])}"))
-        if not (folder / MANIFEST).is_file():
-            logging.warning("%s has no %s: it is read unverified.", folder, MANIFEST)
-            return
-        others = unlisted(folder, WRITTEN_LAST)
-        if is_of_first_form(folder):
-            if others:  # such a manifest may have been cut
-                raise ValueError(self._advice(step, f"is damaged: {MANIFEST} has no line of {', '.join(others[:3])}"))
-            logging.warning("%s has a %s of an earlier version, which does not tell its own length.", folder, MANIFEST)
-        elif others:
-            raise ValueError(
-                f"The checkpoint {folder} holds files that do not belong to it: {', '.join(others[:3])}. Nothing was "
-                "changed. Move them away, and run the same command again."
-            )
-
-    def _advice(self, step: int, trouble: str) -> str:
-        """'<folder> <trouble>.', and how to go on from the newest sound checkpoint before it."""
-        older = [n for n in reversed(self._on_disk()) if n < step and self._is_sound(n)]
-        folder = self.directory / str(step)
-        start = (
-            f"from step {older[0]}, the newest sound one before it"
-            if older
-            else "from step 0, as no other is known to be sound"
-        )
-        return (
-            f"The checkpoint {folder} {trouble}. Nothing was changed. To go on {start}, move it away or delete it "
-            f"(rm -r {shlex.quote(str(folder))}) and run the same command again."
-        )
-
-    def _is_sound(self, step: int) -> bool:
-        folder = self.directory / str(step)
-        return (folder / MANIFEST).is_file() and not _damage(folder)
-
-    def _on_disk(self) -> list[int]:
-        return steps_on_disk(self.directory.parent)
 
     def _told(self, error: BaseException) -> str:
         """What an error of orbax says that a user can use, with the path that the user knows."""
-        text = (str(error) or type(error).__name__).splitlines()[0].partition(" [tensorstore_spec=")[0]
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        text = re.split(r" \[(?:tensorstore_spec|os_error_code)=", text)[0]
         return f"{text[:500].rstrip('.')}.".replace(str(self._plain), str(self.directory))
 
     def _fail(self, error: Exception) -> None:
         step, self._saving = self._saving, None
         raise OSError(
             f"The checkpoint of step {step} could not be written in {self.directory}: {self._told(error)} The checkpoints "
-            f"before it ({self._on_disk() or 'none'}) are untouched; make room there or let it be written, and run it again."
+            f"before it ({steps_on_disk(self.directory.parent) or 'none'}) are untouched; make room there or let it be "
+            "written, and run it again."
         ) from error
 
 
@@ -269,19 +237,6 @@ def _silenced(text: str) -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(other)
-
-
-def _damage(folder: pathlib.Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, as far as its manifest tells; one of an earlier version may lack it."""
-    try:
-        form = read_json(folder / "run" / "metadata", "it is damaged").get("manifest", 1)
-    except (ValueError, OSError):
-        form = 1
-    if not (folder / MANIFEST).is_file():
-        return [f"{MANIFEST} is missing"] if form == FORM else []
-    if form == FORM and is_of_first_form(folder):
-        return [f"the first line of {MANIFEST} is missing"]
-    return find_damage(folder)
 
 
 def _tree(metadata: Any) -> Any:

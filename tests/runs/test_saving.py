@@ -1,5 +1,7 @@
 """What of a run is saved, and when: every interval at its edges, and batches that cannot be read."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ import pytest
 from score_sde.data import ArraySource
 from score_sde.experiment import Experiment
 from score_sde.runs import restore, run_training
-from score_sde.training.checkpoints import steps_on_disk
+from score_sde.runs import training as training_module
+from score_sde.training.verification import steps_on_disk
 from tests.runs.test_training import on_arrays
 
 NEVER = {"eval_every": 0, "sample_every": 0}
@@ -58,6 +61,18 @@ def test_what_cannot_be_zero_is_refused(field, points, tmp_path):
     with pytest.raises(ValueError, match=f"training.{field}.* got 0"):
         run_training(Experiment(on_points(points, **{field: 0})), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_disk_that_is_full_is_told_before_the_first_step(points, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "compile_step", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 9000, 9000))
+        with pytest.raises(OSError, match=r"A checkpoint and its logs take about 1.1 MB, .* has 0.0 MB left"):
+            run_training(Experiment(on_points(points)), tmp_path, quiet=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(OSError, match="needs to be a folder of checkpoints, got a file"):
+        run_training(Experiment(on_points(points)), tmp_path, quiet=True)
 
 
 def test_a_batch_that_cannot_be_read_costs_no_step(points, tmp_path, monkeypatch):

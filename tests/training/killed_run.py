@@ -36,7 +36,7 @@ from score_sde.training import checkpoints
 MOMENTS = {
     "lock": ("score_sde.training.lock", "RunLock._acquire"),
     "write config": ("score_sde.experiment", "Experiment.write_config"),
-    "verify": ("score_sde.training.checkpoints", "find_damage"),
+    "verify": ("score_sde.training.verification", "find_damage"),
     "restore": ("score_sde.training.checkpoints", "Checkpoints.restore"),
     "drop lines": ("score_sde.training.logging", "drop_lines_after"),
     "compile": ("score_sde.runs.training", "compile_step"),

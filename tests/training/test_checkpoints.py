@@ -1,8 +1,10 @@
 """Checkpoints that are damaged, foreign, half written, or cannot be written at all."""
 
 import contextlib
+import gc
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -17,9 +19,10 @@ import pytest
 
 from score_sde.training import checkpoints as module
 from score_sde.training import plain_path as plain_path_module
-from score_sde.training.checkpoints import WRITTEN_LAST, Checkpoints
+from score_sde.training.checkpoints import Checkpoints
 from score_sde.training.integrity import MANIFEST, find_damage, write_manifest
 from score_sde.training.state import TrainState
+from score_sde.training.verification import WRITTEN_LAST
 
 
 def state_at(step: int, size: int = 8) -> TrainState:
@@ -289,7 +292,7 @@ def test_another_shape_is_named(saved):
         checkpoints.restore(state_at(0)._replace(params={"w": jnp.zeros(9), "b": jnp.zeros(3, jnp.bfloat16)}))
 
 
-def test_a_failed_save_surfaces_without_waiting_and_harms_nothing(tmp_path, monkeypatch):
+def test_a_failed_save_surfaces_without_waiting_and_harms_nothing(tmp_path, monkeypatch, caplog):
     """Also with keep=1, where the older checkpoint is to be deleted once the newer one is there."""
     save(tmp_path, 10, keep=1)
 
@@ -306,9 +309,47 @@ def test_a_failed_save_surfaces_without_waiting_and_harms_nothing(tmp_path, monk
             checkpoints.check()
     with contextlib.suppress(OSError):
         checkpoints.close()
+    del checkpoints
+    gc.collect()  # asyncio tells of errors that nobody asked for when it is deleted
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]  # it was told once, by us
     assert bits(restore(tmp_path)[1]) == bits(state_at(10))
     save(tmp_path, 20, keep=1)
     assert int(restore(tmp_path)[1].step) == 20 and not (tmp_path / "checkpoints" / "10").exists()
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_in_place_of_the_folder(read_only, tmp_path):
+    (tmp_path / "checkpoints").write_text("mine")
+    with pytest.raises(OSError, match=r"checkpoints needs to be a folder of checkpoints, got a file; move it away"):
+        Checkpoints(tmp_path, read_only=read_only)
+    assert (tmp_path / "checkpoints").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("read_only", "wanted"), [(False, "read and written"), (True, "read")])
+def test_a_folder_of_another_user(read_only, wanted, tmp_path, monkeypatch):
+    """Root may do everything, so the system is made to say no."""
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(mode & os.W_OK) == read_only)
+    with pytest.raises(
+        OSError, match=f"checkpoints cannot be {wanted} by this user; change its permissions or its mount"
+    ):
+        Checkpoints(tmp_path, read_only=read_only)
+
+
+def test_room_is_that_of_a_state_and_what_a_killed_run_left_counts_as_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 2_000_000, 2_000_000))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.check_room(state_at(0, 50_000))  # 3 arrays of 0.2 MB
+        with pytest.raises(
+            OSError, match=r"take about 2.8 MB, and the disk of .* has 2.0 MB left. Nothing was trained"
+        ):
+            checkpoints.check_room(state_at(0, 250_000))
+        half = tmp_path / "checkpoints" / "30.orbax-checkpoint-tmp" / "state"
+        half.mkdir(parents=True)
+        (half / "d").write_bytes(bytes(1_000_000))
+        checkpoints.check_room(state_at(0, 250_000))
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 0))
+        checkpoints.check_room(state_at(0, 250_000))  # a file system that does not tell
 
 
 @pytest.fixture
@@ -334,10 +375,13 @@ def test_a_full_disk(small_disk: pathlib.Path):
     assert bits(restore(small_disk)[1]) == bits(state_at(20))
 
 
-def test_a_read_only_folder(small_disk: pathlib.Path):
+def test_a_read_only_folder(small_disk: pathlib.Path, monkeypatch):
     save(small_disk, 10)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert bits(restore(small_disk)[1]) == bits(state_at(10))
+    with pytest.raises(OSError, match=r"checkpoints cannot be read and written by this user"):
+        save(small_disk, 20)
+    monkeypatch.setattr(os, "access", lambda *_: True)  # it became read-only since then
     with pytest.raises(OSError, match=r"step 20 could not be written|Read-only file system"):
         save(small_disk, 20)
 
