@@ -1,8 +1,9 @@
 """Which noise levels suit these data: score-sde inspect_data --config=configs/cifar10/small.py
 
-Reads --split once; prints, draws and writes (JSON) σ_data, distances, prior mismatch at t_max for each SDE, classes, exact
-and near duplicates, and a suggestion as overrides of the config, to be pasted behind score-sde train. With --workdir
-instead of --config, also the model's loss by noise level; with --features, near duplicates by these too.
+Reads --split once; prints, draws and writes (JSON) what was read and passed over, examples that cannot be used (as of damaged
+files), σ_data, distances, prior mismatch at t_max for each SDE, classes, exact and near duplicates, and a suggestion as
+overrides of the config, to be pasted behind score-sde train. With --workdir instead of --config, also the model's loss by
+noise level; with --features, near duplicates by these too.
 """
 
 import pathlib
@@ -35,12 +36,12 @@ def main() -> None:
     from score_sde.runs.inspection import inspect, report
     from score_sde.runs.measures import run_noise_levels
 
-    experiment = config_or_run("inspect_data", CONFIG.value)
+    experiment = forgiving(config_or_run("inspect_data", CONFIG.value))
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
     folder.mkdir(parents=True, exist_ok=True)
     result, seen = inspect(experiment, SPLIT.value, MAX_EXAMPLES.value, quiet=jax.process_index() != 0)
     if FEATURES.value is not None:
-        result["near_duplicates_by_features"] = by_features(experiment, folder, seen.duplicates)
+        result["near_duplicates_by_features"] = by_features(experiment, folder, seen)
     if jax.process_index() == 0:
         print(report(result, of_run=CONFIG.value is None))
     if CONFIG.value is None:
@@ -50,7 +51,14 @@ def main() -> None:
         write(experiment, result, seen, folder)
 
 
-def by_features(experiment: "Experiment", folder: pathlib.Path, repeated: list[list[int]]) -> dict[str, Any]:
+def forgiving(experiment: "Experiment") -> "Experiment":
+    """The experiment, which passes over what it cannot read: that is told in the report."""
+    config = experiment.config.copy_and_resolve_references()
+    config.data.on_error = "skip"
+    return type(experiment)(config)
+
+
+def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") -> dict[str, Any]:
     """Near duplicates by --features; these stay in the folder's references."""
     from score_sde.runs.duplicates import near_duplicates_by_features
     from score_sde.runs.extractors import get_extractor
@@ -60,7 +68,8 @@ def by_features(experiment: "Experiment", folder: pathlib.Path, repeated: list[l
         SPLIT.value,
         get_extractor(str(FEATURES.value), experiment.mesh),
         folder / "references",
-        repeated,
+        seen.duplicates,
+        passed_over=seen.bad,
         batch_size=BATCH_SIZE.value,
         max_examples=MAX_EXAMPLES.value,
     )

@@ -181,6 +181,7 @@ class Experiment:
             source=self.train_source,
             batch_size=self.settings.training.batch_size,
             seed=self.settings.seed,
+            on_error=self.settings.data.on_error,
             **self._part_of_batch,
             **dataclasses.asdict(self.settings.data.augment),
         )
@@ -196,8 +197,9 @@ class Experiment:
         source = self.eval_source
         if max_examples is not None and max_examples < len(source):
             source = Subset(source, np.arange(max_examples))
-        crop = self.settings.data.augment.crop
-        return EvalBatches(source=source, batch_size=batch_size, crop=crop, **self._part_of_batch)
+        data = self.settings.data
+        how = {"crop": data.augment.crop, "on_error": data.on_error, **self._part_of_batch}
+        return EvalBatches(source=source, batch_size=batch_size, **how)
 
     @functools.cached_property
     def solver(self) -> Solver:
@@ -291,6 +293,7 @@ class Experiment:
     @functools.cached_property
     def _batch_of_one(self) -> dict[str, Any]:
         one = dataclasses.replace(self.train_batches, batch_size=1, process_index=0, process_count=1)[0]
+        one.pop("replaced", None)  # which the step is not given
         return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), one)
 
     def _create_state(self, key, batch) -> TrainState:
@@ -335,8 +338,8 @@ class Experiment:
             labels = indices % spec.num_classes if number_of_class is None else np.full(number, number_of_class)
             return {"label": jnp.asarray(labels.astype(np.int32))}
         rows = self._rows_of_class(number_of_class)
-        examples = self.eval_source.gather(rows[indices % len(rows)])
-        return {name: jnp.asarray(examples[name]) for name in spec.conditions}
+        condition = self.eval_batches(parallel.round_up(1, self.mesh)).at(rows[indices % len(rows)])["condition"]
+        return {name: jnp.asarray(condition[name]) for name in spec.conditions}
 
     def _rows_of_class(self, label: int | None) -> np.ndarray:
         """The indices of the held-out examples of a class; None is all of them."""

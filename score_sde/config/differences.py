@@ -12,7 +12,8 @@ from score_sde.config.options import Option, options_of
 from score_sde.config.sections import Schedule, Settings
 
 FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to train on, sample and measure
-FREE_FIELDS = ("network.remat", "optimizer.accumulation_steps")  # the updates are the same
+# The updates are the same; data.on_error changes only those that could not be made at all.
+FREE_FIELDS = ("network.remat", "optimizer.accumulation_steps", "data.on_error")
 LASTING_FIELDS = ("training.batch_size",)  # of the free sections: the position in the data depends on it
 
 

@@ -16,6 +16,7 @@ Member = Annotated[Mapping[str, Any], MEMBER]
 
 Schedules = Literal["constant", "cosine", "inverse_sqrt"]
 Policies = Literal["stop", "skip"]
+OnError = Literal["raise", "skip"]
 
 _Steps = Annotated[int, at_least(1)]
 _Every = Annotated[int, at_least(0)]
@@ -57,11 +58,14 @@ class Data:
       train: the source of the training set.
       eval: the source of the held-out examples.
       augment: what is done to examples of the training set.
+      on_error: what an example that cannot be used does, as of a damaged file: "raise" ends the run with an error; "skip"
+        replaces it by another in training, and passes over it in evaluation.
     """
 
     train: Member
     eval: Member
     augment: Augment
+    on_error: OnError = "raise"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,23 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int32, Integer, Shaped
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_path, condition_names
+from score_sde.data.array_checks import levels_of
+from score_sde.data.base import (
+    SKIP,
+    BadExample,
+    DataSpec,
+    Examples,
+    Source,
+    as_condition,
+    as_path,
+    check_finite,
+    check_rows,
+    condition_names,
+)
 from score_sde.data.classes import labels_of
 from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.guarded import Npz, read_npy
 
-FAR = 32.0  # well beyond normalized images and the latents of autoencoders, well within 0 to 255
-LOOKED_AT = 64  # rows, at construction
 _REMEDY = "write it again with np.savez"
 
 
@@ -21,8 +31,8 @@ class ArraySource(Source):
     """Example i is row i of an array [n, *shape]: images [n, h, w, c], signals [n, length, c], points [n, d].
 
     Unsigned 8-bit arrays are quantized data of 256 levels, boolean ones of 2; other integers need `levels`. Floating
-    arrays are continuous data. Files are mapped into memory, not read, where they are stored plainly (.npy, and .npz by
-    `np.savez`); compressed .npz are read at once.
+    arrays are continuous data; floating images in [0, 1] or 0 to 255 need `value_range`. Files are mapped into memory, not
+    read, where they are stored plainly (.npy, and .npz by `np.savez`); compressed .npz are read at once.
 
     Args:
         path: the .npy or .npz file.
@@ -31,10 +41,12 @@ class ArraySource(Source):
         conditions: further arrays [n, ...] that ride along: the network's name -> the file's, or a list where they agree.
         levels: number of quantization levels of an integer array; None: 256 for uint8, 2 for bool.
         value_range: (low, high) of a floating array, mapped to [−1, 1]; None takes the values as they are.
-        channels: size that the last axis must have; None accepts any, but of quantized [n, length, c] at most 4,
-            as more may be the width of grey images without a channel axis.
+        channels: size that the last axis must have; None accepts any, unless the array may be read in two ways: as images
+            or signals with their channels on axis 1, or as grey images without a channel axis.
+        channels_first: the channels stand on axis 1, as in [n, c, h, w].
         num_classes: number of classes; None: the largest label + 1, or the number of names.
         class_names: the name of class 0, 1, … of integer labels; None: they have none.
+        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
 
     A name is a member of the .npz file; beside an .npy file it is the file `name.npy` in the same folder.
 
@@ -53,15 +65,19 @@ class ArraySource(Source):
         levels: int | None = None,
         value_range: tuple[float, float] | None = None,
         channels: int | None = None,
+        channels_first: bool = False,
         num_classes: int | None = None,
         class_names: Sequence[str] | None = None,
+        spatial: Sequence[str] | None = None,
     ):
         self._path, renamed = as_path(path, "ArraySource"), condition_names(conditions)
         names = [key, *([] if label_key is None else [label_key]), *renamed.values()]
         arrays = _open_arrays(self._path, names)
         self._x = arrays[key]
         self._value_range = value_range
-        levels = _check_data(self._path, self._x, levels, value_range, channels)
+        if channels_first:
+            self._x = np.moveaxis(self._x, 1, -1)  # a view: nothing is read
+        levels = levels_of(self._path, self._x, levels, value_range, channels)
         for name in names[1:]:
             _check_rows(name, arrays[name], len(self._x))
         self._riders: Examples = {}
@@ -81,6 +97,7 @@ class ArraySource(Source):
             num_classes=num_classes,
             conditions={name: values.shape[1:] for name, values in self._riders.items()},
             class_names=None if class_names is None else tuple(class_names),
+            spatial=None if spatial is None else tuple(spatial),
         )
 
     def __len__(self) -> int:
@@ -100,7 +117,10 @@ class ArraySource(Source):
         x = np.asarray(self._x[indices])
         levels = self.spec.levels
         x = self._checked_values(x, indices) if levels is None else self._checked_levels(x, indices, levels)
-        return {"x": x, **{name: as_condition(np.asarray(v[indices]), name) for name, v in self._riders.items()}}
+        riders = {name: as_condition(np.asarray(values[indices]), name) for name, values in self._riders.items()}
+        for name, values in riders.items():
+            check_finite(values, indices, f"Condition {name!r}", str(self._path))
+        return {"x": x, **riders}
 
     def _checked_levels(
         self, k: Shaped[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"], levels: int
@@ -108,10 +128,11 @@ class ArraySource(Source):
         if k.dtype != np.uint8 or levels < 256:
             bad = ((k < 0) | (k >= levels)).reshape(len(k), -1).any(axis=1)
             if bad.any():
-                row = indices[bad.argmax()]
-                raise ValueError(
-                    f"ArraySource needs levels 0 to {levels - 1}, got {k[bad].min()} to {k[bad].max()} in row "
-                    f"{row} of {self._path}; set levels to the number of levels."
+                row, found = int(indices[bad.argmax()]), k[bad.argmax()]
+                raise BadExample(
+                    row,
+                    f"ArraySource needs levels 0 to {levels - 1}, got {found.min()} to {found.max()} in row {row} of "
+                    f"{self._path}; set levels to the number of levels, or {SKIP}.",
                 )
         return k.astype(np.uint8 if levels <= 256 else np.uint16, copy=False)
 
@@ -119,60 +140,10 @@ class ArraySource(Source):
         self, x: Float[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"]
     ) -> Float[np.ndarray, "b ..."]:
         low, high = (-np.inf, np.inf) if self._value_range is None else self._value_range
-        bad = ~(np.isfinite(x) & (x >= low) & (x <= high)).reshape(len(x), -1).all(axis=1)
-        if bad.any():
-            where = "finite values" if self._value_range is None else f"values in value_range={self._value_range}"
-            raise ValueError(f"ArraySource needs {where}, got others in row {indices[bad.argmax()]} of {self._path}.")
+        needs = "finite values" if self._value_range is None else f"values in value_range={self._value_range}"
+        check_rows(np.isfinite(x) & (x >= low) & (x <= high), indices, "ArraySource", str(self._path), needs)
         x = x.astype(np.float32)
         return x if self._value_range is None else (x - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
-
-
-def _check_data(
-    path: pathlib.Path,
-    x: Shaped[np.ndarray, "*any"],
-    levels: int | None,
-    value_range: tuple[float, float] | None,
-    channels: int | None,
-) -> int | None:
-    """Checks the data array and returns its number of levels."""
-    if x.ndim < 2 or not len(x):
-        raise ValueError(f"ArraySource needs an array [n, ...] with n >= 1 and another axis, got {x.shape} in {path}.")
-    if channels is not None and x.shape[-1] != channels:
-        raise ValueError(
-            f"ArraySource needs {channels} channels on the last axis, got shape {x.shape} in {path}; "
-            "move the channel axis to the end (np.moveaxis(x, 1, -1)), or set channels."
-        )
-    if x.dtype.kind == "f":
-        _check_scale(path, x, value_range)
-        if levels is not None or (value_range is not None and not value_range[0] < value_range[1]):
-            raise ValueError(f"A floating array needs levels=None and low < high, got {levels=}, {value_range=}.")
-        return None
-    levels = {"uint8": 256, "bool": 2}.get(x.dtype.name) if levels is None else levels
-    if levels is None or x.dtype.kind not in "iub":
-        raise ValueError(
-            f"ArraySource needs uint8, bool or floating data, or integers with levels set, got {x.dtype} in {path}."
-        )
-    if x.ndim == 3 and channels is None and x.shape[-1] > 4:
-        raise ValueError(
-            f"ArraySource needs images [n, h, w, c] or signals [n, length, c], got {x.dtype} of shape {x.shape} in {path}, "
-            f"which may be grey images; add their channel axis (x[..., None]), or set channels={x.shape[-1]} for signals."
-        )
-    if value_range is not None:
-        raise ValueError(f"Quantized data map to [-1, 1] by their levels, got {value_range=}; leave it out.")
-    return levels
-
-
-def _check_scale(path: pathlib.Path, x: Shaped[np.ndarray, "*any"], value_range: tuple[float, float] | None) -> None:
-    """Raises ValueError where floating images look like numbers from 0 to 255; other data may have any unit."""
-    if x.ndim != 4 or value_range is not None:
-        return
-    seen = np.asarray(x[:LOOKED_AT])
-    low, high = float(seen.min()), float(seen.max())
-    if low >= 0 and FAR < high <= 255:
-        raise ValueError(
-            f"ArraySource needs floating images of about [-1, 1], got values from {low:g} to {high:g} in {path}, like 8-bit "
-            "levels; set value_range=(0.0, 255.0) to map them there, or save them as uint8."
-        )
 
 
 def _check_classes(
@@ -209,5 +180,7 @@ def _open_npz(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
     archive = Npz(path, _REMEDY)
     absent = [name for name in names if name not in archive.names]
     if absent:
-        raise ValueError(f"{path} has no array {', '.join(absent)}; it holds {', '.join(archive.names)}: set the keys.")
+        raise ValueError(
+            f"{path} has no array {', '.join(absent)}; it holds {', '.join(archive.names)}: set key, label_key or conditions."
+        )
     return archive.map(names)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32, Integer, Shaped
+from jaxtyping import Bool, Float, Int32, Integer, Shaped
 
 Examples = dict[str, np.ndarray]  # what a source gives: "x", "label" and the other conditions, side by side
 Batch = dict[str, Any]  # what is trained on: "x", "index", "condition" {name: array}; "is_real" where padded
@@ -42,6 +42,8 @@ class DataSpec:
         num_classes: labels are 0, …, num_classes − 1; None without labels.
         class_names: the name of each class, in the order of its number; None without labels, or where labels have only
             numbers.
+        spatial: the conditions that lie over x as a mask over an image does, and so are flipped and cropped with it; None:
+            those of x's spatial sizes, [h, w] or [h, w, …] beside images, [length, …] beside signals.
         conditions: name -> shape per example of every array that rides along, "label" included.
     """
 
@@ -50,6 +52,7 @@ class DataSpec:
     num_classes: int | None = None
     conditions: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
+    spatial: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if not self.shape or min(self.shape) < 1:
@@ -58,6 +61,12 @@ class DataSpec:
             raise ValueError(f"DataSpec needs 2 <= levels <= 65536, or None for continuous data, got {self.levels}.")
         if self.class_names is not None:
             self._check_class_names(self.class_names)
+        for name in self.spatial or ():
+            if len(self.conditions.get(name, ())) < max(1, len(self.shape) - 1):
+                raise ValueError(
+                    f"spatial needs conditions with the axes {self.shape[:-1]} of x, got {name!r} of shape "
+                    f"{self.conditions.get(name, 'absent')}; leave it out."
+                )
 
     def _check_class_names(self, names: tuple[str, ...]) -> None:
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -66,6 +75,23 @@ class DataSpec:
                 f"DataSpec needs a different name for each of {self.num_classes} classes, got {len(names)} names"
                 f"{f', {repeated[0]!r} more than once' if repeated else ''}."
             )
+
+    def moving(self) -> tuple[str, ...]:
+        """The conditions that are flipped and cropped with x.
+
+        Raises: ValueError for one that has the axes of x, in another size, where `spatial` does not say what it is.
+        """
+        if self.spatial is not None:
+            return self.spatial
+        sizes = self.shape[:-1]
+        names = [name for name, shape in self.conditions.items() if len(shape) > 1 and shape[: len(sizes)] == sizes]
+        for name, shape in self.conditions.items():
+            if len(sizes) == 2 and len(shape) == 3 and name not in names:
+                raise ValueError(
+                    f"The condition {name!r} of shape {shape} may be an image beside x of shape {self.shape}; set "
+                    f"data.train.spatial=({name!r},) to flip it with x, or data.train.spatial=() to leave it as it is."
+                )
+        return tuple(names) if sizes else ()
 
     def class_name(self, number: int) -> str:
         """The name of a class; where classes have no names, its number as a text."""
@@ -192,6 +218,29 @@ def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.nda
     if values.dtype.kind in "iub":
         return values.astype(np.int32)
     raise ValueError(f"Condition {name!r} needs numbers, got dtype {values.dtype}; encode it as numbers first.")
+
+
+def check_finite(
+    values: Shaped[np.ndarray, "b ..."],
+    indices: Integer[np.ndarray, " b"],
+    who: str,
+    where: str,
+    needs: str = "finite values",
+) -> None:
+    """Raises BadExample for the first row that holds NaN or an infinity."""
+    check_rows(
+        np.isfinite(values) if values.dtype.kind == "f" else np.ones(len(values), bool), indices, who, where, needs
+    )
+
+
+def check_rows(
+    good: Bool[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"], who: str, where: str, needs: str
+) -> None:
+    """Raises BadExample for the first row that is not all good."""
+    bad = ~good.reshape(len(good), -1).all(axis=1)
+    if bad.any():
+        row = int(indices[bad.argmax()])
+        raise BadExample(row, f"{who} needs {needs}, got others in row {row} of {where}; repair the row, or {SKIP}.")
 
 
 def as_labels(values: Shaped[np.ndarray, "*any"], name: str) -> Integer[np.ndarray, " b"]:

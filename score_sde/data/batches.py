@@ -11,15 +11,17 @@ its threads are two dozen lines (prefetch.py).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped, UInt64
+from jaxtyping import Bool, Float, Int64, Integer, Shaped, UInt64
 
 from score_sde.data.base import Batch, DataSpec, Examples, Source
 from score_sde.data.hashing import fold, permutation, seed_key, uniforms, uniforms_f32
 from score_sde.data.prefetch import prefetch
+from score_sde.data.replacing import OnError, Replacing
 
 _AUGMENT, _DEQUANTIZE = 0, 1  # which stream of random numbers of a position
 
@@ -28,13 +30,17 @@ _AUGMENT, _DEQUANTIZE = 0, 1  # which stream of random numbers of a position
 class TrainBatches:
     """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "condition": {name: array [b, ...]}}.
 
+    With on_error="skip" also "replaced" [b]: which rows stand for an example that cannot be used.
+
     Attributes:
         source: where the examples come from.
         batch_size: B, over all processes; a process holds b = B/process_count rows.
         seed: of the order, the augmentation and the dequantization noise.
-        random_flip: mirrors each image left to right (axis −2) with probability 1/2.
-        crop: (height, width), or one size per spatial axis: takes a window at a uniformly random place.
+        random_flip: mirrors each image left to right (its last spatial axis) with probability 1/2.
+        crop: (height, width), or one size per spatial axis: takes a window at a uniformly random place. Conditions that lie
+            over x (`DataSpec.spatial`) are flipped and cropped with it.
         dequantize: adds (u − 1/2)·bin_width with u uniform in [0, 1) to each number of a quantized x.
+        on_error: "raise", or "skip" to take other examples for those that cannot be used (`Replacing`).
         process_index: which slice of the batch this process holds.
         process_count: number of processes; the global batch does not depend on it.
 
@@ -47,6 +53,7 @@ class TrainBatches:
     random_flip: bool = False
     crop: tuple[int, ...] | None = None
     dequantize: bool = False
+    on_error: OnError = "raise"
     process_index: int = 0
     process_count: int = 1
 
@@ -56,6 +63,8 @@ class TrainBatches:
         seed_key(self.seed)
         if self.random_flip and len(self.source.spec.shape) < 2:
             raise ValueError(f"random_flip needs images, got shape {self.source.spec.shape}; set random_flip=False.")
+        if self.random_flip:
+            self.source.spec.moving()
         if self.dequantize and self.source.spec.levels is None:
             raise ValueError("dequantize needs a quantized source, got continuous data; set dequantize=False.")
 
@@ -69,14 +78,18 @@ class TrainBatches:
         if step < 0:
             raise IndexError(f"TrainBatches needs step >= 0, got {step}.")
         positions = step * self.batch_size + _rows(self.batch_size, self.process_index, self.process_count)
-        index = self._example_at(positions)
-        batch = self.source.gather(index)
+        batch, index, replaced = self._examples.gather(self._example_at(positions))
         keys = fold(seed_key(self.seed), positions)
-        x = self.spec.scale(self._augment(batch["x"], fold(keys, _AUGMENT)))
+        batch = self._augment(batch, fold(keys, _AUGMENT))
+        x = self.spec.scale(batch["x"])
         if self.dequantize:
             noise = uniforms_f32(fold(keys, _DEQUANTIZE), self.spec.dimension).reshape(x.shape)
             x += (noise - np.float32(0.5)) * np.float32(self.spec.bin_width)
-        return _batch(x, index, batch)
+        return _batch(x, index, batch) | ({"replaced": replaced} if self.on_error == "skip" else {})
+
+    @functools.cached_property
+    def _examples(self) -> Replacing:
+        return Replacing(self.source, self.on_error)
 
     def iterate(
         self, start_step: int = 0, stop_step: int | None = None, *, depth: int = 2, num_threads: int = 1
@@ -100,17 +113,22 @@ class TrainBatches:
             index[rows] = permutation(len(self.source), self.seed, epoch)[offsets[rows]]
         return index
 
-    def _augment(self, x: Shaped[np.ndarray, "b ..."], keys: UInt64[np.ndarray, " b"]) -> Shaped[np.ndarray, "b ..."]:
-        """Draws one number for the flip and one for each axis of the crop."""
-        u = uniforms(keys, 1 + x.ndim)
+    def _augment(self, batch: Examples, keys: UInt64[np.ndarray, " b"]) -> Examples:
+        """Draws one number for the flip and one for each axis of the crop, for x and all that lies over it."""
+        shape = self.source.spec.shape
+        u = uniforms(keys, 2 + len(shape))
         if self.crop is not None:
-            room = np.subtract(x.shape[1:-1], self.crop) + 1
-            x = _windows(x, np.floor(u[:, 1 : 1 + len(room)] * room).astype(np.int64), self.crop)
+            room = np.subtract(shape[:-1], self.crop) + 1
+            batch = _cropped(
+                batch, self.source.spec, np.floor(u[:, 1 : 1 + len(room)] * room).astype(np.int64), self.crop
+            )
         if self.random_flip:
-            x = x.copy()
-            flipped = u[:, 0] < 0.5
-            x[flipped] = np.flip(x[flipped], axis=-2)
-        return x
+            flipped, axis = u[:, 0] < 0.5, len(shape) - 1
+            batch = {**batch}
+            for name in ("x", *self.source.spec.moving()):
+                batch[name] = batch[name].copy()
+                batch[name][flipped] = np.flip(batch[name][flipped], axis=axis)
+        return batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,12 +137,14 @@ class EvalBatches:
 
     All batches have B rows on all processes together, and all processes have the same number of batches. Padding rows
     repeat the last example, index included, so that they are valid input and writing by index is harmless; anything
-    that is summed must be multiplied by "is_real".
+    that is summed must be multiplied by "is_real". With on_error="skip" rows of examples that cannot be used hold others,
+    and "is_real" is False.
 
     Attributes:
         source: where the examples come from.
         batch_size: B, over all processes.
         crop: takes the central window (rounded towards the top left).
+        on_error: "raise", or "skip" to pass over examples that cannot be used.
         process_index: which slice of each batch this process holds.
         process_count: number of processes.
     """
@@ -132,6 +152,7 @@ class EvalBatches:
     source: Source
     batch_size: int
     crop: tuple[int, ...] | None = None
+    on_error: OnError = "raise"
     process_index: int = 0
     process_count: int = 1
 
@@ -153,13 +174,33 @@ class EvalBatches:
         if not 0 <= number < len(self):
             raise IndexError(f"EvalBatches needs 0 <= number < {len(self)}, got {number}.")
         positions = number * self.batch_size + _rows(self.batch_size, self.process_index, self.process_count)
-        index = np.minimum(positions, len(self.source) - 1)
-        batch = self.source.gather(index)
-        x = batch["x"]
+        batch, replaced = self._at(np.minimum(positions, len(self.source) - 1))
+        return {**batch, "is_real": (positions < len(self.source)) & ~replaced}
+
+    def at(self, indices: Integer[np.ndarray, " b"]) -> Batch:
+        """The examples at `indices`, scaled and cropped as batches have them; others for those that are passed over."""
+        return self._at(indices)[0]
+
+    def _at(self, indices: Integer[np.ndarray, " b"]) -> tuple[Batch, Bool[np.ndarray, " b"]]:
+        examples, index, replaced = self._examples.gather(indices)
         if self.crop is not None:
-            centre = np.subtract(x.shape[1:-1], self.crop) // 2
-            x = _windows(x, np.broadcast_to(centre, (len(x), len(centre))), self.crop)
-        return {**_batch(self.spec.scale(x), index, batch), "is_real": positions < len(self.source)}
+            centre = np.subtract(self.source.spec.shape[:-1], self.crop) // 2
+            corners = np.broadcast_to(centre, (len(indices), len(centre)))
+            examples = _cropped(examples, self.source.spec, corners, self.crop)
+        return _batch(self.spec.scale(examples["x"]), index, examples), replaced
+
+    @functools.cached_property
+    def _examples(self) -> Replacing:
+        return Replacing(self.source, self.on_error)
+
+    def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
+        """The examples at `indices` as the source has them; those that are passed over are replaced by others."""
+        return self._examples.gather(indices)[0]
+
+    @property
+    def bad(self) -> dict[int, str]:
+        """The examples that were passed over so far: index -> why."""
+        return dict(sorted(self._examples.bad.items()))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields all batches, made ahead by a thread."""
@@ -190,8 +231,18 @@ def _windows(
     return np.stack([row[window] for row, window in zip(x, windows, strict=True)])
 
 
+def _cropped(batch: Examples, spec: DataSpec, corners: Int64[np.ndarray, "b axes"], sizes: tuple[int, ...]) -> Examples:
+    """The batch with the windows of x, and of all that lies over it, at the corners of each row."""
+    return {**batch, **{name: _windows(batch[name], corners, sizes) for name in ("x", *spec.moving())}}
+
+
 def _cropped_spec(spec: DataSpec, crop: tuple[int, ...] | None) -> DataSpec:
-    return spec if crop is None else dataclasses.replace(spec, shape=(*crop, spec.shape[-1]))
+    if crop is None:
+        return spec
+    moving = {name: (*crop, *spec.conditions[name][len(crop) :]) for name in spec.moving()}
+    return dataclasses.replace(
+        spec, shape=(*crop, spec.shape[-1]), conditions={**spec.conditions, **moving}, spatial=tuple(moving)
+    )
 
 
 def _check_crop(spec: DataSpec, crop: tuple[int, ...] | None) -> None:
@@ -201,6 +252,12 @@ def _check_crop(spec: DataSpec, crop: tuple[int, ...] | None) -> None:
     fits = len(crop) == len(spatial) and all(1 <= c <= s for c, s in zip(crop, spatial, strict=True))
     if not spatial or not fits:
         raise ValueError(f"crop needs one size from 1 to {spatial} for each spatial axis of {spec.shape}, got {crop}.")
+    for name in spec.moving():
+        if spec.conditions[name][: len(crop)] != spatial:
+            raise ValueError(
+                f"crop needs conditions of x's size {spatial} where they lie over it, got {name!r} of shape "
+                f"{spec.conditions[name]}; resize it, or set crop=None."
+            )
 
 
 def _check_sizes(name: str, source: Source, batch_size: int, process_index: int, process_count: int) -> None:

@@ -106,6 +106,10 @@ class Renumbered(Source):
         """Of the source: it does not depend on the numbers."""
         return self._source.digest()
 
+    def summary(self) -> str:
+        """That of the source."""
+        return self._source.summary()
+
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """The examples of the source, renumbered."""
         batch = self._source.gather(indices)

@@ -9,7 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int32, Integer, Shaped, UInt8
 
-from score_sde.data.base import SKIP, BadExample, DataSpec, Examples, Source, as_condition, as_path, condition_names
+from score_sde.data.base import (
+    SKIP,
+    BadExample,
+    DataSpec,
+    Examples,
+    Source,
+    as_condition,
+    as_path,
+    check_finite,
+    condition_names,
+)
 from score_sde.data.cache import ExampleCache
 from score_sde.data.classes import normal, numbered
 from score_sde.data.decoding import ImageDecoder, as_size
@@ -39,6 +49,7 @@ class FolderSource(Source):
             alphabetical order.
         class_names: numbers the subfolders in this order, and may name more classes than there are subfolders.
         conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the images.
+        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
         cache_bytes: how much memory decoded images may take; 0 decodes every time.
 
     Raises:
@@ -57,6 +68,7 @@ class FolderSource(Source):
         labels: bool = False,
         class_names: Sequence[str] | None = None,
         conditions: Mapping[str, str] | None = None,
+        spatial: Sequence[str] | None = None,
         cache_bytes: int = 2**30,
     ):
         self._folder = as_path(path, "FolderSource")
@@ -82,6 +94,7 @@ class FolderSource(Source):
             num_classes=len(self.class_names) if labels else None,
             conditions={name: values.shape[1:] for name, values in self._riders.items()},
             class_names=self.class_names if labels else None,
+            spatial=None if spatial is None else tuple(spatial),
         )
         self._images = ExampleCache(self._read, len(self.files), cache_bytes)
 
@@ -103,7 +116,10 @@ class FolderSource(Source):
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Decodes the files at `indices`, or copies them from memory."""
-        return {**self._images(indices), **{name: values[indices] for name, values in self._riders.items()}}
+        riders = {name: values[indices] for name, values in self._riders.items()}
+        for name, values in riders.items():
+            check_finite(values, indices, f"Condition {name!r}", str(self._folder))
+        return {**self._images(indices), **riders}
 
     def summary(self) -> str:
         """The images, classes and files passed over, and why."""

@@ -75,7 +75,7 @@ def list_images(folder: pathlib.Path, ignored: Iterable[str] = ()) -> Listing:
 
 def _walk(folder: pathlib.Path, counts: Counter[str]) -> Iterator[tuple[str, os.DirEntry]]:
     """Yields what is no folder, with its path relative to `folder`; hidden entries are only counted."""
-    waiting = [("", os.fspath(folder), (_identity(folder),))]
+    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [("", os.fspath(folder), (_identity(folder),))]
     while waiting:
         prefix, here, above = waiting.pop()
         with _entries(here) as entries:

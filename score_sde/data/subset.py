@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from score_sde.data.base import Examples, Source
+from score_sde.data.base import BadExample, Examples, Source
 from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.hashing import permutation
 
@@ -38,7 +38,12 @@ class Subset(Source):
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """Gathers source[indices[i]]."""
-        return self._source.gather(self._indices[indices])
+        there = self._indices[indices]
+        try:
+            return self._source.gather(there)
+        except BadExample as error:
+            here = indices[np.flatnonzero(there == error.index)[0]]
+            raise BadExample(int(here), str(error)) from error
 
 
 @dataclasses.dataclass(frozen=True)

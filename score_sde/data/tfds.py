@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int32, Integer
 
-from score_sde.data.base import DataSpec, Examples, Source, as_condition, as_labels, condition_names
+from score_sde.data.base import (
+    BadExample,
+    DataSpec,
+    Examples,
+    Source,
+    as_condition,
+    as_labels,
+    check_finite,
+    condition_names,
+)
 from score_sde.data.cache import ExampleCache
 from score_sde.data.decoding import ImageDecoder, as_size
 from score_sde.data.digests import digest_of_json
@@ -16,6 +25,7 @@ from score_sde.data.digests import digest_of_json
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
+TRIED = 100  # records, until one can be decoded
 _DOWNLOAD_RETRIES = 4  # about 3 s of back-off; TFDS's own 10 wait 200 s before they say that there is no network
 
 
@@ -34,6 +44,7 @@ class TFDSSource(Source):
         label_key: feature with one integer per example; None: no labels.
         conditions: further features of fixed shape that ride along: the network's name -> the data set's, or a list where
             they agree.
+        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
         image_size: (height, width), or one number for a square: crops to the aspect and resizes; needed where the
             images differ in size.
         channels: converts images to this many channels; None takes them as they are, without alpha.
@@ -55,6 +66,7 @@ class TFDSSource(Source):
         image_key: str = "image",
         label_key: str | None = None,
         conditions: Mapping[str, str] | Sequence[str] | None = None,
+        spatial: Sequence[str] | None = None,
         image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
         background: int | Sequence[int] = 255,
@@ -75,7 +87,7 @@ class TFDSSource(Source):
         self._is_image = _is_image(features[image_key], dataset, image_key)
         self._records = _records(builder, dataset, split, encoded=[image_key] if self._is_image else [])
         self._examples = ExampleCache(self._read, len(self._records), cache_bytes)
-        self.spec = self._describe(features)
+        self.spec = self._describe(features, None if spatial is None else tuple(spatial))
         splits = {name: list(info.shard_lengths) for name, info in builder.info.splits.items()}
         self._identity = {"name": builder.info.full_name, "split": split, "splits": splits, "features": self._keys()}
 
@@ -103,32 +115,49 @@ class TFDSSource(Source):
         """Reads and decodes the records at `indices`, or copies them from memory."""
         return self._examples(indices)
 
-    def _describe(self, features: Any) -> DataSpec:
+    def _describe(self, features: Any, spatial: tuple[str, ...] | None) -> DataSpec:
         if self._is_image and None in features[self._x_key].shape[:2] and self._decoder.image_size is None:
             raise ValueError(f"{self._name} holds images of different sizes; set image_size=(height, width).")
-        first = self.gather(np.array([0]))
+        first = self._first_readable()
         return DataSpec(
             shape=first["x"].shape[1:],
             levels=256 if first["x"].dtype == np.uint8 else None,
             num_classes=None if self._label_key is None else features[self._label_key].num_classes,
             conditions={name: values.shape[1:] for name, values in first.items() if name != "x"},
             class_names=None if self._label_key is None else tuple(features[self._label_key].names),
+            spatial=spatial,
         )
 
     def _read(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         records = self._records.__getitems__(indices.tolist())
-        batch = {"x": np.stack([self._decode(record[self._x_key]) for record in records])}
+        x = [self._decode(i, record[self._x_key]) for i, record in zip(indices.tolist(), records, strict=True)]
+        batch = {"x": np.stack(x)}
         if self._label_key is not None:
             batch["label"] = self._as_labels([record[self._label_key] for record in records])
         for name, key in self._conditions.items():
             batch[name] = as_condition(np.stack([record[key] for record in records]), key)
+        for name, values in batch.items():
+            check_finite(values, indices, f"Feature {name!r}", self._name)
         return batch
 
-    def _decode(self, value: Any) -> np.ndarray:
+    def _first_readable(self) -> Examples:
+        """The first example that can be used; the first one's error if none can."""
+        errors = []
+        for i in range(min(len(self), TRIED)):
+            try:
+                return self.gather(np.array([i]))
+            except BadExample as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _decode(self, i: int, value: Any) -> np.ndarray:
         if not self._is_image:
             array = np.asarray(value)
             return array if array.dtype == np.uint8 else as_condition(array, self._x_key).astype(np.float32)
-        return self._decoder(io.BytesIO(value), f"in {self._name}")
+        try:
+            return self._decoder(io.BytesIO(value), f"{i} of {self._name}")
+        except ValueError as error:
+            raise BadExample(i, str(error)) from error
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None, download: bool) -> "DatasetBuilder":

@@ -6,7 +6,7 @@ taken away, so that two blue skies are no duplicates and a change of brightness 
 
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,14 +71,20 @@ def near_duplicates_by_features(
     *,
     batch_size: int = 64,
     max_examples: int | None = None,
+    passed_over: Iterable[int] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """`near_duplicates` of an extractor's features, which stay in `folder`; of each group in `repeated` only the first."""
+    """`near_duplicates` of an extractor's features, which stay in `folder`; of each group in `repeated` only the first.
+
+    Args: passed_over: the examples that could not be read and have no features.
+    """
     options: dict[str, Any] = {"batch_size": batch_size, "max_examples": max_examples, "quiet": quiet}
     rows = source_features(experiment, split, extractor, ("pool",), folder, **options).read()
-    index = np.setdiff1d(np.arange(len(rows)), [i for group in repeated for i in group[1:]])
-    chosen = compared(len(index))
-    return near_duplicates(rows[index[chosen]], index[chosen], f"features of {extractor.name}")
+    lacking = sorted(passed_over)
+    examples = np.setdiff1d(np.arange(len(rows) + len(lacking)), lacking)  # that the rows are of
+    kept = np.flatnonzero(~np.isin(examples, [i for group in repeated for i in group[1:]]))
+    kept = kept[compared(len(kept))]
+    return near_duplicates(rows[kept], examples[kept], f"features of {extractor.name}")
 
 
 def compared(total: int) -> Int[np.ndarray, " n"]:

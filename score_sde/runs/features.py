@@ -171,7 +171,7 @@ def source_features(
 
     def rows(batch: int) -> Float[np.ndarray, "b ..."]:
         read = batches[batch]
-        return read["x"][read["is_real"]][: number - batch * batch_size]
+        return read["x"][read["is_real"] & (np.arange(batch_size) < number - batch * batch_size)]
 
     def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         of_part = {part: range(part * per_part, min((part + 1) * per_part, total)) for part in remaining}
@@ -193,8 +193,8 @@ def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBa
     if split not in ("train", "eval"):
         raise ValueError(f"--split needs train or eval, got {split!r}.")
     source = experiment.train_source if split == "train" else experiment.eval_source
-    crop = experiment.settings.data.augment.crop
-    return EvalBatches(source=source, batch_size=batch_size, crop=None if crop is None else tuple(crop))
+    data = experiment.settings.data
+    return EvalBatches(source=source, batch_size=batch_size, crop=data.augment.crop, on_error=data.on_error)
 
 
 def source_manifest(
@@ -203,7 +203,7 @@ def source_manifest(
     """What determines the features of a split, as plain JSON with its digest."""
     batches, data = split_batches(experiment, split, 1), plain(experiment.config)["data"]
     spread = np.unique(np.linspace(0, len(batches.source) - 1, SPREAD).round().astype(np.int64))
-    hashes = image_hashes(batches.source.gather(spread)["x"])
+    hashes = image_hashes(batches.gather(spread)["x"])
     content = {"source": data[split], "crop": data["augment"].get("crop"), "split": split, "count": number}
     content |= {"shape": list(batches.spec.shape), "examples": hashlib.sha256(hashes.tobytes()).hexdigest()}
     content |= {"batch_size": batch_size, "version": score_sde.__version__, "file": _file_of(data[split])}

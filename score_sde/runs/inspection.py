@@ -25,6 +25,7 @@ from score_sde.sdes import SDE, SDES
 from score_sde.training.progress import Progress
 from score_sde.training.stages import stage
 
+LISTED = 100  # examples that cannot be used
 SAMPLED = 2000  # examples of which all pairs are taken: two million
 HISTOGRAM = np.linspace(-1.0, 1.0, 65)
 # Chosen on CIFAR-10, FFHQ and ImageNet at 32 and 64 pixels, with their σ_data. Source: arXiv 2206.00364, Table 1.
@@ -38,7 +39,7 @@ class Stream:
 
     Attributes: moments by channel (the last axis); `values` a histogram; `classes` class -> count; `duplicates` groups of
       examples that are equal (images in 8 bits); `sample` some examples as rows, drawn at random; of images `thumbnails`,
-      without those that repeat another, and the `index` of each.
+      without those that repeat another, and the `index` of each; `bad` the examples that cannot be used, with the reason.
     """
 
     num_examples: int
@@ -52,6 +53,7 @@ class Stream:
     sample: Float[np.ndarray, "n d"]
     thumbnails: Float32[np.ndarray, "m t"]
     index: Int[np.ndarray, " m"]
+    bad: dict[int, str]
 
     @functools.cached_property
     def distances(self) -> Float64[np.ndarray, " pairs"]:
@@ -66,6 +68,7 @@ class _Pass:
         self.chosen = set(np.random.default_rng(0).permutation(total)[:SAMPLED].tolist())
         self.compared, channels = set(compared(total).tolist()) if is_image(spec.shape) else set(), spec.shape[-1]
         self.spec = spec
+        self.used = 0
         self.count, self.first, self.second = 0, np.zeros(channels), np.zeros(channels)
         self.values, self.classes = np.zeros(len(HISTOGRAM) - 1, np.int64), Counter[int]()
         self.seen: dict[bytes, list[int]] = {}
@@ -75,8 +78,11 @@ class _Pass:
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
         """Adds the rows that are no padding."""
+        if not batch["is_real"].any():
+            return
         x, index = batch["x"][batch["is_real"]], batch["index"][batch["is_real"]]
         rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+        self.used += len(x)
         self.count += len(rows)
         self.first += rows.sum(axis=0)
         self.second += (rows**2).sum(axis=0)
@@ -102,8 +108,8 @@ def stream(
     batch_size: int = 256,
     quiet: bool = False,
 ) -> Stream:
-    """Reads every example of a split once (or the first `max_examples`)."""
-    batches = split_batches(experiment, split, batch_size)
+    """Reads every example of a split once (or the first `max_examples`), and goes on where one cannot be used."""
+    batches = dataclasses.replace(split_batches(experiment, split, batch_size), on_error="skip")
     total = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
     sums, number = _Pass(total, batches.spec), math.ceil(total / batch_size)
     with Progress(number, batch_size=batch_size, quiet=quiet, name="inspect") as progress:
@@ -114,7 +120,7 @@ def stream(
     mean = sums.first / sums.count
     overall, square = mean.mean(), (sums.second / sums.count).mean()
     return Stream(
-        num_examples=total,
+        num_examples=sums.used,
         mean=mean,
         sd=np.sqrt(np.maximum(sums.second / sums.count - mean**2, 0)),
         sigma_data=float(np.sqrt(max(square - overall**2, 0))),
@@ -125,6 +131,7 @@ def stream(
         sample=np.stack(sums.sample),
         thumbnails=np.concatenate(sums.thumbnails or [np.zeros((0, 0), np.float32)]),
         index=np.array(sums.index, np.int64),
+        bad={i: why for i, why in batches.bad.items() if i < total},
     )
 
 
@@ -222,7 +229,9 @@ def inspect(
     repeated = sum(len(indices) - 1 for indices in seen.duplicates)
     result = {
         "split": split,
+        "data": split_batches(experiment, split, 1).source.summary(),
         "examples": seen.num_examples,
+        "unusable": {"number": len(seen.bad), "examples": dict(list(seen.bad.items())[:LISTED])},
         "shape": list(experiment.spec.shape),
         "sigma_data": seen.sigma_data,
         "root_mean_square": seen.root_mean_square,
@@ -234,6 +243,7 @@ def inspect(
         "prior_mismatch_nats": mismatch,
         "prior_mismatch_nats_per_dimension": {name: value / dimension for name, value in mismatch.items()},
         "classes": seen.classes,
+        "class_names": {number: experiment.spec.class_name(number) for number in seen.classes},
         "duplicates": {"repeated": repeated, "groups": seen.duplicates[:100]},
         "near_duplicates": near_duplicates(seen.thumbnails, seen.index, "thumbnails") if len(seen.index) > 1 else None,
         "suggestion": suggestion,
@@ -244,14 +254,14 @@ def inspect(
 
 def report(result: Mapping[str, Any], of_run: bool = False) -> str:
     """The result as text, its last line the suggested flags. Args: of_run: the config is that of a run, already trained."""
-    lines = [f"{result['examples']} examples of {result['split']}, {tuple(result['shape'])}, in the model's units"]
+    lines = [f"data.{result['split']}: {result['data']}", *_unusable(result["unusable"])]
+    lines += [f"{result['examples']} examples of {result['split']}, {tuple(result['shape'])}, in the model's units"]
     channels = _pairs(zip(result["channel_mean"], result["channel_sd"], strict=True))
     lines += [f"σ_data {result['sigma_data']:.4f} (root mean square {result['root_mean_square']:.4f})"]
     lines += [f"mean ± sd of each channel: {channels}"] if len(result["channel_mean"]) <= 16 else []
     lines += [f"largest distance {result['largest_distance']:.4g}, median {result['median_distance']:.4g}"]
     lines[-1] += f", of {result['pairs']:,} pairs (half of it where data are in [0, 1])"
-    counts = list(result["classes"].values())
-    lines += [f"{len(counts)} classes with {min(counts)} to {max(counts)} examples"] if counts else ["no labels"]
+    lines += [_classes(result["classes"], result["class_names"])]
     lines += [f"{result['duplicates']['repeated']} examples repeat another one exactly"]
     kinds = ("near_duplicates", "near_duplicates_by_features")
     lines += [summary(result[name]) for name in kinds if result.get(name)]
@@ -262,6 +272,24 @@ def report(result: Mapping[str, Any], of_run: bool = False) -> str:
     where = "for a new run, in another --workdir, " if of_run else ""
     lines += [f"{where}to be pasted behind score-sde train:".capitalize()]
     return "\n".join([*lines, " ".join(as_overrides(result["suggestion"]))])
+
+
+def _unusable(unusable: Mapping[str, Any]) -> list[str]:
+    """The examples that cannot be used, each with the reason."""
+    if not unusable["number"]:
+        return []
+    lines = [f"{unusable['number']} examples cannot be used; training ends at the first unless data.on_error=skip:"]
+    lines += [f"  {index}: {why}" for index, why in unusable["examples"].items()]
+    more = unusable["number"] - len(unusable["examples"])
+    return lines + [f"  and {more} more"] * (more > 0)
+
+
+def _classes(counts: Mapping[int, int], names: Mapping[int, str]) -> str:
+    if not counts:
+        return "no labels"
+    fewest, most = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    few, many = (f"{counts[number]} ({names[number]!r})" for number in (fewest, most))
+    return f"{len(counts)} classes with {few} to {many} examples"
 
 
 def _pairs(channels: Iterable[tuple[float, float]]) -> str:

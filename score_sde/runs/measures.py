@@ -86,7 +86,7 @@ def held_out_bits_per_dim(
 
 def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:
     """What tells one set of held-out examples from another: its config, size and units, and its first examples."""
-    first = batches.source.gather(np.arange(min(8, len(batches.source))))
+    first = batches.gather(np.arange(min(8, len(batches.source))))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(first[name]).tobytes() for name in sorted(first)))
     data, shape = plain(experiment.config)["data"], list(batches.spec.shape)
     config = {"source": data["eval"], "crop": data["augment"].get("crop"), "shape": shape}

@@ -72,6 +72,8 @@ def run_training(
     with StopRequest() as stop:
         with stage("building the data, the network and the solver"):
             _prepare(experiment)
+        if not quiet and jax.process_index() == 0:
+            print(_what_is_read(experiment))
         with (
             _clear_errors(workdir),
             RunLock(workdir),
@@ -102,6 +104,14 @@ def _prepare(experiment: Experiment) -> None:
     if training.sample_every:
         experiment.solver.check(experiment.sde, experiment.grid.times(experiment.sde))
         experiment.generator.condition(0, 1)
+
+
+def _what_is_read(experiment: Experiment) -> str:
+    """A line for each source: how many examples and classes, and what was passed over and why."""
+    lines = [f"data.train: {experiment.train_source.summary()}"]
+    if experiment.settings.training.eval_every:
+        lines.append(f"data.eval: {experiment.eval_source.summary()}")
+    return "\n".join(lines)
 
 
 def _train(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from score_sde import parallel
@@ -63,7 +64,8 @@ def train(
     """Trains from `state.step` to `num_steps`, or to where it is asked to stop.
 
     Batch n is a function of n, so a resumed run goes on as if never stopped. Each log line holds the mean of each metric
-    over the steps since the line before. At most two steps are in flight: progress is real, and memory bounded.
+    over the steps since the line before; "replaced_examples" is the number in a batch of examples that stand for some that
+    could not be read, where these are skipped. At most two steps are in flight: progress is real, and memory bounded.
 
     Raises: FloatingPointError where the guard does; the last checkpoint is untouched. ValueError for a batch that cannot be
       read, and what an action raises, after the state was saved.
@@ -85,8 +87,11 @@ def train(
                 raise ValueError(_unreadable(error, step, saves)) from error
             raise
         batch = parallel.shard_batch(rows, mesh)
+        replaced = batch.pop("replaced", None)  # the step's program, and so its bits, are the same without
         with trace.step(step, state):
             state, metrics, examples = train_step(state, batch)
+        if replaced is not None:
+            metrics = metrics | {"replaced_examples": jnp.sum(replaced, dtype=jnp.float32)}
         guard.add(step, metrics, examples, batch["index"])
         tally.add(metrics)
         watch.count_step()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from score_sde.data import ArraySource, EvalBatches
+from score_sde.data import ArraySource, EvalBatches, array_checks
 
 RNG = np.random.default_rng(0)
 
@@ -114,9 +114,128 @@ def test_values_that_are_not_finite_or_out_of_range_are_named(tmp_path):
         everything(ArraySource(tmp_path / "x.npy", value_range=(0.0, 1.0)))
 
 
+INSIDE = [(5, slice(None), 0, 0), (-1, -1, -1, -1)]  # places that the first rows do not show
+
+
+@pytest.mark.parametrize("place", INSIDE)
+@pytest.mark.parametrize(
+    ("most", "one", "message"),
+    [
+        (
+            0.5,
+            1.0,
+            r"of about \[-1, 1\], got values from 0 to 1 in .*x.npy; set value_range=\(0.0, 1.0\) to map them there",
+        ),
+        (0.5, 255.0, r"got values from 0 to 255 in .*, like 8-bit levels; set value_range=\(0.0, 255.0\)"),
+        (2.0, 65535.0, r"got values from 0 to 65535 in .*, like 16-bit levels; set value_range=\(0.0, 65535.0\)"),
+    ],
+)
+def test_the_scale_of_floating_images_is_told_from_the_whole_array(most, one, message, place, tmp_path, monkeypatch):
+    """One negative value at the end makes them signed, and one of 255 anywhere tells what they are."""
+    monkeypatch.setattr(array_checks, "PART", 4 * 8 * 8 * 8)
+    x = np.zeros((100, 8, 8, 1), np.float32)
+    x[::2] = most
+    x[place] = one
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=message):
+        ArraySource(tmp_path / "x.npy")
+    mapped = everything(ArraySource(tmp_path / "x.npy", value_range=(0.0, max(one, most))))["x"]
+    assert mapped.min() == -1 and mapped.max() == 1
+    x[-1, 3, 3] = -0.5
+    np.save(tmp_path / "x.npy", x)
+    np.testing.assert_array_equal(everything(ArraySource(tmp_path / "x.npy"))["x"], x)
+
+
+def test_images_in_0_to_1_can_be_taken_as_they_are(tmp_path):
+    x = RNG.uniform(size=(3, 4, 4, 1)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    np.testing.assert_allclose(everything(ArraySource(tmp_path / "x.npy", value_range=(-1.0, 1.0)))["x"], x, atol=1e-7)
+
+
+def test_a_value_range_that_the_images_do_not_fill_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.uniform(size=(3, 4, 4, 1)))
+    with pytest.raises(
+        ValueError, match=r"value_range=\(0.0, 255.0\) needs images that fill it, got values from 0.* to 0"
+    ):
+        ArraySource(tmp_path / "x.npy", value_range=(0.0, 255.0))
+
+
+def test_dark_8_bit_images_are_told_from_the_whole_array(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_checks, "PART", 64)
+    x = RNG.integers(0, 17, (20, 8, 8, 1)).astype(np.uint8)
+    x[0, 0, 0] = 16
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(
+        ValueError, match=r"takes uint8 images as 256 levels, got only 0 to 16 in .*; set levels=17 to map"
+    ):
+        ArraySource(tmp_path / "x.npy")
+    assert ArraySource(tmp_path / "x.npy", levels=17).spec.levels == 17
+    assert ArraySource(tmp_path / "x.npy", levels=256).spec.levels == 256
+    x[-1, -1, -1] = 40
+    np.save(tmp_path / "x.npy", x)
+    assert ArraySource(tmp_path / "x.npy").spec.levels == 256
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([[0, 255]]), r"got int64 with values from 0 to 255 in .*; set levels=256 \(256 for 8-bit images\)"),
+        (np.array([[7, 4095]], np.uint16), r"got uint16 with values from 7 to 4095 in .*; set levels=4096\."),
+        (
+            np.array([[-1, 3]], np.int8),
+            "got int8 with values from -1 to 3 in .*; shift them to 0 and above, then set levels",
+        ),
+    ],
+)
+def test_integers_without_levels_are_refused_with_their_range(values, message, tmp_path):
+    np.save(tmp_path / "x.npy", values)
+    with pytest.raises(ValueError, match=message):
+        ArraySource(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 16, 24), (5, 1, 28, 28), (5, 4, 4, 512), (5, 2, 1000)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_channels_on_axis_1_are_recognized(shape, dtype, tmp_path):
+    x = RNG.normal(size=shape).astype(np.float32) if dtype == np.float32 else RNG.integers(0, 256, shape).astype(dtype)
+    np.save(tmp_path / "x.npy", x)
+    message = rf"channels on the last axis, got .* of shape .*x.npy, .*set channels_first=True .*or channels={shape[-1]} where"
+    with pytest.raises(ValueError, match=message):
+        ArraySource(tmp_path / "x.npy")
+    source = ArraySource(tmp_path / "x.npy", channels_first=True)
+    assert source.spec.shape == (*shape[2:], shape[1])
+    np.testing.assert_array_equal(source.gather(np.array([4, 1]))["x"], np.moveaxis(x, 1, -1)[[4, 1]])
+    assert source.digest() == ArraySource(tmp_path / "x.npy", channels_first=True).digest()
+    assert ArraySource(tmp_path / "x.npy", channels=shape[-1]).spec.shape == shape[1:]
+
+
+def test_floating_squares_may_be_grey_images(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(3, 28, 28)))
+    with pytest.raises(
+        ValueError, match=r"shape \(3, 28, 28\) .* which may be grey images; add their channel axis .*28 for"
+    ):
+        ArraySource(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", RNG.normal(size=(3, 500, 12)))
+    assert ArraySource(tmp_path / "x.npy").spec.shape == (500, 12)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_conditions_that_are_not_finite_are_named(bad, tmp_path):
+    text = np.zeros((3, 4))
+    text[2, 1] = bad
+    np.savez(tmp_path / "d.npz", x=np.zeros((3, 2)), text=text)
+    source = ArraySource(tmp_path / "d.npz", conditions={"embedding": "text"})
+    source.gather(np.array([1, 0]))
+    with pytest.raises(
+        ValueError, match="Condition 'embedding' needs finite values, got others in row 2 of .*d.npz; repair"
+    ):
+        everything(source)
+
+
 def test_a_wrong_channel_count_is_refused(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros((2, 3, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match=r"needs 3 channels on the last axis, got shape \(2, 3, 8, 8\).*np.moveaxis"):
+    with pytest.raises(
+        ValueError, match=r"needs 3 channels on the last axis, got uint8 of shape \(2, 3, 8, 8\).*channels_fi"
+    ):
         ArraySource(tmp_path / "x.npy", channels=3)
 
 
@@ -125,8 +244,13 @@ def test_a_wrong_channel_count_is_refused(tmp_path):
     [
         (np.zeros(5), {}, r"needs an array \[n, ...\] with n >= 1 and another axis, got \(5,\)"),
         (np.zeros((0, 3)), {}, r"needs an array .* got \(0, 3\)"),
-        (np.zeros((2, 3), np.int64), {}, "needs uint8, bool or floating data, or integers with levels set, got int64"),
-        (np.array([["a"]]), {"levels": 3}, "needs uint8, bool or floating data, .* got <U1"),
+        (
+            np.zeros((2, 3), np.int64),
+            {},
+            r"needs the number of levels of an integer array .* got int64 with values from 0 to",
+        ),
+        (np.array([["a"]]), {"levels": 3}, "needs numbers .uint8, bool, floating, or integers with levels., got <U1"),
+        (np.zeros((2, 3), complex), {}, "needs numbers .*, got complex128 in"),
         (np.zeros((2, 3)), {"levels": 256}, "A floating array needs levels=None and low < high, got levels=256"),
         (np.zeros((2, 3)), {"value_range": (1.0, 1.0)}, "A floating array needs levels=None and low < high"),
         (
@@ -151,6 +275,7 @@ def test_unusable_arrays_are_refused(tmp_path, values, options, message):
 def test_floating_data_other_than_images_may_have_any_unit(tmp_path):
     for values, options in (
         (np.full((2, 9, 1), 90.0), {}),
+        (np.full((2, 9, 1), 0.5), {}),
         (np.full((2, 4, 4, 1), -90.0), {}),
         (np.full((2, 4, 4, 1), 90.0), {"value_range": (0.0, 255.0)}),
     ):
@@ -197,7 +322,7 @@ def test_missing_files_and_arrays_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"ArraySource needs .*embedding.npy, which does not exist"):
         ArraySource(tmp_path / "x.npy", conditions=("embedding",))
     np.savez(tmp_path / "d.npz", images=np.zeros((2, 2)), y=np.zeros(2, int))
-    with pytest.raises(ValueError, match=r"d.npz has no array x; it holds images, y: set the keys"):
+    with pytest.raises(ValueError, match=r"d.npz has no array x; it holds images, y: set key, label_key or"):
         ArraySource(tmp_path / "d.npz")
     with pytest.raises(ValueError, match=r"ArraySource needs an .npy or .npz file, got .*data.h5"):
         ArraySource(tmp_path / "data.h5")

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -215,3 +217,89 @@ def test_numbers_outside_are_refused():
         TrainBatches(source=Numbered(3), batch_size=2, seed=0)[-1]
     with pytest.raises(IndexError, match="EvalBatches needs 0 <= number < 2, got 2"):
         EvalBatches(source=Numbered(3), batch_size=2)[2]
+
+
+class Overlaid(Source):
+    """Images with a mask [h, w], a depth map [h, w, 2], a vector and a tensor of the shape of none."""
+
+    def __init__(self, length, spatial=None, **others):
+        self._length = length
+        shapes = {"mask": (5, 6), "depth": (5, 6, 2), "vector": (6,), "tokens": (6, 5)} | others
+        self.spec = DataSpec(shape=(5, 6, 1), conditions=shapes, spatial=spatial)
+
+    def __len__(self):
+        return self._length
+
+    def gather(self, indices):
+        place = 10 * np.arange(5)[:, None] + np.arange(6)
+        rows = {"x": place[..., None], "mask": place}
+        for name, shape in self.spec.conditions.items():
+            rows.setdefault(
+                name, np.broadcast_to(place[..., None], shape) if name == "depth" else np.arange(math.prod(shape))
+            )
+        shapes = {"x": (5, 6, 1), **self.spec.conditions}
+        return {
+            n: np.repeat(r.reshape(1, *shapes[n]), len(indices), axis=0).astype(np.float32) for n, r in rows.items()
+        }
+
+
+@pytest.mark.parametrize("options", [{"random_flip": True}, {"crop": (3, 2)}, {"random_flip": True, "crop": (4, 5)}])
+def test_what_lies_over_an_image_is_flipped_and_cropped_with_it(options):
+    source = Overlaid(64)
+    for batches in (
+        TrainBatches(source=source, batch_size=64, seed=0, **options),
+        EvalBatches(source=source, batch_size=64, crop=options.get("crop")),
+    ):
+        batch, shapes = batches[0], batches.spec.conditions
+        x, condition = batch["x"][..., 0], batch["condition"]
+        np.testing.assert_array_equal(condition["mask"], x)
+        for channel in range(2):
+            np.testing.assert_array_equal(condition["depth"][..., channel], x)
+        assert {name: values.shape[1:] for name, values in condition.items()} == shapes
+        for name in ("vector", "tokens"):
+            np.testing.assert_array_equal(condition[name], np.repeat(source.gather(np.array([0]))[name], 64, axis=0))
+    if "random_flip" in options:
+        first = TrainBatches(source=source, batch_size=64, seed=0, **options)[0]["x"]
+        assert len(np.unique(np.sign(first[:, 0, 0, 0] - first[:, 0, 1, 0]))) == 2  # some are flipped, some not
+
+
+def test_what_lies_over_a_signal_moves_with_it(tmp_path):
+    signal = np.arange(10, dtype=np.float32)[None, :, None].repeat(4, axis=0)
+    np.savez(tmp_path / "s.npz", x=signal, same=np.concatenate([signal, -signal], axis=2), vector=signal[..., 0])
+    source = ArraySource(tmp_path / "s.npz", conditions=("same", "vector"))
+    assert source.spec.moving() == ("same",)
+    batch = TrainBatches(source=source, batch_size=40, seed=0, crop=(4,), random_flip=True)[0]
+    np.testing.assert_array_equal(batch["condition"]["same"], np.concatenate([batch["x"], -batch["x"]], axis=2))
+    np.testing.assert_array_equal(batch["condition"]["vector"], np.repeat(signal[:1, :, 0], 40, axis=0))
+    named = ArraySource(tmp_path / "s.npz", conditions=("same", "vector"), spatial=("vector",))
+    batch = TrainBatches(source=named, batch_size=40, seed=0, crop=(4,), random_flip=True)[0]
+    np.testing.assert_array_equal(batch["condition"]["vector"], batch["x"][..., 0])
+    assert batch["condition"]["same"].shape == (40, 10, 2)
+
+
+def test_an_image_of_another_size_has_to_be_explained():
+    """Flipped alone, x would no longer be the image that its condition shows."""
+    for options in ({"random_flip": True}, {"crop": (3, 2)}):
+        with pytest.raises(
+            ValueError, match=r"'low' of shape \(3, 3, 1\) may be an image beside x of shape .*spatial=\('low'"
+        ):
+            TrainBatches(source=Overlaid(4, low=(3, 3, 1)), batch_size=2, seed=0, **options)
+    TrainBatches(source=Overlaid(4, low=(3, 3, 1)), batch_size=2, seed=0)
+    flipped = TrainBatches(source=Overlaid(64, ("low",), low=(3, 3, 1)), batch_size=64, seed=0, random_flip=True)[0]
+    is_flipped = flipped["x"][:, 0, 0, 0] > flipped["x"][:, 0, 1, 0]
+    np.testing.assert_array_equal(flipped["condition"]["low"][:, 0, 0, 0] == 2, is_flipped)
+    assert 0 < is_flipped.sum() < 64
+    with pytest.raises(
+        ValueError, match=r"crop needs conditions of x's size \(5, 6\) .*, got 'low' of shape \(3, 3, 1\)"
+    ):
+        TrainBatches(source=Overlaid(4, ("low",), low=(3, 3, 1)), batch_size=2, seed=0, crop=(3, 2))
+    still = TrainBatches(source=Overlaid(64, (), low=(3, 3, 1)), batch_size=64, seed=0, random_flip=True)[0]
+    assert (still["condition"]["low"] == still["condition"]["low"][0]).all()
+
+
+@pytest.mark.parametrize(("name", "shape"), [("vector", (6,)), ("nothing", "absent")])
+def test_what_lies_over_x_has_its_axes(name, shape):
+    with pytest.raises(
+        ValueError, match=rf"spatial needs conditions with the axes \(5, 6\) of x, got '{name}' of shape"
+    ):
+        Overlaid(4, (name,))

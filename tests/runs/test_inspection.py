@@ -1,6 +1,7 @@
 """The advisor on data whose moments, distances, duplicates and divergences are known."""
 
 import math
+import re
 import shlex
 
 import absl.flags
@@ -14,6 +15,7 @@ from score_sde.plots.datasets import dataset_overview
 from score_sde.runs import inspection
 from score_sde.runs.inspection import as_overrides, inspect, pair_distances, prior_mismatch, report
 from score_sde.sdes import SDES
+from tests.data.test_folder import write
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 4, 4, 3), np.uint8)
@@ -114,6 +116,37 @@ def test_the_last_line_can_be_pasted_behind_train(monkeypatch, of_run):
         == f"{'For a new run, in another --workdir, to' if of_run else 'To'} be pasted behind score-sde train:"
     )
     assert any(text.startswith("  objective.time_sampler.mean") and "EDM's −1.2" in text for text in above)
+
+
+def test_examples_that_cannot_be_used_are_listed_before_training(tmp_path):
+    """The numbers are those of the others."""
+    for i in range(12):
+        write(tmp_path / f"{'cat' if i < 9 else 'dog'}/{i:02d}.png", IMAGES[i])
+    whole = inspect(on_folder(tmp_path), quiet=True)[0]
+    assert whole["unusable"]["number"] == 0 and "cannot be used" not in report(whole)
+    (tmp_path / "cat/00.png").write_bytes(b"broken")
+    write(tmp_path / "dog/10.png", np.zeros((5, 4, 3)))
+    (tmp_path / "notes.txt").write_text("")
+    result, seen = inspect(on_folder(tmp_path), quiet=True)
+    assert result["examples"] == 10 and result["classes"] == {0: 8, 1: 2} and list(seen.bad) == [0, 10]
+    rest = np.delete(IMAGES[:12], [0, 10], axis=0).astype(np.float64) / 127.5 - 1
+    np.testing.assert_allclose(result["channel_mean"], rest.mean(axis=(0, 1, 2)), atol=1e-6)
+    text = report(result)
+    for part in (
+        r"data.train: 12 examples of shape \(4, 4, 3\), 256 levels, 2 classes; in .*; passed over: 1 of other kinds \(1 .txt\)",
+        r"2 examples cannot be used; training ends at the first unless data.on_error=skip:",
+        r"  0: Image .*cat/00.png cannot be read",
+        r"  10: FolderSource needs images of one size, got \(5, 4, 3\) in .*dog/10.png",
+        r"2 classes with 2 \('dog'\) to 8 \('cat'\) examples",
+    ):
+        assert re.search(part, text), part
+
+
+def on_folder(folder):
+    config = base.get_config()
+    source = {"name": "folder", "path": str(folder), "labels": True}
+    config.data = ConfigDict({"train": source, "eval": dict(source), "augment": {}})
+    return Experiment(config)
 
 
 def test_the_picture(tmp_path, config):

@@ -184,6 +184,30 @@ def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, t
     assert int(run_training(Experiment(config), tmp_path, quiet=True).step) == 6
 
 
+def test_a_damaged_example_is_replaced_and_counted_and_the_run_resumes_exactly(tmp_path, capsys):
+    """After an error the same command with on_error=skip goes on, to the same bits as a run that never stopped."""
+    x = RNG.normal(size=(6, 3)).astype(np.float32)
+    x[2] = np.nan
+    np.savez(tmp_path / "points.npz", x=x)
+    config = on_arrays(tmp_path / "points.npz", "points")
+    config.training.update({"num_steps": 8, "sample_every": 0, "log_every": 1})
+    raising = config.copy_and_resolve_references()
+    config.data.on_error = "skip"
+    whole = run_training(Experiment(config), tmp_path / "whole")
+    assert "data.train: 6 examples of shape (3,), continuous" in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match=r"Batch \d of training cannot be read: ArraySource needs finite .*on_error=skip"
+    ):
+        run_training(Experiment(raising), tmp_path / "stopped", quiet=True)
+    stopped = run_training(Experiment(config), tmp_path / "stopped", quiet=True)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(stopped), strict=True):
+        np.testing.assert_array_equal(one, other)
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    replaced = [line["replaced_examples"] for line in lines if "replaced_examples" in line]
+    batches = Experiment(config).train_batches
+    assert replaced == [batches[step]["replaced"].sum() for step in range(8)] and sum(replaced) in (5, 6)
+
+
 def test_a_run_goes_on_under_a_config_that_says_what_it_left_out(files, tmp_path):
     config = on_arrays(files / "points.npz", "points")
     for source in (config.data.train, config.data.eval):
