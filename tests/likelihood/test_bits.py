@@ -12,13 +12,16 @@ from score_sde.likelihood import (
     ExactTrace,
     ExampleBits,
     Hutchinson,
+    LogDensity,
     LogProb,
     bits_per_dim,
     dequantize,
     example_bits,
     summarize,
 )
+from score_sde.likelihood.density import image_keys
 from score_sde.sdes import VP
+from tests.independence import assert_all_independent, assert_independent
 
 KEY = jax.random.key(5)
 
@@ -48,6 +51,35 @@ def test_offsets():
     assert bits_per_dim(np.zeros(1), 3, 2 / 256)[0] == 7
     assert bits_per_dim(np.zeros(1), 3, 2 / 255)[0] == pytest.approx(6.99435, abs=1e-5)
     assert bits_per_dim(np.array([-3 * np.log(2)]), 3, None)[0] == pytest.approx(1)
+
+
+class Recorded(LogProb):
+    """Solves nothing, and keeps what it was given and the probes that it would have drawn."""
+
+    def __call__(self, key, denoise, x, *, index=None):
+        SEEN.append((x, Hutchinson(kind="gaussian").draw(image_keys(key, index), x)))
+        return LogDensity(jnp.zeros(len(x)), x, jnp.ones(len(x), jnp.int32), jnp.zeros((1, len(x))))
+
+
+SEEN = []
+
+
+def test_dequantization_and_probes_of_every_repeat_and_image_are_independent():
+    x, index = jnp.zeros((3000, 2)), jnp.arange(3000)
+    denoise = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.ones((1, 2))).denoise(VP())
+    SEEN.clear()
+    example_bits(KEY, Recorded(), denoise, x, bin_width=1.0, num_repeats=3, index=index)
+    noise, probes = (
+        np.stack([np.asarray(part).reshape(3000, 2) for part in parts], 1) for parts in zip(*SEEN, strict=True)
+    )
+    assert noise.shape == probes.shape == (3000, 3, 2)
+    assert_independent(noise=noise, probes=probes)
+    for drawn in (noise, probes):
+        assert_all_independent(drawn)
+        assert_independent(image=drawn[:-1], next_image=drawn[1:])
+    example_bits(KEY, Recorded(), denoise, x[:5], bin_width=1.0, index=index[7:12])
+    for drawn, whole in zip(SEEN[-1], (noise, probes), strict=True):
+        np.testing.assert_array_equal(np.asarray(drawn).reshape(5, 2), whole[7:12, 0])
 
 
 def test_dequantize_fills_the_bin_and_belongs_to_the_image():

@@ -1,5 +1,6 @@
 """Grids of a published shape, restarts, and grids fitted to a model."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,6 +13,7 @@ from score_sde.analytic import GaussianMixture
 from score_sde.building import build
 from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
+from score_sde.pytree import pytree, static
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.conformance import SDES, start
@@ -211,6 +213,28 @@ def test_a_fitted_grid_beats_the_grid_it_came_from(tmp_path):
         assert len(longer) == steps + 1
         assert longer[-1] == 0
         np.testing.assert_allclose([longer[0], longer[-2]], [1.0, 1e-3], rtol=1e-6)
+
+
+@pytree
+class KnownError(solvers.Solver):
+    """Moves x by (√t − √s)^(order + 1) in a step from t to s: the steps of equal error are those of equal length in √t."""
+
+    order: int = static(default=1)
+
+    def step(self, key, denoise, x, t, s, carry):
+        return x + (jnp.sqrt(t) - jnp.sqrt(s)) ** (self.order + 1), carry, 1
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_fit_to_a_known_error_makes_all_steps_err_alike(order):
+    """From a grid with steps of very different errors, and for another number of steps than was measured."""
+    solver, denoise = KnownError(order), MIXTURE.denoise(VP)
+    fitted = solvers.fit_grid(KEY, denoise, solver, (2, 2), order=float(order), start=1.0, end=0.01, to_zero=False)
+    for steps in (16, 5):
+        root = np.sqrt(dataclasses.replace(fitted, num_steps=steps).times(VP))
+        np.testing.assert_allclose(root, np.linspace(1.0, 0.1, steps + 1), rtol=0.01)
+    start = np.sqrt(solvers.LogSNRUniform(16, 1.0, 0.01).times(VP))
+    assert np.abs(np.diff(start)).max() > 3 * np.abs(np.diff(start)).min()
 
 
 def test_a_fit_finds_where_the_error_is():

@@ -13,6 +13,7 @@ from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, SlicedSco
 from score_sde.training.ema import ema_decay, update_ema
 from score_sde.training.state import create_state, ema_name
 from score_sde.training.step import make_train_step
+from tests.independence import assert_independent
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -110,6 +111,30 @@ def test_accumulation_equals_the_large_batch(name):
         np.testing.assert_array_equal(examples["t"], examples_4["t"])
         np.testing.assert_allclose(examples["loss"], examples_4["loss"], rtol=1e-4, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state, parts_state)
+
+
+class Keys(DenoisingScoreMatching):
+    """Draws one normal number for each example, and tells it beside one that the key of the dropout gives."""
+
+    def draw(self, key, batch):
+        return {"drawn": jax.random.normal(key, (24,))}
+
+    def losses(self, denoise, batch, draws):
+        return jnp.zeros(24), {**draws, "dropout": jax.random.normal(denoise.dropout_key, (24,))}
+
+
+def test_draws_and_dropout_of_every_step_are_independent():
+    """Their means over the batch, over 2000 steps: also those of the next step, and of another seed."""
+    experiment = small()
+    step, seen = step_of(experiment, objective=Keys(experiment.sde)), []
+    state, batch = experiment.init_state(), parallel.shard_batch(experiment.train_batches[0], experiment.mesh)
+    for _ in range(2000):
+        state, metrics, _ = step(state, batch)
+        seen.append((metrics["drawn"], metrics["dropout"]))
+    drawn, dropout = np.asarray(jax.device_get(seen)).T
+    assert_independent(drawn=drawn, dropout=dropout)
+    assert_independent(drawn=drawn[:-1], next_drawn=drawn[1:], next_dropout=dropout[1:])
+    assert_independent(dropout=dropout[:-1], next_drawn=drawn[1:], next_dropout=dropout[1:])
 
 
 def test_dropout_differs_between_parts():
