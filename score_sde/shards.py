@@ -6,6 +6,7 @@ name, brought to the disk, and renamed. This module knows neither JAX nor what t
 
 import abc
 import functools
+import itertools
 import os
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ from typing import IO
 import numpy as np
 
 from score_sde.files import write_atomically
-from score_sde.guarded import Npz, read_npy_header
+from score_sde.guarded import Npz, read_npy, read_npy_header
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -35,6 +36,7 @@ class Shards(abc.ABC):
 
     def __init__(self, folder: pathlib.Path, firsts: Sequence[int]):
         self.folder, self.firsts = pathlib.Path(folder), list(firsts)
+        self._there = frozenset[int]()
 
     def prepare(self) -> None:
         """Makes the folder and what must be there before the first part; again, it changes nothing."""
@@ -42,7 +44,29 @@ class Shards(abc.ABC):
 
     def is_done(self, first: int) -> bool:
         """Whether the part that begins at index `first` is on disk."""
-        return self._part(first).is_file()
+        return first in self._there or self._part(first).is_file()
+
+    def covered(self, first: int, number: int) -> np.ndarray:
+        """Which of the indices first … first + number − 1 are on disk, in whatever parts they came.
+
+        Raises: ValueError for a damaged part.
+        """
+        covered = np.zeros(number, bool)
+        for path in self._files():
+            index = read_part(path, ["index"])["index"]
+            covered[index[(index >= first) & (index < first + number)] - first] = True
+        return covered
+
+    def divide(self, first: int, covered: np.ndarray, part_size: int) -> dict[int, int]:
+        """Makes parts of at most `part_size` of the indices from `first` on: those that are covered are done.
+
+        Returns: the number of indices of each part, by its first one.
+        """
+        edges = [0, *(np.flatnonzero(np.diff(covered)) + 1).tolist(), len(covered)]
+        ranges = [range(start, end, part_size) for start, end in itertools.pairwise(edges)]
+        sizes = {first + start: min(part_size, inside.stop - start) for inside in ranges for start in inside}
+        self.firsts, self._there = list(sizes), frozenset(i for i in sizes if covered[i - first])
+        return sizes
 
     @abc.abstractmethod
     def write(self, first: int, arrays: Arrays) -> None:
@@ -63,6 +87,11 @@ class Shards(abc.ABC):
     @abc.abstractmethod
     def _part(self, first: int) -> pathlib.Path:
         """The file whose presence says that the part is complete."""
+
+    def _files(self) -> list[pathlib.Path]:
+        """The parts on disk, in order."""
+        found = self._part(0).parent.glob(self._part(0).name.replace("00000000", "*"))
+        return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 class NpzShards(Shards):
@@ -100,7 +129,18 @@ class _WithRows(Shards):
     """
 
     def is_done(self, first: int) -> bool:
-        return (self.folder / "index.npy").is_file() or super().is_done(first)
+        return super().is_done(first) or bool(self._finished(first, 1)[0])
+
+    def covered(self, first: int, number: int) -> np.ndarray:
+        return super().covered(first, number) | self._finished(first, number)
+
+    def _finished(self, first: int, number: int) -> np.ndarray:
+        """Which of these indices the final files have."""
+        path, covered = self.folder / "index.npy", np.zeros(number, bool)
+        if path.is_file():
+            index = read_npy(path, _REMEDY_OF_ALL)
+            covered[index[(index >= first) & (index < first + number)] - first] = True
+        return covered
 
     def write(self, first: int, arrays: Arrays) -> None:
         rows = dict(arrays)
@@ -110,13 +150,23 @@ class _WithRows(Shards):
 
     def finish(self) -> None:
         super().finish()
-        if not (self.folder / "index.npy").is_file():
-            parts = {self._part(first): read_part(self._part(first)) for first in self.firsts}
-            columns = {name: joined(parts, name) for name in next(iter(parts.values()))}
+        parts = {path: read_part(path) for path in self._files()}
+        parts = {path: part for path, part in parts.items() if not self._finished(int(part["index"][0]), 1)[0]}
+        if parts:
+            before = self._before(list(next(iter(parts.values()))))
+            columns = {name: joined({**before, **parts}, name) for name in next(iter(parts.values()))}
             self._finish_x()
             for name, column in sorted(columns.items(), key=lambda item: (item[0] == "index", item[0])):
                 write_atomically(self.folder / f"{name}.npy", functools.partial(np.save, arr=column))
         shutil.rmtree(self.folder / ROWS, ignore_errors=True)
+
+    def _before(self, names: Sequence[str]) -> dict[pathlib.Path, Arrays]:
+        """What the final files have of fewer indices, as a part. All but index.npy may have more: it is written last."""
+        path = self.folder / "index.npy"
+        if not path.is_file():
+            return {}
+        number = len(read_npy(path, _REMEDY_OF_ALL))
+        return {path: {name: read_npy(self.folder / f"{name}.npy", _REMEDY_OF_ALL)[:number] for name in names}}
 
     def _part(self, first: int) -> pathlib.Path:
         return self.folder / ROWS / f"{first:08d}.npz"
@@ -149,22 +199,37 @@ class NpyShards(_WithRows):
     Args:
       shape: of the whole array.
       dtype: of the whole array.
+      first_index: of the first row; None: the first part's.
     """
 
-    def __init__(self, folder: pathlib.Path, firsts: Sequence[int], shape: tuple[int, ...], dtype: str):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        firsts: Sequence[int],
+        shape: tuple[int, ...],
+        dtype: str,
+        first_index: int | None = None,
+    ):
         super().__init__(folder, firsts)
         self._shape, self._dtype = shape, np.dtype(dtype)
+        self._first_index = firsts[0] if first_index is None else first_index
         self._whole, self._partial = self.folder / "x.npy", self.folder / "x.npy.partial"
 
     def prepare(self) -> None:
         super().prepare()
-        if self._whole.is_file() or self._partial.is_file():
+        there = [path for path in (self._partial, self._whole) if path.is_file()]
+        if any(read_npy_header(path, _REMEDY_OF_ALL).shape[0] >= self._shape[0] for path in there):
             return
         header = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": self._shape}
 
         def write(file: IO[bytes]) -> None:
             np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64)))
+            end = file.tell() + self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64))
+            if there:  # of fewer rows, which stay the first ones
+                with there[0].open("rb") as shorter:
+                    shorter.seek(read_npy_header(there[0], _REMEDY_OF_ALL).start)
+                    shutil.copyfileobj(shorter, file)
+            file.truncate(end)
 
         write_atomically(self._partial, write)
 
@@ -174,7 +239,7 @@ class NpyShards(_WithRows):
         data = np.ascontiguousarray(x)
         start = self._start()
         with self._partial.open("r+b") as file:
-            file.seek(start + (first - self.firsts[0]) * data[0].nbytes)
+            file.seek(start + (first - self._first_index) * data[0].nbytes)
             file.write(data.tobytes())
             file.flush()
             os.fsync(file.fileno())
@@ -190,7 +255,7 @@ class NpyShards(_WithRows):
         return header.start
 
     def _finish_x(self) -> None:
-        if not self._whole.is_file():  # a run killed after this has renamed it already
+        if self._partial.is_file():  # a run killed after this has renamed it already
             self._partial.replace(self._whole)
 
 

@@ -1,4 +1,7 @@
-"""Parts on disk: killed between any two operations on files and started again, they become the same bytes."""
+"""Parts on disk: killed between any two operations on files and started again, they become the same bytes.
+
+The folder first holds fewer indices, and then grows in parts of another size.
+"""
 
 import pathlib
 import subprocess
@@ -18,9 +21,12 @@ from score_sde.files import remove_temporaries
 from score_sde.shards import NpyShards, NpzShards, PngShards
 
 folder = pathlib.Path(sys.argv[1])
-firsts, number = [997, 1000, 1003], 8
+first, number = 997, 8
 x = np.random.default_rng(0).integers(0, 256, (number, 4, 5, 3), dtype=np.uint8)
-kinds = {"npz": NpzShards, "png": PngShards, "npy": lambda *args: NpyShards(*args, x.shape, "uint8")}
+def npy(place, firsts, number):
+    return NpyShards(place, firsts, (number, *x.shape[1:]), "uint8", first)
+
+kinds = {"npz": lambda *args: NpzShards(*args[:2]), "png": lambda *args: PngShards(*args[:2]), "npy": npy}
 operations = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 def work(kind, place, kill_at):
@@ -32,14 +38,21 @@ def work(kind, place, kill_at):
             if count == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
-    shards = kinds[kind](place, firsts)
     place.mkdir(exist_ok=True)
+    if not (place / "grown").exists():
+        draw(kind, place, 5, 2)  # fewer, and in smaller parts
+        (place / "grown").touch()
+    draw(kind, place, number, 3)
+
+def draw(kind, place, number, part_size):
+    shards = kinds[kind](place, [], number)
     remove_temporaries(place)
     shards.prepare()
-    for first in firsts:
-        if not shards.is_done(first):
-            rows = slice(first - firsts[0], min(first - firsts[0] + 3, number))
-            shards.write(first, {"x": x[rows], "label": np.arange(number)[rows]})
+    for begin, size in shards.divide(first, shards.covered(first, number), part_size).items():
+        if not shards.is_done(begin):
+            rows = slice(begin - first, begin - first + size)
+            index = {"index": np.arange(begin, begin + size)} if kind == "npz" else {}
+            shards.write(begin, {"x": x[rows], "label": np.arange(len(x))[rows], **index})
     shards.finish()
 
 def child(*args):
@@ -80,8 +93,10 @@ def test_killed_between_any_two_file_operations(tmp_path):
     kills = dict(line.split() for line in run.stdout.splitlines())
     assert all(int(kills[kind]) > 8 for kind in ("npz", "png", "npy"))
     images = np.random.default_rng(0).integers(0, 256, (8, 4, 5, 3), dtype=np.uint8)
-    with np.load(tmp_path / "npz" / "part_00001003.npz") as part:
-        assert np.array_equal(part["x"], images[6:]) and part["label"].tolist() == [6, 7]
+    parts = sorted((tmp_path / "npz").glob("part_*.npz"))
+    assert [path.name for path in parts] == [f"part_{i:08d}.npz" for i in (997, 999, 1001, 1002)]
+    with np.load(parts[-1]) as part:
+        assert np.array_equal(part["x"], images[5:]) and part["label"].tolist() == [5, 6, 7]
     assert np.array_equal(np.load(tmp_path / "npy" / "x.npy", mmap_mode="r"), images)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "png" / "00001" / "00001002.png")), images[5])
     for kind in ("png", "npy"):

@@ -11,7 +11,7 @@ from score_sde import parallel, plots
 from score_sde.experiment import Experiment
 from score_sde.generation import Generated, join
 from score_sde.runs.restoring import pick_params, restore
-from score_sde.runs.streams import compute_parts, describe, prepare
+from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
 from score_sde.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
@@ -71,8 +71,8 @@ def stream_samples(
 ) -> pathlib.Path:
     """Draws images first_index … first_index + num_samples − 1 into a folder, a batch at a time; returns the folder.
 
-    Called again after it was killed, on any number of devices or processes, it draws what is not there. Images, labels,
-    evaluations and indices are kept.
+    Called again after it was killed, or for more samples, on any number of devices or processes and with any batch size,
+    it draws what is not there. Images, labels, evaluations and indices are kept.
 
     Args:
       kind: "png", one file per image; "npz", one file per batch; "npy", one array.
@@ -88,18 +88,20 @@ def stream_samples(
     params = pick_params(state, ema)
     output = output or _default_folder(workdir, state, f"_{kind}")
     facts = {"format": kind, "dtype": dtype, "shape": list(experiment.spec.shape), "first_index": first_index}
-    facts |= {"num_samples": num_samples, "batch_size": batch_size, "step": int(state.step)}
+    facts |= {"num_samples": num_samples, "step": int(state.step)}
     facts["ema"] = ema or next(iter(state.ema), "none")
     facts["num_classes"] = experiment.spec.num_classes
-    shards = _shards(kind, output, list(range(first_index, first_index + num_samples, batch_size)), facts)
-    prepare(shards, describe(experiment, params, "sampling", **facts))
-    end, size = first_index + num_samples, parallel.round_up(min(batch_size, num_samples), experiment.mesh)
+    shards = _shards(kind, output, facts)
+    prepare(shards, describe(experiment, params, "sampling", **facts), grows="num_samples", free=["batch_size"])
+    counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
+    # Also for fewer: in another program an image has other last bits.
+    size = parallel.round_up(batch_size, experiment.mesh)
     key, params = experiment.run_key("sample"), parallel.replicate(params, experiment.mesh)
 
     def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         for number in remaining:
             first = shards.firsts[number]
-            part = experiment.generator.batch(key, params, size, first, min(batch_size, end - first))
+            part = experiment.generator.batch(key, params, size, first, counts[first])
             yield number, _arrays(part, dtype, kind), {"evaluations": part.nfe.mean()}
 
     compute_parts(shards, draw, part_size=batch_size, name="sample", quiet=quiet)
@@ -128,10 +130,11 @@ def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:
     return dtype
 
 
-def _shards(kind: str, folder: pathlib.Path, firsts: list[int], facts: dict[str, Any]) -> Shards:
+def _shards(kind: str, folder: pathlib.Path, facts: dict[str, Any]) -> Shards:
+    """The folder, not yet divided into parts."""
     if kind == "npy":
-        return NpyShards(folder, firsts, (facts["num_samples"], *facts["shape"]), facts["dtype"])
-    return (PngShards if kind == "png" else NpzShards)(folder, firsts)
+        return NpyShards(folder, [], (facts["num_samples"], *facts["shape"]), facts["dtype"], facts["first_index"])
+    return (PngShards if kind == "png" else NpzShards)(folder, [])
 
 
 def _arrays(part: Generated, dtype: str, kind: str) -> Arrays:

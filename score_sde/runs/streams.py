@@ -7,11 +7,12 @@ import copy
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Bool
 
 from score_sde import parallel
 from score_sde.experiment import Experiment
@@ -50,9 +51,12 @@ def digest_of(params: Params) -> str:
     return digest.hexdigest()
 
 
-def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
+def claim(folder: pathlib.Path, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
     """Writes folder/manifest.json, or checks that it says the same.
 
+    Args:
+      grows: a number in the manifest that may be larger now, which is written then.
+      free: names in it that do not matter.
     Raises: ValueError naming the fields that differ, or for a damaged manifest; FileExistsError for a folder with other
     files and no manifest.
     """
@@ -63,18 +67,26 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any]) -> None:
         write_text(path, _as_json(manifest))
         return
     there = read_json(path, "name another folder, or delete that one")
-    found = [text for text in differences(there, manifest) if not text.startswith("digest:")]
+    allowed = ("digest", *free, *([] if grows is None else [grows]))
+    found = [text for text in differences(there, manifest) if text.partition(":")[0] not in allowed]
     if found:
         raise ValueError(
             f"{folder} was begun with something else: {'; '.join(found)}. Name another folder, or delete that one."
         )
+    if grows is not None and there[grows] > manifest[grows]:
+        raise ValueError(
+            f"{folder} was begun with {grows}={there[grows]}, got {manifest[grows]}; take as many or more, or name another "
+            "folder."
+        )
+    if grows is not None and there[grows] < manifest[grows]:
+        write_text(path, _as_json(manifest))
 
 
-def prepare(shards: Shards, manifest: dict[str, Any]) -> None:
+def prepare(shards: Shards, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
     """Claims the folder for `manifest` and cleans up after a killed run; every process calls it before `compute_parts`."""
 
     def first() -> None:
-        claim(shards.folder, manifest)
+        claim(shards.folder, manifest, grows, free)
         remove_temporaries(shards.folder)
         shards.prepare()
 
@@ -117,12 +129,16 @@ def compute_parts(
 
 def _done(shards: Shards) -> list[bool]:
     """Which parts some process has; the same list in all of them."""
-    own = np.array([shards.is_done(first) for first in shards.firsts])
+    return anywhere(np.array([shards.is_done(first) for first in shards.firsts])).tolist()
+
+
+def anywhere(own: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """What is true in some process, the same in all of them."""
     if jax.process_count() == 1:
-        return own.tolist()
+        return own
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(own)).any(axis=0).tolist()
+    return np.asarray(multihost_utils.process_allgather(own)).any(axis=0)
 
 
 def _as_json(content: dict[str, Any]) -> str:

@@ -230,6 +230,46 @@ def test_two_processes_write_the_files_of_one(workdir, eight, tmp_path):
     assert sum("24 samples" in text for text in outputs) == 1
 
 
+def all_of(folder, kind):
+    """(x, index, label, nfe) of a finished folder."""
+    if kind == "npz":
+        parts = [np.load(path) for path in sorted(folder.glob("part_*.npz"))]
+        return [np.concatenate([part[name] for part in parts]) for name in ("x", "index", "label", "nfe")]
+    rows = [np.load(folder / f"{name}.npy") for name in ("index", "label", "nfe")]
+    if kind == "npy":
+        return [np.load(folder / "x.npy"), *rows]
+    x = [np.asarray(Image.open(folder / "00000" / f"{i:08d}.png"))[..., None] for i in rows[0]]
+    return [np.stack(x), *rows]
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "png"])
+def test_more_samples_and_another_batch_size_go_on_in_the_same_folder(kind, workdir, whole, tmp_path):
+    """And a folder that an earlier version began, whose manifest names its batch size."""
+    experiment, folder = from_workdir(workdir), tmp_path / kind
+
+    def draw(number, batch_size):
+        options = {"kind": kind, "output": folder, "first_index": FIRST, "quiet": True}
+        stream_samples(experiment, workdir, number, batch_size, **options)
+
+    draw(5, BATCH)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"batch_size": BATCH}))
+    first = {name: content for name, content in tree(folder).items() if ".png" in name or "part_" in name}
+    draw(13, 4)
+    draw(NUMBER, BATCH)
+    assert json.loads((folder / "manifest.json").read_text()) == json.loads((whole[kind] / "manifest.json").read_text())
+    wanted = all_of(whole[kind], kind)
+    for ours, theirs in zip(all_of(folder, kind), wanted, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert np.abs(ours.astype(int) - theirs).max() <= (1 if ours is not wanted[1] and ours.ndim > 1 else 0)
+    assert {name: content for name, content in tree(folder).items() if name in first} == first  # not drawn again
+    assert not (folder / "rows").exists() and not (folder / "x.npy.partial").exists()
+    with pytest.raises(
+        ValueError, match=r"was begun with num_samples=21, got 5; take as many or more, or name another"
+    ):
+        draw(5, BATCH)
+
+
 def test_a_folder_of_other_samples_is_refused(workdir, whole, tmp_path):
     with pytest.raises(ValueError, match=r"begun with something else: config.sampling.grid.num_steps: 4 there, 5 here"):
         stream(workdir, whole["npz"], overrides=["sampling.grid.num_steps=5"])
