@@ -62,7 +62,7 @@ def main() -> None:
         metric, _, axis = PLOT.value.partition(":")
         found = curves(rows, metric, axis)
         path = pathlib.Path(OUTPUT.value or workdirs[0] / f"{metric}_{axis}.png")
-        print(metric_curves(found, path, AXES[axis], metric))
+        print(metric_curves(found, path, AXES[axis], metric, f"{metric} by {AXES[axis]}"))
     else:
         print(f"{table(rows)}\n{ERRORS_TOLD}")
 

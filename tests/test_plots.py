@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 
 from score_sde import plots
+from score_sde.plots import comparison, datasets, samples
+from score_sde.plots.captions import shortened
 from score_sde.plots.curves import average_down, smoothed
+from score_sde.plots.datasets import dataset_overview
 from score_sde.plots.densities import draw_panels, histogram_density
 from score_sde.plots.images import NON_FINITE_COLOR, render_tiles
 from score_sde.plots.strips import within_range
@@ -284,3 +287,101 @@ def test_panels_put_y_upwards(tmp_path):
 def test_figures_leave_no_global_state():
     new_figure(2.0, 2.0)
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_captions_stand_below_their_images_and_a_title_above():
+    images = np.linspace(-1, 1, 3, dtype=np.float32)[:, None, None, None] * np.ones((3, 8, 8, 1), np.float32)
+    plain, named = plots.image_grid(images, columns=2), plots.image_grid(images, columns=2, captions=["a", "", "c"])
+    band = (named.shape[0] - plain.shape[0]) // 2
+    assert band > 12 and named.shape[1] == plain.shape[1]
+    for row, column, level, has_text in ((0, 0, 0, True), (0, 1, 128, False), (1, 0, 255, True)):
+        top, left = 4 + row * (64 + band + 4), 4 + column * 68
+        assert (named[top : top + 64, left : left + 64] == level).all()
+        assert (named[top + 64 : top + 64 + band, left : left + 64] < 128).any() == has_text
+    titled = plots.image_grid(images, columns=2, title="Samples after 7 steps")
+    np.testing.assert_array_equal(titled[-plain.shape[0] :], plain)
+    assert (titled[: -plain.shape[0]] < 128).any()
+    with pytest.raises(ValueError, match="image_grid needs a caption for each of 3 images, got 1"):
+        plots.image_grid(images, captions=["a"])
+
+
+def test_a_long_caption_is_shortened_to_its_tile():
+    fits = lambda text: len(text) <= 6  # noqa: E731
+    assert [shortened(text, fits) for text in ("horse", "automobile", "a b\nc", "")] == ["horse", "autom…", "a b c", ""]
+    assert shortened("wide", lambda text: text == "") == ""
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are made, as (figure, axes)."""
+    made = []
+    for module in (datasets, comparison, samples):
+        monkeypatch.setattr(module, "new_figure", lambda *a, **k: made.append(new_figure(*a, **k)) or made[-1])
+    return made
+
+
+def test_points_have_axes_and_a_colour_for_each_class(figures):
+    points = np.random.default_rng(0).normal(size=(90, 2))
+    points[3] = np.nan
+    picture = plots.point_picture(points, np.arange(90) % 3, "abc".__getitem__, "Samples after 5 steps")
+    ((_, [[axes]]),) = figures
+    assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.std() > 1
+    assert axes.get_title(loc="left") == "Samples after 5 steps: 90 points, 1 of them not finite and left out"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x₀", "x₁")
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b", "c"]
+    drawn = [np.asarray(group.get_offsets()) for group in axes.collections]
+    np.testing.assert_allclose(drawn[1], points[1::3])
+    assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "x", "y"),
+    [
+        ((40, 1), "x", "density"),
+        (
+            (40, 5),
+            "principal axis 1 (100% of the variance of 5 numbers)",
+            "principal axis 2 (0% of the variance of 5 n",
+        ),
+    ],
+)
+def test_points_on_a_line_and_in_space(figures, shape, x, y):
+    points = np.zeros(shape)
+    points[:, -1] = np.linspace(-1, 1, len(points))
+    plots.point_picture(points)
+    ((_, [[axes]]),) = figures
+    assert axes.get_xlabel() == x and axes.get_ylabel().startswith(y) and axes.get_legend() is None
+
+
+def test_signals_share_axes_and_tell_their_class(figures):
+    signals = np.random.default_rng(0).normal(size=(18, 30, 2))
+    plots.signal_picture(signals, np.arange(18) % 2, ("walk", "run").__getitem__, "Samples")
+    ((figure, axes),) = figures
+    assert axes.shape == (4, 4) and [one.get_title() for one in axes[0]] == ["walk", "run", "walk", "run"]
+    np.testing.assert_array_equal(axes[1, 2].get_lines()[1].get_ydata(), signals[6, :, 1])
+    assert (figure.get_supxlabel(), figure.get_supylabel()) == ("position in the signal", "value")
+
+
+def test_a_mismatch_of_zero_has_no_bar(tmp_path, figures):
+    mismatch = {"vp": 1e-3, "flow": 0.0, "ve": 1e-2}
+    names = ("cat", "dog").__getitem__
+    histogram = (np.arange(4.0), np.ones(3))
+    dataset_overview(histogram, np.ones(9), mismatch, {0: 5, 1: 6}, tmp_path / "a.png", names)
+    ((_, axes),) = figures
+    bars, texts = axes[1, 0].patches, [text.get_text().strip() for text in axes[1, 0].texts]
+    assert texts == ["0.001", "0", "0.01"] and [bar.get_width() > 0 for bar in bars] == [True, False, True]
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() for bar in bars][::2], [1e-3, 1e-2])
+    assert [tick.get_text() for tick in axes[1, 1].get_xticklabels()] == ["cat", "dog"]
+    dataset_overview(histogram, np.ones(9), {"flow": 0.0}, {}, tmp_path / "b.png")  # nothing but zeros
+    assert figures[1][1][1, 0].patches[0].get_width() == 0
+
+
+@pytest.mark.parametrize("shape", [(50, 2), (3, 8, 8, 1), (3, 20, 2)])
+def test_strips_say_what_each_solve_took(tmp_path, figures, shape):
+    values = np.random.default_rng(0).uniform(-1, 1, shape)
+    panels = {"heun": [values, values], "ddim": [values, values]}
+    captions = {"heun": ["2 steps\n4 evaluations", "b"], "ddim": ["c", "d"]}
+    comparison.solver_strips(panels, ["budget 5", "budget 10"], captions, tmp_path / "a.png", "Solvers")
+    ((_, axes),) = figures
+    assert [one.get_xlabel() for one in axes.flat] == ["2 steps\n4 evaluations", "b", "c", "d"]
+    assert [one.get_title() for one in axes.flat] == ["budget 5", "budget 10", "", ""]

@@ -134,6 +134,11 @@ def test_sampling_a_run(whole, tmp_path):
     three = run_sampling(experiment, workdir, 3, 8, first_index=5, ema="none", output=tmp_path / "three")
     again = run_sampling(experiment, workdir, 3, 8, first_index=5, output=tmp_path / "again")
     assert ten.x.shape == (10, 2) and set(ten.nfe.tolist()) == {7}
+    assert (tmp_path / "three" / "samples.png").is_file()  # points have a picture too, also while training
+    assert sorted(path.name for path in (workdir / "samples").glob("*.png")) == [
+        "step_00000020.png",
+        "step_00000040.png",
+    ]
     np.testing.assert_allclose(ten.x[5:8], again.x, rtol=1e-5, atol=1e-6)
     assert not np.allclose(three.x, again.x)  # raw parameters
     with np.load(tmp_path / "three" / "samples.npz") as file:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Shaped
 
 from score_sde.plots.curves import scale_axis
-from score_sde.plots.style import BLUE, INK, MUTED, hide_axes, label_axes, new_figure, save_figure
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-COLORS = ("#2f6fb0", "#d9822b", "#3a8f6b", "#7b5ea7", "#c23b3b", "#4b9fb5", "#a0643c", "#616e7c", "#c77da6", "#8a9a2b")
+from score_sde.plots.images import render_tiles
+from score_sde.plots.strips import show_tile
+from score_sde.plots.style import BLUE, COLORS, INK, MARKERS, MUTED, hide_axes, label_axes, new_figure, save_figure
 
 
 def error_by_evaluations(
@@ -67,21 +66,37 @@ def error_by_evaluations(
     return save_figure(figure, path)
 
 
-def point_strips(
-    points: Mapping[str, Sequence[Float[np.ndarray | Array, "n 2"]]],
-    labels: Sequence[str],
+def solver_strips(
+    panels: Mapping[str, Sequence[Shaped[np.ndarray, "n *shape"]]],
+    heads: Sequence[str],
+    captions: Mapping[str, Sequence[str]],
     path: str | os.PathLike[str],
+    title: str = "",
     half_width: float = 1.6,
 ) -> Path:
-    """Draws the points of each solver (a row) at each budget (a column, with its label)."""
-    figure, axes = new_figure(1.3 + 1.25 * len(labels), 0.3 + 1.25 * len(points), len(points), len(labels))
-    for row, (name, sets) in enumerate(points.items()):
-        for column, (label, values) in enumerate(zip(labels, sets, strict=True)):
+    """Draws the samples of each solver (a row) at each budget (a column): all points [n, 2], or the first image or signal.
+
+    Args:
+      heads: above the columns.
+      captions: solver -> what stands below each of its panels, such as the steps and evaluations that it took.
+      path: ends in .png, .svg or .pdf.
+      title: the line above the figure.
+      half_width: points are shown within ± this on both axes.
+    """
+    figure, axes = new_figure(1.6 + 1.4 * len(heads), 0.5 + 1.6 * len(panels), len(panels), len(heads))
+    for row, (name, sets) in enumerate(panels.items()):
+        for column, (head, values, caption) in enumerate(zip(heads, sets, captions[name], strict=True)):
             one = axes[row, column]
-            one.scatter(*np.asarray(values).T, s=1.0, color=BLUE, linewidths=0, alpha=0.5)
             hide_axes(one)
-            one.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width), aspect="equal")
+            if values.ndim == 2:
+                one.scatter(*np.asarray(values).T, s=1.0, color=BLUE, linewidths=0, alpha=0.5)
+                one.set(xlim=(-half_width, half_width), ylim=(-half_width, half_width), aspect="equal")
+            else:
+                show_tile(one, render_tiles(np.asarray(values[:1]))[0])
+            one.set_xlabel(caption, fontsize=7.5, color=MUTED, labelpad=3)
             if row == 0:
-                one.set_title(label, fontsize=9, color=MUTED)
+                one.set_title(head, fontsize=9, color=INK)
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, color=INK)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=INK)
     return save_figure(figure, path)

@@ -125,11 +125,15 @@ def loss_by_noise_level(
 
 def scale_axis(axis: Any, values: np.ndarray) -> None:
     """Makes the axis logarithmic if the finite values are positive and spread widely; ticks stay plain numbers."""
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() >= WIDE * values.min():
+        plain_ticks(axis, values)
+
+
+def plain_ticks(axis: Any, values: np.ndarray) -> None:
+    """Makes the axis logarithmic, with ticks at 1, 2, 5, 10 … or, of many decades, at each; written as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    values = values[np.isfinite(values)]
-    if not values.size or values.min() <= 0 or values.max() < WIDE * values.min():
-        return
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     decades = np.log10(values.max() / values.min())
     axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2.5 else (1.0, 2.0, 5.0)))

@@ -81,7 +81,7 @@ def draw_panels(panels: dict[str, np.ndarray], trajectories: Any, extent: Extent
 
 def finish_panel(axes: Any, name: str, extent: Extent) -> None:
     """Names the panel and gives it the common, undistorted extent."""
-    label_axes(axes, None, "", "")
+    label_axes(axes, None, "x₀", "x₁")
     axes.set_title(name, fontsize=10, color=INK, pad=6)
     axes.grid(False)
     axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")

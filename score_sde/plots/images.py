@@ -5,12 +5,14 @@ An `image` has values in [−1, 1]; an `image_u8` has values in 0…255. Nothing
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
+from score_sde.plots.captions import HEADING, text_band, with_captions
 from score_sde.plots.style import LINE_COLORS
 
 LARGE_ENOUGH = 64  # pixels: smaller tiles are enlarged, so that an 8×8 digit can be read on a screen
@@ -38,6 +40,8 @@ def image_grid(
     padding: int = 4,
     upscale: int | None = None,
     background: int = 255,
+    captions: Sequence[str] | None = None,
+    title: str = "",
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Lays n images [h, w, c], or signals [l, c] drawn as lines, side by side, row by row.
 
@@ -47,8 +51,12 @@ def image_grid(
       padding: pixels between two tiles and around the grid.
       upscale: how often a pixel is repeated each way; None enlarges tiles that are narrower than 64 pixels.
       background: grey level of the padding.
+      captions: a line of text below each image, such as the name of its class; longer than its tile, it is shortened.
+      title: a line above all.
     """
     tiles = render_tiles(images)
+    if captions is not None and len(captions) != len(tiles):
+        raise ValueError(f"image_grid needs a caption for each of {len(tiles)} images, got {len(captions)}.")
     upscale = default_upscale(tiles.shape[1:3]) if upscale is None else upscale
     columns = math.ceil(math.sqrt(len(tiles))) if columns is None else columns
     if min(columns, upscale) < 1 or padding < 0:
@@ -56,6 +64,8 @@ def image_grid(
             f"image_grid needs columns, upscale >= 1 and padding >= 0, got {columns=}, {upscale=}, {padding=}."
         )
     tiles = tiles.repeat(upscale, axis=1).repeat(upscale, axis=2)
+    if captions is not None:
+        tiles = with_captions(tiles, captions, background)
     columns = min(columns, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     height, width = tiles.shape[1] + padding, tiles.shape[2] + padding
@@ -63,6 +73,8 @@ def image_grid(
     for i, tile in enumerate(tiles):
         top, left = padding + i // columns * height, padding + i % columns * width
         grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    if title:
+        grid = np.concatenate([text_band(title, grid.shape[1], HEADING, background, left=padding), grid])
     return grid
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.plots.curves import scale_axis, step_formatter
-from score_sde.plots.style import LINE_COLORS, add_legend, label_axes, new_figure, save_figure
+from score_sde.plots.style import LINE_COLORS, MARKERS, add_legend, label_axes, new_figure, save_figure
 
 
 def metric_curves(
@@ -23,7 +23,7 @@ def metric_curves(
     figure, [[axes]] = new_figure(7.2, 3.8)
     style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 4.5, "capsize": 3, "elinewidth": 1.2}
     for i, (label, (x, values, errors)) in enumerate(curves.items()):
-        style["color"] = LINE_COLORS[i % len(LINE_COLORS)]
+        style |= {"color": LINE_COLORS[i % len(LINE_COLORS)], "marker": MARKERS[i % len(MARKERS)]}
         bars = np.asarray(errors) if np.any(errors) else None
         axes.errorbar(np.asarray(x), np.asarray(values), yerr=bars, label=label, **style)
     x = np.concatenate([np.asarray(curve[0], float) for curve in curves.values()])

@@ -8,8 +8,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 INK, MUTED, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#2f6fb0", "#d9822b", "#3a8f6b", "#7b5ea7", "#c23b3b"
+# Of classes and of solvers: as many as the eye tells apart.
+COLORS = ("#2f6fb0", "#d9822b", "#3a8f6b", "#7b5ea7", "#c23b3b", "#4b9fb5", "#a0643c", "#616e7c", "#c77da6", "#8a9a2b")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINE_COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#a0643c", "#4b9fb5")
 DENSITY_COLORS = ("#ffffff", "#dcebf7", "#9ecae1", "#4a98c9", "#1f5fa8", "#0b2f63")
 DPI = 150
@@ -65,6 +70,12 @@ def density_colormap() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("density", DENSITY_COLORS)
+
+
+def as_pixels(figure: Any) -> np.ndarray:
+    """The figure as an array [h, w, 3] of 0…255, such as TensorBoard takes."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:

@@ -60,5 +60,5 @@ def _draw_checkpoints(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None
         errors = [error_of(r) or 0.0 for r in found]
         curve = ([row["training_images"] for row in rows], [r["value"] for r in found], errors)
         path = workdir / f"checkpoints_{name}.png"
-        metric_curves({workdir.name: curve}, path, "images seen in training", name)
+        metric_curves({workdir.name: curve}, path, "images seen in training", name, f"{name} of each checkpoint")
         print(f"{name} of {len(rows)} checkpoints in {path}")

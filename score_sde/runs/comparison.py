@@ -17,8 +17,7 @@ from score_sde.building import build
 from score_sde.dynamics import Denoise
 from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, oriented_gradients
-from score_sde.plots.comparison import error_by_evaluations, point_strips
-from score_sde.plots.images import image_grid, save_image
+from score_sde.plots.comparison import error_by_evaluations, solver_strips
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.specs import solver_of
 from score_sde.sdes import SDE, SDES
@@ -248,18 +247,30 @@ def draw(problem: Problem, rows: list[Row], path: pathlib.Path) -> None:
     error_by_evaluations(panels, path, units, f"Solvers on {problem.name}", floors)
 
 
-def draw_strips(rows: list[Row], samples: dict[tuple[str, str, int], Points], path: pathlib.Path) -> None:
-    """Draws, for each solver a row and each budget a column, the same image, or all the points; on the first grid."""
+def draw_strips(
+    problem: Problem, rows: list[Row], samples: dict[tuple[str, str, int], Points], path: pathlib.Path
+) -> bool:
+    """Draws, for each solver a row and each budget a column, the same image or signal, or all points; on the first grid.
+
+    Each panel is the end of a whole solve; below it stand the steps and the evaluations that it really took.
+
+    Returns: whether there is a picture: points of other than two numbers have none.
+    """
     kind, budgets = rows[0].grid, sorted({row.budget for row in rows})
-    names = list(dict.fromkeys(row.solver for row in rows))
-    strips = {name: [samples[name, kind, budget] for budget in budgets] for name in names}
-    first = strips[names[0]][0]
-    if first.ndim == 2 and first.shape[1] == 2:
-        point_strips(
-            {n: [x[:2000] for x in row] for n, row in strips.items()}, [f"{b} evaluations" for b in budgets], path
-        )
-    elif first.ndim == 4:
-        save_image(path, image_grid(np.stack([x[0] for row in strips.values() for x in row]), columns=len(budgets)))
+    taken = {(row.solver, row.budget): row for row in rows if row.grid == kind}
+    names = list(dict.fromkeys(solver for solver, _ in taken))
+    panels = {name: [samples[name, kind, budget][:2000] for budget in budgets] for name in names}
+    first = panels[names[0]][0]
+    if first.ndim == 2 and first.shape[1] != 2:
+        return False
+    captions = {name: [_spent(taken[name, budget]) for budget in budgets] for name in names}
+    heads = [f"budget {budget}" for budget in budgets]
+    solver_strips(panels, heads, captions, path, f"Whole solves by their evaluations, on {kind}: {problem.name}")
+    return True
+
+
+def _spent(row: Row) -> str:
+    return f"{row.steps} step{'s' * (row.steps > 1)}\n{row.nfe:.4g} evaluation{'s' * (row.nfe != 1)}"
 
 
 def run_comparison(
@@ -269,6 +280,6 @@ def run_comparison(
     rows, samples = compare(problem, solvers, budgets, grids)
     write_table(rows, folder / "comparison.csv")
     draw(problem, rows, folder / "comparison.png")
-    draw_strips(rows, samples, folder / "strips.png")
-    print(f"{len(rows)} runs in {folder / 'comparison.csv'}, comparison.png and strips.png")
+    strips = " and strips.png" if draw_strips(problem, rows, samples, folder / "strips.png") else ""
+    print(f"{len(rows)} runs in {folder / 'comparison.csv'}, comparison.png{strips}")
     return rows

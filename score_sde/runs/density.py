@@ -89,7 +89,8 @@ def _draw_density(experiment, params, density, samples, resolution, path) -> Non
         true = true @ share
         learned = sum(w * np.exp(_learned(experiment, params, grid, c)) for w, c in zip(share, conditions, strict=True))
     if jax.process_index() == 0:
-        plots.density_plot(samples.x, path, extent=extent, true_density=true, learned_density=learned)
+        title = "The density, samples of the model, and its own density"
+        plots.density_plot(samples.x, path, extent=extent, true_density=true, learned_density=learned, title=title)
 
 
 def _learned(experiment, params, grid, condition) -> Float[np.ndarray, " n"]:

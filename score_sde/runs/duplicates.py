@@ -92,12 +92,22 @@ def compared(total: int) -> Int[np.ndarray, " n"]:
     return np.sort(np.random.default_rng(0).permutation(total)[:MOST])
 
 
-def draw_pairs(experiment: Experiment, split: str, found: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path:
-    """Writes the closest pairs, one above the other."""
+def draw_pairs(experiment: Experiment, split: str, found: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path | None:
+    """Writes the likely duplicates, at most twelve, one above the other; None, and no picture, where there is none.
+
+    A picture that an earlier call left there is deleted then.
+    """
+    pairs = [pair for pair in found["closest"][:PICTURED] if pair["correlation"] >= found["threshold"]]
+    if not pairs or len(experiment.spec.shape) != 3:
+        path.unlink(missing_ok=True)
+        return None
     examples = split_batches(experiment, split, 1)
-    pairs = [pair["examples"] for pair in found["closest"][:PICTURED]]
-    images = [examples[pair[side]]["x"][0] for side in (0, 1) for pair in pairs]
-    plots.save_image(path, plots.image_grid(np.stack(images), columns=len(pairs)))
+    images = [examples[pair["examples"][side]]["x"][0] for side in (0, 1) for pair in pairs]
+    captions = [str(pair["examples"][0]) for pair in pairs]
+    captions += [f"{pair['examples'][1]}: {pair['correlation']:.3f}" for pair in pairs]
+    title = f"{len(pairs)} of {found['likely']} likely duplicates, with their correlation (by {found['of']})"
+    shown = np.stack(images)[..., :3]
+    plots.save_image(path, plots.image_grid(shown, columns=len(pairs), captions=captions, title=title))
     return path
 
 

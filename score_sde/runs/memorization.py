@@ -66,6 +66,8 @@ def draw_closest(
     size, params = parallel.round_up(width, experiment.mesh), parallel.replicate(params, experiment.mesh)
     drawn: dict[int, np.ndarray] = {}
     images, originals = [], []
+    captions = [f"{pair['distance']:.4g}" for pair in result["closest"]]
+    captions += [f"image {pair['training_image']}" for pair in result["closest"]]
     for pair in result["closest"]:
         part, row = divmod(pair["sample"] - first_index, width)
         if part not in drawn:
@@ -73,4 +75,6 @@ def draw_closest(
         images.append(drawn[part][row])
         originals.append(split_batches(experiment, "train", 1)[pair["training_image"]]["x"][0])
     if jax.process_index() == 0:
-        plots.save_image(path, plots.image_grid(np.stack(images + originals), columns=len(images)))
+        title = "Samples and their distance from the training image below: the closest pairs"
+        shown = np.stack(images + originals)[..., :3]
+        plots.save_image(path, plots.image_grid(shown, columns=len(images), captions=captions, title=title))

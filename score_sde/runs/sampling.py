@@ -10,6 +10,7 @@ import numpy as np
 from score_sde import parallel, plots
 from score_sde.experiment import Experiment
 from score_sde.generation import Generated, join
+from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
 from score_sde.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
@@ -32,7 +33,10 @@ def run_sampling(
     ema: str | None = None,
     output: pathlib.Path | None = None,
 ) -> Generated:
-    """Draws images first_index … first_index + num_samples − 1; writes samples.npz and, of the first 100, samples.png."""
+    """Draws images first_index … first_index + num_samples − 1; writes samples.npz and a picture.
+
+    The picture, samples.png, has the first 100 images with the names of their classes, all points or 16 signals on axes.
+    """
     state = restore(experiment, workdir, checkpoint)
     output = output or _default_folder(workdir, state)
     output.mkdir(parents=True, exist_ok=True)
@@ -49,8 +53,10 @@ def run_sampling(
     arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
     if is_writer:
         NpzShards.save(output / "samples.npz", arrays | images.condition)
-        if len(experiment.spec.shape) > 1:
-            plots.save_image(output / "samples.png", plots.image_grid(images.x[:100]))
+        title = f"Samples after {int(state.step):,} steps of training, {images.nfe.mean():.0f} evaluations each"
+        picture = sample_picture(experiment.spec, images.x, images.condition, title)
+        if picture is not None:
+            plots.save_image(output / "samples.png", picture)
         print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")
     return images
 

@@ -15,6 +15,7 @@ from score_sde import plots
 from score_sde.experiment import CONFIG_FILE, Experiment
 from score_sde.files import remove_temporaries, remove_temporaries_of, write_json
 from score_sde.runs.measures import loss_by_noise_level
+from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.runs.resuming import HISTORY_FILE, Start, begin
 from score_sde.runs.weights import InitFrom
@@ -243,8 +244,9 @@ def _actions(
     def draw(step: int, state: TrainState) -> None:
         params, number = pick_params(state, None), experiment.settings.sampling.num_preview
         images = experiment.generator(experiment.run_key("sample"), params, number)
-        if jax.process_index() == 0 and len(experiment.spec.shape) > 1:
-            picture = plots.image_grid(images.x)
+        title = f"Samples after {step:,} steps of training, {images.nfe.mean():.0f} evaluations each"
+        picture = sample_picture(experiment.spec, images.x, images.condition, title)
+        if jax.process_index() == 0 and picture is not None:
             plots.save_image(workdir / "samples" / f"step_{step:08d}.png", picture)
             logger.log_image(step, "samples", picture)
 

@@ -3,24 +3,40 @@
 import math
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from score_sde.plots.style import LINE_COLORS, add_legend, label_axes, new_figure, save_figure
+from score_sde.plots.curves import plain_ticks
+from score_sde.plots.style import INK, LINE_COLORS, label_axes, new_figure, save_figure
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.status import Row, labels
 
 DECADE = 10.0  # an axis whose values are positive and span as much is logarithmic
 MOST_COLORS, COLUMNS, FEW = len(LINE_COLORS), 3, 5
+MOST_NAMED = 40  # categories, each of them with its name beside it
+WIDEST = 0.6  # of the space between two places: how far trials at one place are spread
+
+
+class Places(NamedTuple):
+    """Where the trials lie on an axis, in the order of the trials.
+
+    Fields: `values` are numbers, or the number of the category; `names` are those of the categories, None for numbers.
+    """
+
+    values: Float[np.ndarray, " n"]
+    names: list[str] | None
+    logarithmic: bool
 
 
 def metric_against_axes(found: Sequence[Row], metric: Metric, path: pathlib.Path) -> pathlib.Path:
     """Draws one panel an axis that takes several values: a point a trial, with ± one standard error where it is known.
 
-    Numbers lie on a linear axis, or a logarithmic one where they span a decade; anything else is a category. The colour is
-    the value on the first other axis that has few.
+    Numbers lie on a linear axis, or a logarithmic one where they span a decade. Anything else is a category, and these stand
+    one below the other. Trials of one place are drawn beside each other. The colour is the value on the first other axis that
+    has few.
 
     Raises: ValueError when no trial has a value yet.
     """
@@ -29,47 +45,85 @@ def metric_against_axes(found: Sequence[Row], metric: Metric, path: pathlib.Path
         raise ValueError(f"A plot needs a trial that has the metric {metric.name!r}; none has it yet.")
     fields = list(drawn[0].point)
     varied = [field for field in fields if len({canonical(row.point[field]) for row in drawn}) > 1] or fields
+    placed = {field: places([row.point[field] for row in drawn]) for field in varied}
     columns = min(COLUMNS, len(varied))
-    figure, axes = new_figure(
-        max(4.4 * columns, 5.0), 3.6 * -(-len(varied) // columns), -(-len(varied) // columns), columns
-    )
+    lines = -(-len(varied) // columns)
+    height = max(3.6, *(0.6 + 0.24 * len(set(p.names)) for p in placed.values() if p.names), 0)
+    figure, axes = new_figure(max(4.6 * columns, 5.2), (height + 0.5) * lines + 0.4, lines, columns)
     for index, panel in enumerate(axes.flat):
         if index >= len(varied):
             panel.set_visible(False)
             continue
         others = [field for field in varied if field != varied[index]]
-        _panel(panel, drawn, varied[index], _color_field(drawn, others))
-        label_axes(panel, None, varied[index], metric.title)
+        _panel(panel, drawn, placed[varied[index]], _color_field(drawn, others))
+        names = (metric.title, varied[index]) if placed[varied[index]].names else (varied[index], metric.title)
+        label_axes(panel, None, *names)
+    bars = ", ± 1 standard error" if any(row.error for row in drawn) else ""
+    title = f"{metric.title} of {len(drawn)} trial{'s' * (len(drawn) > 1)}{bars}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold", color=INK)
     return save_figure(figure, path)
 
 
-def _panel(panel: Any, drawn: Sequence[Row], field: str, color_field: str | None) -> None:
-    values = [row.point[field] for row in drawn]
+def places(values: Sequence[Any]) -> Places:
+    """Numbers where all of them are, else categories in their order, which of ranked trials is that of the best of each."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        places = np.asarray(values, np.float64)
-        if places.min() > 0 and places.max() >= DECADE * places.min():
-            panel.set_xscale("log")
-        distinct = sorted(set(places.tolist()))
-        if len(distinct) <= FEW:
-            panel.set_xticks(distinct, [f"{place:g}" for place in distinct])
-            panel.minorticks_off()
-        panel.margins(x=0.15)
-    else:
-        names = labels(values)
-        order = sorted(set(names), key=names.index) if len(set(names)) > 12 else sorted(set(names))
-        places = np.asarray([order.index(name) for name in names], np.float64)
-        panel.set_xticks(range(len(order)), order, rotation=30 if sum(map(len, order)) > 40 else 0)
-        panel.margins(x=0.15)
+        numbers = np.asarray(values, np.float64)
+        return Places(numbers, None, bool(numbers.min() > 0 and numbers.max() >= DECADE * numbers.min()))
+    names = labels(values)
+    order = list(dict.fromkeys(names))
+    return Places(np.asarray([order.index(name) for name in names], np.float64), names, False)
+
+
+def spread(placed: Places, groups: Sequence[str], heights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """The places, with those of trials that share one set apart: by group, then by value."""
+    at = np.log10(placed.values) if placed.logarithmic else placed.values
+    distinct = np.unique(at)
+    if len(distinct) == len(at):
+        return placed.values
+    gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
+    most = max(int((at == place).sum()) for place in distinct)
+    step = min(WIDEST * gap / max(most - 1, 1), 0.08 * gap * len(distinct))
+    moved = at.copy()
+    for place in distinct:
+        (mine,) = np.nonzero(at == place)
+        order = sorted(mine, key=lambda i: (groups[i], heights[i]))
+        moved[order] += step * (np.arange(len(mine)) - (len(mine) - 1) / 2)
+    return 10**moved if placed.logarithmic else moved
+
+
+def _panel(panel: Any, drawn: Sequence[Row], placed: Places, color_field: str | None) -> None:
     groups = labels([row.point[color_field] for row in drawn]) if color_field else [""] * len(drawn)
     heights = np.asarray([row.value for row in drawn], np.float64)
     errors = np.asarray([row.error or 0.0 for row in drawn], np.float64)
-    style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 6, "capsize": 3, "elinewidth": 1.2}
+    at = spread(placed, groups, heights)
+    style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5.5, "capsize": 3, "elinewidth": 1.2}
     for index, group in enumerate(sorted(set(groups))):
         mine = np.asarray([name == group for name in groups])
+        bars = errors[mine] if errors.any() else None
+        x, y, sides = (heights, at, {"xerr": bars}) if placed.names else (at, heights, {"yerr": bars})
         text = f"{color_field} {group}" if color_field else None
-        color = LINE_COLORS[index % MOST_COLORS]
-        panel.errorbar(places[mine], heights[mine], yerr=errors[mine], label=text, color=color, **style)
-    add_legend(panel)
+        panel.errorbar(
+            x[mine], y[mine], label=text, color=LINE_COLORS[index % MOST_COLORS], alpha=0.85, **sides, **style
+        )
+    _ticks(panel, placed)
+    if color_field:
+        panel.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), labelcolor=INK, ncols=2)
+
+
+def _ticks(panel: Any, placed: Places) -> None:
+    if placed.names:
+        order = list(dict.fromkeys(placed.names))
+        step = -(-len(order) // MOST_NAMED)
+        panel.set_yticks(range(0, len(order), step), order[::step])
+        panel.set_ylim(len(order) - 0.4, -0.6)
+        return
+    distinct = sorted(set(placed.values.tolist()))
+    if placed.logarithmic:
+        plain_ticks(panel.xaxis, placed.values)
+    if len(distinct) <= FEW:
+        panel.set_xticks(distinct, [f"{place:g}" for place in distinct])
+        panel.minorticks_off()
+    panel.margins(x=0.15)
 
 
 def _color_field(drawn: Sequence[Row], fields: Sequence[str]) -> str | None:

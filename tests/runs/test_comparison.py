@@ -76,6 +76,7 @@ def test_errors_fall_and_budgets_are_kept(problem, tmp_path):
         table = list(csv.DictReader(file))
     assert [row["solver"] for row in table] == [row.solver for row in rows]
     assert float(table[0]["error"]) == pytest.approx(rows[0].error, rel=1e-5)
+    assert comparison._spent(by_name["heun"][0]) == "3 steps\n6 evaluations"
     for picture in ("comparison.png", "strips.png"):
         assert (tmp_path / picture).stat().st_size > 5000
 

@@ -63,7 +63,9 @@ def test_duplicates_of_every_kind_are_found_and_nothing_else(experiment, tmp_pat
     assert result["duplicates"] == {"repeated": 1, "groups": [[24, 54]]} and found["compared"] == 59
     assert f"4 pairs correlate above {duplicates.LIKELY}" in report(result)
     path = draw_pairs(experiment, "train", found, tmp_path / "pairs.png")
-    assert np.asarray(Image.open(path)).shape[1] >= 12 * 48
+    assert np.asarray(Image.open(path)).shape[1] == 4 + 4 * (96 + 4)  # four pairs, and none of those that do not pass
+    none = found | {"closest": [pair | {"correlation": 0.9} for pair in found["closest"]], "likely": 0}
+    assert draw_pairs(experiment, "train", none, path) is None and not path.exists()
     half, _ = inspect(experiment, max_examples=52, quiet=True)
     assert likely(half["near_duplicates"]) == {(20, 50), (21, 51)}
     assert seen.thumbnails.shape == (59, 16 * 16 * 3)
@@ -111,8 +113,10 @@ def test_the_command(tmp_path):
     assert run.returncode == 0, run.stderr
     result = json.loads((tmp_path / "inspect_data.json").read_text())
     assert result["near_duplicates"]["compared"] == 120 == result["near_duplicates_by_features"]["compared"]
-    for name in ("inspect_data", "near_duplicates", "near_duplicates_by_features"):
-        assert (tmp_path / f"{name}.png").is_file()
+    for name in ("near_duplicates", "near_duplicates_by_features"):
+        assert (tmp_path / f"{name}.png").is_file() == (result[name]["likely"] > 0)
+        assert ("No pair of" in run.stdout) or result[name]["likely"]
+    assert (tmp_path / "inspect_data.png").is_file()
     assert run.stdout.count("likely duplicates if these data are like CIFAR-10, on which the threshold was set") == 2
     flags = run.stdout.split("To be pasted behind score-sde train:\n")[1].splitlines()[0]
     assert shlex.split(flags) == [f"--config.{override}" for override in result["overrides"]]

@@ -124,9 +124,33 @@ def test_each_axis_gets_its_scale(tmp_path, monkeypatch):
     )
     rate, depth, sde = (panel for panel in recorded.axes if panel.get_visible())
     assert (rate.get_xscale(), depth.get_xscale(), sde.get_xscale()) == ("log", "linear", "linear")
-    assert [tick.get_text() for tick in sde.get_xticklabels()] == ["a", "b"] and sde.get_ylabel() == "loss"
+    # In the order of the rows, and so of the best of each: the first has the name "b".
+    assert [tick.get_text() for tick in sde.get_yticklabels()] == ["b", "a"] and sde.get_xlabel() == "loss"
+    assert (sde.get_ylabel(), rate.get_xlabel(), rate.get_ylabel()) == ("sde", "rate", "loss")
     drawn = np.concatenate([line.get_xydata() for line in rate.get_lines() if line.get_marker() == "o"])
     assert sorted(drawn.tolist()) == sorted([10.0**-i, value] for i, value in enumerate(values, start=1))
+
+
+def test_trials_of_one_place_stand_beside_each_other(tmp_path, monkeypatch):
+    """Twelve trials at two rates: no two markers share a place, groups stay together, and none comes near the next rate."""
+    recorded = Recorded(monkeypatch)
+    found = [row(0.5, rate=rate, kind=kind, seed=s) for rate in (1e-3, 1e-2) for kind in "ab" for s in range(3)]
+    metric_against_axes(found, Metric("loss"), tmp_path / "a.png")
+    rate = recorded.axes[0]
+    groups = [line.get_xdata() for line in rate.get_lines() if line.get_marker() == "o"]
+    drawn = np.sort(np.log10(np.concatenate(groups)))
+    assert np.diff(drawn).min() > 0.02 and np.abs(drawn - np.repeat([-3, -2], 6)).max() <= 0.31
+    assert groups[0][:3].max() < groups[1][:3].min() and [t.get_text() for t in rate.get_xticklabels()] == [
+        "0.001",
+        "0.01",
+    ]
+
+
+def test_many_categories_have_a_line_each(tmp_path, monkeypatch):
+    recorded = Recorded(monkeypatch)
+    metric_against_axes([row(float(i), solver=f"solver {i}") for i in range(90)], Metric("loss"), tmp_path / "a.png")
+    names = [tick.get_text() for tick in recorded.axes[0].get_yticklabels()]
+    assert names == [f"solver {i}" for i in range(0, 90, 3)]
 
 
 def test_a_plot_of_nothing(tmp_path):
