@@ -1,5 +1,7 @@
 """Runs to evaluate: a tiny model of points and one of digits, with parameters far from zero. Nothing is trained."""
 
+import contextlib
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -32,10 +34,9 @@ def save(config: ConfigDict, folder, steps=(0,)) -> None:
     experiment, noise = Experiment(config), np.random.default_rng(0)
     with jax.numpy_dtype_promotion("standard"):
         state = experiment.init_state()
-    checkpoints = Checkpoints(folder, keep=len(steps))
-    for step in steps:
-        params = jax.tree.map(lambda leaf: leaf + 0.2 * noise.standard_normal(leaf.shape, np.float32), state.params)
-        count = state.step + np.int32(step)
-        checkpoints.save(state._replace(step=count, params=params, ema=dict.fromkeys(state.ema, params)), {})
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(folder, keep=len(steps))) as checkpoints:
+        for step in steps:
+            params = jax.tree.map(lambda leaf: leaf + 0.2 * noise.standard_normal(leaf.shape, np.float32), state.params)
+            count = state.step + np.int32(step)
+            checkpoints.save(state._replace(step=count, params=params, ema=dict.fromkeys(state.ema, params)), {})
     experiment.write_config(folder)

@@ -1,5 +1,6 @@
 """Sampling into a folder and likelihood in parts: nothing lost or doubled by a kill, the same on devices and processes."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -49,9 +50,8 @@ def workdir(tmp_path_factory):
     leaves = [leaf + 0.2 * noise.standard_normal(leaf.shape, np.float32) for leaf in leaves]
     params = jax.tree.unflatten(treedef, leaves)
     state = state._replace(params=params, ema=dict.fromkeys(state.ema, params))
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(state, {})
-    checkpoints.close()
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        checkpoints.save(state, {})
     experiment.write_config(folder)
     return folder
 
