@@ -2,6 +2,9 @@
 
 Expected, from arXiv 2011.13456, Tables 2 and 3: FID 2.61 and 3.02 bits/dim; deep: FID 2.41 and 2.99 bits/dim. Not yet
 reproduced here. Cost as `ddpmpp_vp`.
+
+The published run is configs/subvp/cifar10_ddpmpp_continuous.py (and _deep_) of yang-song/score_sde at 0acb9e0. This config
+differs from it as `ddpmpp_vp` does from its own, except that their last step leaves 0.02 grey levels of noise on a point mass.
 """
 
 from ml_collections import ConfigDict
