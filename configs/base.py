@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
                 "train": {"name": "digits", "split": "train", "labels": False},
                 "eval": {"name": "digits", "split": "test", "labels": False},
                 "augment": {"random_flip": False, "dequantize": False},
+                "on_error": "raise",
             },
             "sde": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0},
             "parameterization": {"name": "eps", "noise_label": {"name": "time", "scale": 999.0}, "sigma_data": 1.0},

@@ -14,7 +14,7 @@ from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLa
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
 from score_sde.thresholding import THRESHOLDS
-from score_sde.training.optimizers import OPTIMIZERS
+from score_sde.training.optimizers import OPTIMIZER
 
 _FAMILIES = {
     SDE: Family(SDES, SDE),
@@ -37,7 +37,7 @@ CATALOGUES = Catalogues(
         "parameterization": _FAMILIES[Parameterization],
         "network": _FAMILIES[nn.Module],
         "objective": _FAMILIES[Objective],
-        "optimizer": Family(OPTIMIZERS, num_args=1),
+        "optimizer": OPTIMIZER,
         "sampling.solver": _FAMILIES[Solver],
         "sampling.grid": _FAMILIES[Grid],
         "sampling.threshold": Family(THRESHOLDS, object, num_args=1),

@@ -54,7 +54,7 @@ from score_sde.objectives import Objective
 from score_sde.parameterizations import Parameterization
 from score_sde.sdes import SDE
 from score_sde.solvers import Grid, Solver
-from score_sde.training.optimizers import Optimizer, build_optimizer
+from score_sde.training.optimizers import Optimizer, optimizer_of
 from score_sde.training.state import Params, TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
 
@@ -133,11 +133,7 @@ class Experiment:
 
     @functools.cached_property
     def optimizer(self) -> Optimizer:
-        fields = dataclasses.asdict(self.settings.optimizer)
-        own = fields.pop("own")
-        del fields["accumulation_steps"]
-        fields["schedule"] = dataclasses.asdict(self.schedule)
-        return build_optimizer(**fields, **own)
+        return optimizer_of(dataclasses.replace(self.settings.optimizer, schedule=self.schedule))
 
     @property
     def schedule(self) -> Schedule:

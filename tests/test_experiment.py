@@ -1,6 +1,5 @@
 """From a ConfigDict to objects: every config builds, and every mistake is named."""
 
-import dataclasses
 import importlib
 import pathlib
 import re
@@ -40,9 +39,9 @@ def test_every_config_builds(path):
         assert getattr(experiment, part) is not None
     times = experiment.grid.times(experiment.sde)
     experiment.solver.check(experiment.sde, times)
-    schedule, num_steps = dataclasses.asdict(experiment.schedule), experiment.settings.training.num_steps
+    num_steps = experiment.settings.training.num_steps
     with jax.numpy_dtype_promotion("standard"):
-        assert not rate_warnings(experiment.optimizer.schedule, schedule, 0, num_steps)
+        assert not rate_warnings(experiment.optimizer.schedule, experiment.schedule, 0, num_steps)
 
 
 def test_a_cosine_without_a_length_is_as_long_as_the_training():

@@ -12,6 +12,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from configs import density2d
+from score_sde.config import Schedule, sections
 from score_sde.experiment import Experiment, from_workdir
 from score_sde.runs import (
     loss_by_noise_level,
@@ -25,7 +26,7 @@ from score_sde.runs import (
 )
 from score_sde.training.lock import RunLock
 from score_sde.training.logging import MetricLogger, read_metrics
-from score_sde.training.optimizers import build_optimizer
+from score_sde.training.optimizers import optimizer_of
 from score_sde.training.preemption import StopRequest
 from score_sde.training.progress import Progress
 
@@ -384,7 +385,9 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     """A finite loss and gradient, and a step beyond float32: the checkpoint before it stays the newest."""
     run_training(Experiment(tiny(num_steps=10)), tmp_path, quiet=True)
     experiment = Experiment(tiny(checkpoint_every=1))
-    experiment.__dict__["optimizer"] = build_optimizer(learning_rate=1e39, schedule={"warmup_steps": 10})
+    experiment.__dict__["optimizer"] = optimizer_of(
+        sections.Optimizer(learning_rate=1e39, schedule=Schedule(warmup_steps=10))  # which no config may say
+    )
     with pytest.raises(
         FloatingPointError, match="after step 11 is not finite, so it was not saved.* checkpoint is step 10"
     ):

@@ -3,7 +3,8 @@
 Nothing here imports JAX: catalogues, which do, are handed in (`score_sde.catalogues`).
 """
 
-from score_sde.config.building import NO_CATALOGUES, Catalogues, build, checked_config, made
+from score_sde.config import sections
+from score_sde.config.building import NO_CATALOGUES, Catalogues, build, checked_config, checked_section, made
 from score_sde.config.differences import (
     FREE_SECTIONS,
     changes,
@@ -35,6 +36,7 @@ __all__ = [
     "changes",
     "check_names",
     "checked_config",
+    "checked_section",
     "closest",
     "completed",
     "differences",
@@ -47,5 +49,6 @@ __all__ = [
     "may_change",
     "plain",
     "section_at",
+    "sections",
     "shared_sections",
 ]

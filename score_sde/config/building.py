@@ -103,8 +103,8 @@ def section_options(path: str, target: type, given: Mapping[str, Any], catalogue
         return Options(fixed, is_open=True)
     family = catalogues.at[path]
     name = family.canonical(path, given.get("name", fields["name"].default))
-    own = options_of(family.members[name], family.num_args)
-    return Options(fixed | {n: option for n, option in own.fields.items() if n not in fixed}, own.is_open)
+    own = options_of(family.members[name], family.num_args).fields
+    return Options(fixed | {n: option for n, option in own.items() if n not in (*fixed, *family.ours)})
 
 
 def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues) -> Section:

@@ -35,6 +35,7 @@ class Family:
     Attributes:
       members: config name -> the class, or a function that makes an object.
       base: the class of the objects, which lets a config name others as "module:attribute"; None: no others.
+      ours: parameters of members that no config gives, because they are given here.
       num_args: positional arguments of a member that no config holds, such as the SDE of an objective.
       infinite: fields for which infinity is a value, besides those with an infinite default.
       largest: of whole numbers; those beyond are mistakes, which would take all memory or never end. None: no bound.
@@ -43,6 +44,7 @@ class Family:
     members: Members
     base: type | None = None
     num_args: int = 0
+    ours: tuple[str, ...] = ()
     infinite: tuple[str, ...] = ()
     largest: int | None = 1_000_000
 

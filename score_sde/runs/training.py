@@ -1,7 +1,6 @@
 """Training in a folder, from its newest checkpoint if there is one."""
 
 import contextlib
-import dataclasses
 import errno
 import logging
 import os
@@ -187,8 +186,8 @@ def _check_rates(experiment: Experiment, state: TrainState) -> None:
     Raises: ValueError where it is 0 in all of what is left.
     """
     left = experiment.settings.training.num_steps - int(state.step)
-    fields = dataclasses.asdict(experiment.schedule)
-    for warning in rate_warnings(experiment.optimizer.schedule, fields, int(updates_done(state.opt_state)), left):
+    done = int(updates_done(state.opt_state))
+    for warning in rate_warnings(experiment.optimizer.schedule, experiment.schedule, done, left):
         if jax.process_index() == 0:
             logging.warning("%s", warning)
 

@@ -4,9 +4,7 @@ Updates are counted from 0: the nth batch that is not skipped is update n − 1,
 """
 
 import bisect
-import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +13,12 @@ import optax
 from jaxtyping import Array, Int
 
 from score_sde import parallel
-from score_sde.config import check_names, closest, is_number
+from score_sde.config import Catalogues, Family, Schedule, checked_section, made, sections
 
 Path = tuple[str, ...]
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
-SCHEDULES = ("constant", "cosine", "inverse_sqrt")
+OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # which `is_decayed` is; the learning rate is the section's
 NOT_DECAYED = ("bias", "scale", "frequencies")  # the last names of parameters on which weight decay does not act
 FIXED = ("fourier", "frequencies")  # the last two names of parameters that are never trained
 
@@ -57,55 +55,41 @@ def is_fixed(path: Path) -> bool:
     return path[-2:] == FIXED
 
 
-def learning_rate_schedule(
-    learning_rate: float,
-    schedule: str = "constant",
-    warmup_steps: int = 0,
-    decay_steps: int | None = None,
-    final_fraction: float = 0.0,
-) -> optax.Schedule:
+def learning_rate_schedule(learning_rate: float, schedule: Schedule) -> optax.Schedule:
     """Linear warm-up to `learning_rate` over `warmup_steps`, times a schedule of the step.
 
     "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(step/decay_steps, 1)
     (Karras et al., arXiv 2312.02696, Eq. 67). Steps are counted from 0, and the warm-up is (step + 1)/warmup_steps.
 
-    Raises: ValueError for another schedule, or one without its decay_steps, or numbers out of range.
+    Raises: ValueError for a schedule without its decay_steps.
     """
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"optimizer.schedule needs one of {SCHEDULES}, got {schedule!r}.{closest(str(schedule), SCHEDULES)}"
-        )
-    if not (is_number(learning_rate) and 0 < learning_rate < math.inf):
-        raise ValueError(f"optimizer.learning_rate needs a finite number > 0, got {learning_rate!r}.")
-    if not (is_number(warmup_steps) and warmup_steps >= 0):
-        raise ValueError(f"optimizer.schedule.warmup_steps needs a number >= 0, got {warmup_steps!r}.")
-    if not (is_number(final_fraction) and 0 <= final_fraction <= 1):
-        raise ValueError(f"optimizer.schedule.final_fraction needs 0 <= final_fraction <= 1, got {final_fraction!r}.")
-    if schedule != "constant" and not (is_number(decay_steps) and decay_steps >= 1):
-        raise ValueError(f"optimizer.schedule={schedule!r} needs decay_steps >= 1, got {decay_steps!r}.")
+    name, decay_steps = schedule.schedule, schedule.decay_steps
+    if name != "constant" and decay_steps is None:
+        raise ValueError(f"optimizer.schedule={name!r} needs decay_steps >= 1, got {decay_steps!r}.")
 
     def inverse_sqrt(step):
         return learning_rate / jnp.sqrt(jnp.maximum(step / decay_steps, 1.0))
 
     main = {
         "constant": optax.constant_schedule(learning_rate),
-        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps or 1, final_fraction),
+        "cosine": optax.cosine_decay_schedule(learning_rate, decay_steps or 1, schedule.final_fraction),
         "inverse_sqrt": inverse_sqrt,
-    }[schedule]
-    return lambda step: main(step) * jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+    }[name]
+    return lambda step: main(step) * jnp.minimum((step + 1) / max(schedule.warmup_steps, 1), 1.0)
 
 
-def rate_warnings(schedule: optax.Schedule, fields: Mapping[str, Any], done: int, remaining: int) -> list[str]:
+def rate_warnings(rate: optax.Schedule, schedule: Schedule, done: int, remaining: int) -> list[str]:
     """What is odd about the rates of the next `remaining` updates, after `done` ones, as sentences; [] if nothing is.
 
-    Args: fields: those of `learning_rate_schedule` besides the learning rate.
+    Args:
+      rate: update -> learning rate, which `schedule` gives.
     Raises: ValueError where every one of these updates has a rate of exactly 0.
     """
 
     def is_zero(update: int) -> bool:
-        return float(schedule(jnp.asarray(update, jnp.int32))) == 0
+        return float(rate(jnp.asarray(update, jnp.int32))) == 0
 
-    updates, warmup = range(done, done + remaining), fields.get("warmup_steps", 0)
+    updates, warmup = range(done, done + remaining), schedule.warmup_steps
     found = []
     if updates and warmup > updates.stop:
         found.append(
@@ -116,7 +100,7 @@ def rate_warnings(schedule: optax.Schedule, fields: Mapping[str, Any], done: int
         nonzero = bisect.bisect_left(updates, True, key=is_zero)  # once a schedule is at 0, it stays there
         told = (
             f"the learning rate is 0 from update {updates[nonzero]} on, and the training ends after {updates.stop} "
-            f"(optimizer.schedule.decay_steps={fields.get('decay_steps')}). Set a larger decay_steps, or final_fraction > 0."
+            f"(optimizer.schedule.decay_steps={schedule.decay_steps}). Set a larger decay_steps, or final_fraction > 0."
         )
         if not nonzero:
             raise ValueError(
@@ -126,33 +110,27 @@ def rate_warnings(schedule: optax.Schedule, fields: Mapping[str, Any], done: int
     return found
 
 
-def build_optimizer(
-    name: str = "adam",
-    learning_rate: float = 2e-4,
-    schedule: Mapping[str, Any] | None = None,
-    clip_norm: float | None = 1.0,
-    **fields: Any,
-) -> Optimizer:
-    """clip by global norm -> the optimizer `name` with its own `fields`, without decay where `is_decayed` says so.
+def build_optimizer(name: str | None = None, **fields: Any) -> Optimizer:
+    """`optimizer_of` the section of a config with these fields: those of `sections.Optimizer`, and the optimizer's own.
 
-    `schedule` holds the fields of `learning_rate_schedule` besides the learning rate. The schedule counts updates.
-
-    Raises: ValueError for an unknown optimizer or field, or a number out of range.
+    Raises: ValueError for an unknown optimizer or field, or a value that is not allowed.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(
-            f"optimizer.name needs one of {sorted(OPTIMIZERS)}, got {name!r}.{closest(str(name), [*OPTIMIZERS])}"
-        )
-    own = [field for field in _parameters(OPTIMIZERS[name]) if field != "mask"]  # which is ours
-    check_names(
-        "optimizer", fields, ["name", "learning_rate", "schedule", "clip_norm", "accumulation_steps", *own], repr(name)
-    )
-    check_names("optimizer.schedule", schedule or {}, _parameters(learning_rate_schedule))
-    if not (clip_norm is None or (is_number(clip_norm) and clip_norm > 0)):
-        raise ValueError(f"optimizer.clip_norm needs a number > 0, or None not to clip, got {clip_norm!r}.")
-    rate = learning_rate_schedule(learning_rate, **(schedule or {}))
+    given = fields if name is None else {"name": name, **fields}
+    catalogues = Catalogues(at={"optimizer": OPTIMIZER})
+    section = checked_section("optimizer", sections.Optimizer, given, catalogues)
+    return optimizer_of(made(sections.Optimizer, section))
+
+
+def optimizer_of(settings: sections.Optimizer) -> Optimizer:
+    """clip by global norm -> the optimizer of this name, without decay where `is_decayed` says so.
+
+    The schedule counts updates.
+
+    Raises: ValueError for a schedule without its decay_steps.
+    """
+    rate, clip_norm = learning_rate_schedule(settings.learning_rate, settings.schedule), settings.clip_norm
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    chain = optax.chain(clip, OPTIMIZERS[name](rate, **fields))
+    chain = optax.chain(clip, OPTIMIZERS[settings.name](rate, **settings.own))
     return Optimizer(chain.init, _by_kind_of_parameter(chain.update), rate)
 
 
@@ -173,7 +151,3 @@ def _by_kind_of_parameter(update: Callable[..., tuple[Any, optax.OptState]]) -> 
 
 def _map_with_names(function: Callable[[Path, Array], Array], tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, leaf: function(parallel.names_of(path), leaf), tree)
-
-
-def _parameters(function: Callable[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name != "learning_rate"]

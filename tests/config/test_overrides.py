@@ -166,7 +166,8 @@ def everything():
     for path, family in CATALOGUES.at.items():
         for name, member in family.members.items():
             fields = options_of(member, family.num_args).fields
-            yield path, name, {n: o for n, o in fields.items() if catalogue_of(f"{path}.{n}", o) is None}
+            is_leaf = {n: catalogue_of(f"{path}.{n}", o) is None and n not in family.ours for n, o in fields.items()}
+            yield path, name, {n: o for n, o in fields.items() if is_leaf[n]}
 
 
 def catalogue_of(path, option):

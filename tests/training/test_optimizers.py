@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from score_sde.config import Schedule
 from score_sde.networks import MLP, UNet
 from score_sde.parallel import names_of
 from score_sde.training.optimizers import (
@@ -28,16 +29,17 @@ def ordinary_promotion():
 
 
 def test_schedules():
-    constant = learning_rate_schedule(1.0, "constant", warmup_steps=10)
+    constant = learning_rate_schedule(1.0, Schedule(schedule="constant", warmup_steps=10))
     np.testing.assert_allclose([constant(0), constant(4), constant(9), constant(1000)], [0.1, 0.5, 1.0, 1.0], rtol=1e-6)
-    cosine = learning_rate_schedule(2.0, "cosine", decay_steps=100, final_fraction=0.1)
+    cosine = learning_rate_schedule(2.0, Schedule(schedule="cosine", decay_steps=100, final_fraction=0.1))
     np.testing.assert_allclose([cosine(0), cosine(50), cosine(100)], [2.0, 1.1, 0.2], rtol=1e-6)
-    root = learning_rate_schedule(1.0, "inverse_sqrt", decay_steps=100)
+    root = learning_rate_schedule(1.0, Schedule(schedule="inverse_sqrt", decay_steps=100))
     np.testing.assert_allclose([root(50), root(400)], [1.0, 0.5], rtol=1e-6)
 
 
 def warnings_of(done, remaining, **fields):
-    return rate_warnings(learning_rate_schedule(1e-3, **fields), fields, done, remaining)
+    schedule = Schedule(**fields)
+    return rate_warnings(learning_rate_schedule(1e-3, schedule), schedule, done, remaining)
 
 
 def test_a_rate_of_0_is_told():
@@ -187,13 +189,13 @@ def test_the_state_is_optax_s_own(name):
 def test_errors():
     with pytest.raises(ValueError, match="optimizer.name needs one of .*adam.*got 'adma'"):
         build_optimizer("adma")
-    with pytest.raises(ValueError, match="optimizer.schedule needs one of"):
+    with pytest.raises(ValueError, match=r"optimizer.schedule.schedule needs one of 'constant', .* got 'linear'"):
         build_optimizer(schedule={"schedule": "linear"})
     with pytest.raises(ValueError, match="'cosine' needs decay_steps >= 1"):
         build_optimizer(schedule={"schedule": "cosine"})
-    with pytest.raises(ValueError, match="final_fraction needs 0 <= final_fraction <= 1, got -0.5"):
+    with pytest.raises(ValueError, match="final_fraction needs a number from 0 to 1, got -0.5"):
         build_optimizer(schedule={"final_fraction": -0.5})
-    with pytest.raises(ValueError, match="learning_rate needs a finite number > 0, got inf"):
+    with pytest.raises(ValueError, match="learning_rate needs a number > 0, got inf"):
         build_optimizer(learning_rate=float("inf"))
     with pytest.raises(ValueError, match="unknown field 'mask'"):
         build_optimizer("adamw", mask=None)
