@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import plots
+from score_sde.config import plain
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
 from score_sde.files import write_json
 from score_sde.generation import Generated
 from score_sde.likelihood import BitsPerDim
 from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge, oriented_gradients
-from score_sde.plain_config import plain
 from score_sde.report import Commands, Number, Numbers, Picture, Pictures, Report, Section, Table, Text, environment
 from score_sde.runs import (
     bits_as_json,

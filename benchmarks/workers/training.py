@@ -15,8 +15,8 @@ import jax
 from benchmarks.throughput import PARTS
 from configs.cifar10 import small
 from score_sde import parallel
+from score_sde.config import plain
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain
 from score_sde.training.checkpoints import Checkpoints
 
 BATCH_SIZE, STEPS = 32, 2

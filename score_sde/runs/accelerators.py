@@ -6,7 +6,7 @@ sparsity), in bfloat16 with float32 sums.
 
 from typing import NamedTuple
 
-from score_sde.building import closest
+from score_sde.config import closest
 
 
 class Accelerator(NamedTuple):

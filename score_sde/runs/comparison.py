@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from score_sde.analytic import GaussianMixture
-from score_sde.building import build
+from score_sde.config import build
 from score_sde.dynamics import Denoise
 from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, oriented_gradients

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from score_sde import parallel
+from score_sde.config import plain
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain
 from score_sde.programs import PROGRAM
 from score_sde.report import environment
 from score_sde.runs.counts import check_counts, count_warnings

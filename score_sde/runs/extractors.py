@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Shaped
 
 from score_sde import parallel
-from score_sde.building import closest
+from score_sde.config import closest
 from score_sde.importers import dinov2_path, inception_path, load_dinov2, load_inception, load_lpips, lpips_path
 from score_sde.metrics.dinov2 import dinov2_features, stack_blocks
 from score_sde.metrics.features import oriented_gradients

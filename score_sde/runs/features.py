@@ -12,10 +12,10 @@ from jaxtyping import Float, Shaped, UInt8
 
 import score_sde
 from score_sde import parallel, plots
+from score_sde.config import plain
 from score_sde.data import DataSpec, EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain
 from score_sde.runs.extractors import Extractor
 from score_sde.runs.ledger import digest_of_json
 from score_sde.runs.streams import compute_parts, describe, prepare

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int
 
-from score_sde.building import build
+from score_sde.config import build, plain
 from score_sde.data import DataSpec
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain
 from score_sde.runs.duplicates import compared, near_duplicates, summary, thumbnails
 from score_sde.runs.features import image_hashes, is_image, split_batches, to_levels
 from score_sde.sdes import SDE, SDES

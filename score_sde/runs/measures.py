@@ -11,13 +11,13 @@ import numpy as np
 
 import score_sde
 from score_sde import parallel, plots
+from score_sde.config import plain
 from score_sde.data import EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
 from score_sde.files import write_json
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
-from score_sde.plain_config import plain
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.shards import Arrays, NpzShards

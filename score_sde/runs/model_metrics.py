@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from score_sde import parallel
+from score_sde.config import plain
 from score_sde.experiment import Experiment
-from score_sde.plain_config import plain
 from score_sde.runs.density import run_density
 from score_sde.runs.ledger import without_folders
 from score_sde.runs.measures import bits_as_json, describe_data, run_likelihood, run_noise_levels

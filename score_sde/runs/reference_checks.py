@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from score_sde.config import differences, plain
 from score_sde.experiment import Experiment
-from score_sde.plain_config import differences, plain
 from score_sde.runs.extractors import Extractor
 from score_sde.runs.features import DIGITS
 from score_sde.runs.references import Reference

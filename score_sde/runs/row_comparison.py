@@ -7,7 +7,7 @@ model the held-out data and how the likelihood is computed.
 from collections.abc import Sequence
 from typing import Any
 
-from score_sde.plain_config import differences as config_differences
+from score_sde.config import differences as config_differences
 from score_sde.report import flatten
 from score_sde.runs.ledger import Row, cell, error_of, row_value, with_error
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from score_sde import parallel
+from score_sde.config import differences
 from score_sde.experiment import Experiment
 from score_sde.files import read_json, remove_temporaries, write_text
-from score_sde.plain_config import differences
 from score_sde.shards import Arrays, Shards
 from score_sde.training.agreement import on_first_process
 from score_sde.training.progress import Progress

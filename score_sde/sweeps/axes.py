@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.building import build
+from score_sde.config import build
 
 
 @dataclasses.dataclass(frozen=True)

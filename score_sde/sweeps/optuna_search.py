@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from score_sde.building import build
+from score_sde.config import build
 from score_sde.guarded import reading
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.search import Axes, Point

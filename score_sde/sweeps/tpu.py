@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from score_sde.building import closest
+from score_sde.config import closest
 from score_sde.sweeps.pending import Queue
 from score_sde.sweeps.spec import Sweep
 from score_sde.sweeps.trial import JOB, Record, Trial

@@ -13,8 +13,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from score_sde.config import differences, lasting, plain
 from score_sde.files import read_json, write_json
-from score_sde.plain_config import differences, lasting, plain
 from score_sde.programs import current
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step

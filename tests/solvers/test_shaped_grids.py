@@ -10,7 +10,7 @@ import pytest
 
 from score_sde import sdes, solvers
 from score_sde.analytic import GaussianMixture
-from score_sde.building import build
+from score_sde.config import build
 from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree, static
