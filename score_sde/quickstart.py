@@ -1,6 +1,7 @@
 """The quickstart: train on the digits, sample by the reverse SDE and by the probability flow, measure, and report."""
 
 import pathlib
+import shlex
 import time
 from typing import NamedTuple
 
@@ -225,8 +226,8 @@ held-out digits is not zero, because other people wrote them."""
 def _commands(workdir: pathlib.Path) -> list[str]:
     return [
         "make quickstart",
-        f"score-sde sample --workdir={workdir} --num_samples=100",
-        f"score-sde likelihood --workdir={workdir}",
+        f"score-sde sample --workdir={shlex.quote(str(workdir))} --num_samples=100",
+        f"score-sde likelihood --workdir={shlex.quote(str(workdir))}",
     ]
 
 

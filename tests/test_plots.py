@@ -12,8 +12,9 @@ from score_sde.plots.curves import average_down, smoothed
 from score_sde.plots.datasets import dataset_overview
 from score_sde.plots.densities import draw_panels, histogram_density
 from score_sde.plots.images import NON_FINITE_COLOR, render_tiles
+from score_sde.plots.scores import metric_curves
 from score_sde.plots.strips import within_range
-from score_sde.plots.style import new_figure
+from score_sde.plots.style import as_pixels, new_figure
 
 
 def read(path):
@@ -385,3 +386,17 @@ def test_strips_say_what_each_solve_took(tmp_path, figures, shape):
     ((_, axes),) = figures
     assert [one.get_xlabel() for one in axes.flat] == ["2 steps\n4 evaluations", "b", "c", "d"]
     assert [one.get_title() for one in axes.flat] == ["budget 5", "budget 10", "", ""]
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    """Of classes, metrics and runs; the ticks of logarithmic axes stay formulas, as matplotlib writes them."""
+    name = "$\\frac{$ of [%_^#"
+    points = (np.array([1.0, 1e4]), np.array([1e-3, 1.0]), np.zeros(2))
+    metric_curves({name: points}, tmp_path / "a.png", name, name, name)
+    figure, [[axes]] = new_figure(3.0, 2.0)
+    axes.loglog(points[0], points[1])
+    axes.set_title(name)
+    as_pixels(figure)
+    assert axes.title.get_parse_math() is False
+    (ticks,) = {tick.label1.get_parse_math() for tick in axes.xaxis.get_major_ticks()}
+    assert ticks is True

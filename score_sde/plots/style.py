@@ -74,6 +74,7 @@ def density_colormap() -> Any:
 
 def as_pixels(figure: Any) -> np.ndarray:
     """The figure as an array [h, w, 3] of 0…255, such as TensorBoard takes."""
+    _take_texts_as_they_are(figure)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
@@ -82,5 +83,15 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
     """Writes the figure in the format that the name ends in; makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _take_texts_as_they_are(figure)
     figure.savefig(path, dpi=DPI, facecolor="white", bbox_inches="tight", pad_inches=0.1)
     return path
+
+
+def _take_texts_as_they_are(figure: Any) -> None:
+    """Draws a $ in the name of a class or a run as it stands; matplotlib's own labels of ticks remain formulas."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        if text.get_text() and r"\mathdefault" not in text.get_text():
+            text.set_parse_math(False)
