@@ -25,6 +25,7 @@ PUBLIC = {
         "Velocity",
         "X0",
     ),
+    "score_sde.guidance": ("ClassifierFree", "DynamicThreshold", "Threshold", "guide"),
     "score_sde.sdes": ("EDM", "SDE", "VE", "VP", "Cosine", "Decay", "DiscreteVP", "Flow", "LogSNR", "SubVP"),
     "score_sde.solvers": (
         "DDIM",
@@ -87,7 +88,6 @@ PUBLIC = {
         "sample",
         "save_grid",
     ),
-    "score_sde.thresholding": ("DynamicThreshold", "Threshold"),
 }
 _MODULE_OF = {name: module for module, names in PUBLIC.items() for name in names}
 __all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604

@@ -7,13 +7,14 @@ from flax import linen as nn
 
 from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
+from score_sde.guidance import GUIDANCE, THRESHOLDS, Guidance
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective, TimeSampler, Weighting
 from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
-from score_sde.thresholding import THRESHOLDS
+from score_sde.tasks import TASKS, Task
 from score_sde.training.optimizers import OPTIMIZER
 
 _FAMILIES = {
@@ -28,6 +29,7 @@ _FAMILIES = {
     Solver: Family(SOLVERS, Solver),
     Grid: Family(GRIDS, Grid),
     Divergence: Family(DIVERGENCES, Divergence),
+    Guidance: Family(GUIDANCE, Guidance),
 }
 CATALOGUES = Catalogues(
     at={
@@ -40,7 +42,9 @@ CATALOGUES = Catalogues(
         "optimizer": OPTIMIZER,
         "sampling.solver": _FAMILIES[Solver],
         "sampling.grid": _FAMILIES[Grid],
-        "sampling.threshold": Family(THRESHOLDS, object, num_args=1),
+        "sampling.guidance": _FAMILIES[Guidance],
+        "sampling.threshold": Family(THRESHOLDS, Guidance),
+        "task": Family(TASKS, Task, num_args=3),
         "likelihood.divergence": _FAMILIES[Divergence],
     },
     of=_FAMILIES,

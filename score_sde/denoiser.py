@@ -1,5 +1,6 @@
 """The denoiser: a network, read through a parameterization, on an SDE; bound to parameters it is `denoise(x, t)`."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,14 @@ class BoundDenoiser(Denoise):
             rngs=rngs,
         )
         return parameterization.decode(output, x, t, sde)
+
+    def with_condition(self, condition: Condition) -> "BoundDenoiser":
+        """The same denoiser with another condition, also of another batch size."""
+        return dataclasses.replace(self, condition=condition)
+
+    def null_condition(self) -> Condition:
+        """What training showed in place of a dropped condition: `network.null(condition)`."""
+        return self.denoiser.network.null(self.condition)
 
     def log_variance(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
         """u(t), the learned log-variance of the loss, whatever the label that the network is given.

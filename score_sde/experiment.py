@@ -6,7 +6,7 @@ import logging
 import math
 import operator
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,20 +40,18 @@ from score_sde.data import (
     TrainBatches,
     class_number,
     numbered_like,
-    with_sizes,
 )
-from score_sde.data.network_sizes import SIZES
-from score_sde.denoiser import Condition, Denoiser, Uncertainty
-from score_sde.dynamics import Denoise
-from score_sde.evaluation import NoiseLevelLoss, noise_levels
+from score_sde.denoiser import Condition, Denoiser
+from score_sde.evaluation import NoiseLevelLoss
 from score_sde.files import read_json, write_json
-from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.generation import Generator
+from score_sde.guidance import Guidance
 from score_sde.likelihood import LogProb
 from score_sde.objectives import Objective
 from score_sde.parameterizations import Parameterization
 from score_sde.sdes import SDE
 from score_sde.solvers import Grid, Solver
+from score_sde.tasks import Denoising, Task
 from score_sde.training.optimizers import Optimizer, optimizer_of
 from score_sde.training.state import Params, TrainState, create_state, state_sharding
 from score_sde.training.step import CompiledStep, make_train_step
@@ -97,18 +95,42 @@ class Experiment:
         return self._build("parameterization")
 
     @functools.cached_property
+    def task(self) -> Task:
+        """What the run trains."""
+        model = self._task_class.model(self.sde, self.parameterization, self._network, self.objective)
+        return self._build("task", model, self.objective, self.settings.training.eval_levels)
+
+    @functools.cached_property
+    def _task_class(self) -> type[Task]:
+        found: Any = CATALOGUES.at["task"].find("task", self.settings.task["name"])
+        return found
+
+    @property
     def denoiser(self) -> Denoiser:
-        learned = self.settings.objective.get("learned_uncertainty", False)
-        return Denoiser(self.sde, self.parameterization, self._network, Uncertainty() if learned else None)
+        """The denoiser that is trained. Raises: ValueError where the task trains something else."""
+        return self._denoising.denoiser
+
+    @property
+    def noise_level_loss(self) -> NoiseLevelLoss:
+        """Measures the loss by noise level. Raises: ValueError where the task trains no denoiser."""
+        return self._denoising.noise_level_loss
+
+    @property
+    def _denoising(self) -> Denoising:
+        if not isinstance(self.task, Denoising):
+            raise ValueError(
+                f"This needs a run that trains a denoiser, and task.name={self.settings.task['name']} trains another model; "
+                "name the workdir or config of a run with task.name=denoising."
+            )
+        return self.task
 
     @functools.cached_property
     def _network(self) -> nn.Module:
         """Where the config gives all sizes that the data determine, it is built without the data."""
         section = self.settings.network
-        is_complete = all(section.get(name) is not None for name in SIZES.values() if name in self._network_takes)
-        return build(
-            "network", CATALOGUES.at["network"], section if is_complete else self._network_fields, catalogues=CATALOGUES
-        )
+        is_complete = self._task_class.has_all_sizes(section, self._network_takes)
+        fields = section if is_complete else self._network_fields
+        return build("network", CATALOGUES.at["network"], fields, catalogues=CATALOGUES)
 
     @functools.cached_property
     def _network_takes(self) -> frozenset[str]:
@@ -120,7 +142,7 @@ class Experiment:
     @functools.cached_property
     def _network_fields(self) -> dict[str, Any]:
         """`config.network` with the sizes of the data. Raises: ValueError where it has others."""
-        return with_sizes(self.settings.network, self._network_takes, self.train_source.spec)
+        return self._task_class.network_fields(self.settings.network, self._network_takes, self.train_source.spec)
 
     @functools.cached_property
     def resolved(self) -> dict[str, Any]:
@@ -207,22 +229,21 @@ class Experiment:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Draws with the solver, grid, condition and thresholding of `config.sampling`, over the mesh."""
-        how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.threshold
+        """Draws with the solver, grid, condition and guidance of `config.sampling`, over the mesh."""
+        how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.guidance
         return Generator(self.denoiser, *how)
 
     @functools.cached_property
-    def threshold(self) -> Callable[[Denoise], Denoise]:
-        """The wrapper of a denoiser in `config.sampling.threshold`, a field that a config need not have; None is none."""
-        if self.settings.sampling.threshold is None:
-            return lambda denoise: denoise
-        # Built once around nothing, so that a mistake is named before anything is drawn.
-        built = self._build("sampling.threshold", FunctionDenoiser(self.sde, _no_denoise))
-        return lambda denoise: dataclasses.replace(built, denoise=denoise)
-
-    @functools.cached_property
-    def noise_level_loss(self) -> NoiseLevelLoss:
-        return NoiseLevelLoss(self.denoiser, noise_levels(self.sde, self.settings.training.eval_levels))
+    def guidance(self) -> tuple[Guidance, ...]:
+        """The rules of `config.sampling.guidance`, and last the one of `config.sampling.threshold` where it is set."""
+        sampling, family = self.settings.sampling, CATALOGUES.at["sampling.guidance"]
+        rules = [
+            build(f"sampling.guidance[{i}]", family, section, catalogues=CATALOGUES)
+            for i, section in enumerate(sampling.guidance)
+        ]
+        if sampling.threshold is not None:
+            rules.append(self._build("sampling.threshold"))
+        return tuple(rules)
 
     @functools.cached_property
     def log_prob(self) -> LogProb:
@@ -263,7 +284,7 @@ class Experiment:
     @functools.cached_property
     def state_sharding(self) -> TrainState:
         """Of each array of the state."""
-        return state_sharding(self._state_shapes, self.denoiser, self.mesh)
+        return state_sharding(self._state_shapes, self.task, self.mesh)
 
     @functools.cached_property
     def _state_shapes(self) -> TrainState:
@@ -293,19 +314,18 @@ class Experiment:
         return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), one)
 
     def _create_state(self, key, batch) -> TrainState:
-        params = self.denoiser.init(key, batch, batch["condition"])
+        params = self.task.init(key, batch)
         return create_state(params, self.optimizer, tuple(self.settings.ema.half_lives_kimg))
 
     def train_step(
-        self, *, denoiser: Denoiser | None = None, mesh: Mesh | None = None, accumulation_steps: int | None = None
+        self, *, task: Task | None = None, mesh: Mesh | None = None, accumulation_steps: int | None = None
     ) -> CompiledStep:
         """The training step, of `config` but for what is given."""
         if accumulation_steps is None:
             accumulation_steps = self.settings.optimizer.accumulation_steps
         return make_train_step(
             self.run_key("train"),
-            denoiser or self.denoiser,
-            self.objective,
+            task or self.task,
             self.optimizer,
             mesh or self.mesh,
             batch_size=self.settings.training.batch_size,
@@ -369,10 +389,6 @@ class Experiment:
     def write_config(self, workdir: pathlib.Path) -> None:
         """Writes workdir/config.json, from which `from_workdir` builds the same experiment."""
         write_json(workdir / CONFIG_FILE, self.resolved)
-
-
-def _no_denoise(x, t):
-    raise NotImplementedError("This thresholding is around no denoiser yet.")
 
 
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:

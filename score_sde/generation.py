@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 from score_sde import parallel
 from score_sde.denoiser import Condition, Denoiser, Params
 from score_sde.dynamics import Denoise
+from score_sde.guidance import Guidance, guide
 from score_sde.solvers import Grid, Solver, sample
 
 
@@ -31,8 +32,8 @@ class Generated(NamedTuple):
 class Generator(NamedTuple):
     """Draws image i from fold_in(key, i): the same image whatever the batch size or the number of devices.
 
-    Fields: `condition(first_index, number)` gives the condition of a batch of images; `threshold` wraps the bound denoiser;
-    `keep` are the steps after which the states are kept (0 is the start), none by default.
+    Fields: `condition(first_index, number)` gives the condition of a batch of images; `guidance` are the rules around the
+    bound denoiser, the innermost first; `keep` are the steps after which the states are kept (0 is the start), none by default.
     """
 
     denoiser: Denoiser
@@ -41,7 +42,7 @@ class Generator(NamedTuple):
     shape: tuple[int, ...]
     mesh: Mesh
     condition: Callable[[int, int], Condition] = lambda first_index, number: {}
-    threshold: Callable[[Denoise], Denoise] = lambda denoise: denoise
+    guidance: tuple[Guidance, ...] = ()
     keep: tuple[int, ...] = ()
 
     def batches(
@@ -88,8 +89,8 @@ class Generator(NamedTuple):
         return Generated(first_index, *jax.tree.map(lambda rows: rows[:count], parts))
 
     def denoise(self, params: Params, condition: Condition) -> Denoise:
-        """The network with these parameters and this condition, thresholded."""
-        return self.threshold(self.denoiser.bind(params, condition))
+        """The network with these parameters and this condition, under the guidance."""
+        return guide(self.denoiser.bind(params, condition), self.guidance)
 
     def __call__(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0

@@ -18,10 +18,9 @@ from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import build, completed, plain
 from score_sde.experiment import Experiment, apply_override
-from score_sde.function_denoiser import FunctionDenoiser
+from score_sde.guidance import Threshold
 from score_sde.runs.planning import Blank
 from score_sde.sdes import SDES, VP
-from score_sde.thresholding import Threshold
 from score_sde.training.optimizers import rate_warnings
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -95,16 +94,16 @@ def test_unknown_names_and_fields_are_listed_with_the_closest():
 
 def test_thresholding_is_a_field_that_a_config_need_not_have():
     def wrapped(**fields):
-        return broken(sampling__threshold=fields).threshold(FunctionDenoiser(VP(), lambda x, t: None))
+        return broken(sampling__threshold=fields).guidance[-1]
 
     assert isinstance(wrapped(name="static", limit=2.0), Threshold)
     assert wrapped(name="dynamic", percentile=0.9).percentile == 0.9
     for none in (Experiment(base.get_config()), broken(sampling__threshold=None)):
-        assert none.threshold(compile) is compile
+        assert none.guidance == ()
     config = base.get_config()
     apply_override(config, "sampling.threshold={'name': 'dynamic', 'limit': 1.5}")
     apply_override(config, "sampling.label=3")
-    assert Experiment(config).threshold(FunctionDenoiser(VP(), lambda x, t: None)).limit == 1.5
+    assert Experiment(config).guidance[-1].limit == 1.5
     with pytest.raises(
         ValueError, match=r"config.sampling.threshold.name needs one of \['dynamic', 'static'\].*Did you"
     ):

@@ -23,6 +23,7 @@ from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, LogNormal
 from score_sde.parameterizations import EDMPreconditioning
 from score_sde.sdes import EDM
 from score_sde.solvers import EDMHeun, EDMRho, sample
+from score_sde.tasks import Denoising
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import create_state
 from score_sde.training.step import make_train_step
@@ -45,14 +46,13 @@ def main() -> None:
     )
     denoiser = Denoiser(sde, EDMPreconditioning(), network)
     images = np.random.default_rng(0).standard_normal((BATCH_SIZE, *SHAPE)).astype(np.float32)
-    batch = {"x": images, "index": np.arange(BATCH_SIZE, dtype=np.int32)}
+    batch = {"x": images, "index": np.arange(BATCH_SIZE, dtype=np.int32), "condition": {}}
     params = jax.jit(lambda key: denoiser.init(key, {"x": jnp.zeros((1, *SHAPE))}))(jax.random.key(0))
     optimizer = build_optimizer(learning_rate=1e-4)
     state = parallel.replicate(create_state(params, optimizer, (500.0,)), mesh)
     step = make_train_step(
         jax.random.key(1),
-        denoiser,
-        DenoisingScoreMatching(sde, EDMWeighting(), LogNormal()),
+        Denoising(denoiser, DenoisingScoreMatching(sde, EDMWeighting(), LogNormal())),
         optimizer,
         mesh,
         batch_size=BATCH_SIZE,

@@ -14,7 +14,7 @@ from score_sde.config import kinds
 from score_sde.config.kinds import Refused, shown
 from score_sde.config.lookup import Family, Members, check_names, closest
 from score_sde.config.options import REQUIRED, Option, Options, options_of
-from score_sde.config.sections import MEMBER, REST, Settings
+from score_sde.config.sections import MEMBER, MEMBERS, REST, Settings
 
 Section = dict[str, Any]
 T = TypeVar("T")
@@ -51,6 +51,11 @@ def is_member(annotation: Any) -> bool:
     return any(MEMBER in typing.get_args(t) for t in kinds.types_of(annotation) if typing.get_origin(t) is Annotated)
 
 
+def is_members(annotation: Any) -> bool:
+    """Whether a field of a fixed section is a list of sections with a name."""
+    return typing.get_origin(annotation) is Annotated and MEMBERS in typing.get_args(annotation)
+
+
 def fixed_section(annotation: Any) -> type | None:
     """The dataclass of `sections` that a field is made into; None where it is no fixed section."""
     is_section = isinstance(annotation, type) and annotation.__module__ == Settings.__module__
@@ -63,7 +68,8 @@ def checked_config(config: Mapping[str, Any], catalogues: Catalogues) -> Section
     Raises: ValueError for an unknown section, name or field, a missing one, or a value that is not allowed.
     """
     sections = [name for name in options_of(Settings).fields if name != "seed"]
-    missing = [name for name in (*sections, "seed") if name not in config]
+    required = [name for name, option in options_of(Settings).fields.items() if option.default is REQUIRED]
+    missing = [name for name in required if name not in config]
     unknown = [name for name in config if name not in (*sections, "seed")]
     if missing or unknown:
         hint = closest(unknown[0], sections) if unknown else ""
@@ -136,6 +142,21 @@ def _check_size(path: str, option: Option, value: Any, largest: int) -> None:
             raise ValueError(f"config.{path} needs whole numbers up to {largest:,}, got {shown(value)}.")
 
 
+def checked_members(path: str, family: Family, given: Any, catalogues: Catalogues) -> tuple[Section, ...]:
+    """A list of sections with a name; a name stands for the section with its defaults, and one member for a list of it.
+
+    Raises: ValueError as `checked_member`.
+    """
+    items = [given] if isinstance(given, str | Mapping) else given
+    if not isinstance(items, list | tuple):
+        raise ValueError(
+            f"config.{path} needs a list of names of {sorted(family.members)} or of sections with a name, as "
+            f"[{{'name': {sorted(family.members)[0]!r}}}], got {shown(given)}."
+        )
+    sections = [{"name": item} if isinstance(item, str) else item for item in items]
+    return tuple(checked_member(f"{path}[{i}]", family, section, catalogues) for i, section in enumerate(sections))
+
+
 def _checked_fields(
     path: str,
     options: Options,
@@ -164,6 +185,8 @@ def checked_value(path: str, option: Option, value: Any, catalogues: Catalogues,
     if section is not None:
         return checked_section(path, section, value, catalogues)
     family = catalogues.family(path, option.annotation)
+    if is_members(option.annotation):
+        return value if family is None else checked_members(path, family, value, catalogues)
     if (family or is_member(option.annotation)) and not (value is None and kinds.allows_none(option.annotation)):
         return value if family is None else checked_member(path, family, value, catalogues)
     infinite = infinite or (isinstance(option.default, float) and math.isinf(option.default))

@@ -7,6 +7,8 @@
 | `ve` of a section with a name | the section, as the catalogue's member of this name with its defaults |
 | `{"name": "ve", "sigma_max": 10}` | the section, whole: fields left out have their defaults |
 | `{"sigma_max": 10}` | these fields of the section; the others stay |
+| `classifier_free` of a list of sections | the list of this one member with its defaults |
+| `3.0` for `sampling.guidance.0.scale` | a field of the first section of a list |
 """
 
 import ast
@@ -20,9 +22,11 @@ from ml_collections import ConfigDict
 from score_sde.config import kinds
 from score_sde.config.building import (
     Catalogues,
+    checked_members,
     checked_value,
     fixed_section,
     is_member,
+    is_members,
     section_options,
 )
 from score_sde.config.kinds import Refused, shown
@@ -63,6 +67,8 @@ def _apply(
 ) -> None:
     with config.unlocked(), config.ignore_type():
         for path, value in sorted(overrides, key=lambda override: _order(override[0])):
+            if _set_in_list(config, path, value, catalogues, read):
+                continue
             place = _place(config, path, catalogues)
             if place is not None:
                 _set(place, read(value, place.option), catalogues)
@@ -71,6 +77,32 @@ def _apply(
 def _order(path: str) -> tuple[int, bool]:
     """Sections before the fields in them, and a name before the fields that it has."""
     return path.count("."), not path.endswith(".name")
+
+
+def _set_in_list(
+    config: ConfigDict, path: str, value: Any, catalogues: Catalogues, read: Callable[[Any, Option], Any]
+) -> bool:
+    """Sets "LIST.NUMBER.FIELD", a field of a section in a list; False where the path goes through no list.
+
+    Raises: ValueError for a number that the list does not have, or a field that its section does not have.
+    """
+    number = next((part for part in path.split(".") if part.isdecimal()), "")
+    before, _, field = path.partition(f".{number}.")
+    place = _place(config, before, catalogues) if number and before and field else None
+    if place is None or not is_members(place.option.annotation):
+        return False
+    family = catalogues.family(before, place.option.annotation)
+    if family is None:
+        return True
+    sections = checked_members(before, family, place.section.get(place.name) or [], catalogues)
+    if int(number) >= len(sections):
+        raise ValueError(f"config.{before} has {len(sections)} sections, numbered from 0, got {shown(path)}.")
+    section, here = sections[int(number)], f"{before}[{number}]"
+    options = options_of(family.find(before, section["name"]), family.num_args)
+    option = _option(options, here, field, repr(section["name"]))
+    section[field] = checked_value(f"{here}.{field}", option, read(value, option), catalogues)
+    place.section[place.name] = tuple(sections)
+    return True
 
 
 def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | None:
@@ -107,6 +139,8 @@ def _options_in(
     """The fields of the section at `path`, and what has them."""
     given = section.get(name)
     fixed = fixed_section(option.annotation)
+    if is_members(option.annotation):
+        raise ValueError(f"config.{path} is a list of sections; number them from 0, as {path}.0.name.")
     if fixed is not None:
         if given is None:
             section[name] = given = ConfigDict()
@@ -141,6 +175,10 @@ def _set(place: _Place, value: Any, catalogues: Catalogues) -> None:
         _set_fixed(place, value, catalogues)
         return
     family = catalogues.family(path, option.annotation)
+    if is_members(option.annotation):
+        if family is not None:
+            place.section[place.name] = tuple(checked_members(path, family, value, catalogues))
+        return
     if family is not None and not (value is None and kinds.allows_none(option.annotation)):
         _set_member(place, family, value, catalogues)
     elif family is not None or not is_member(option.annotation):

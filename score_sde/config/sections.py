@@ -13,6 +13,8 @@ from score_sde.config.kinds import Check, above, at_least
 MEMBER = "a section with a name"
 REST = "the fields that the member of the catalogue has"
 Member = Annotated[Mapping[str, Any], MEMBER]
+MEMBERS = "a list of sections with a name"
+Members = Annotated[Sequence[Mapping[str, Any]], MEMBERS]
 
 Schedules = Literal["constant", "cosine", "inverse_sqrt"]
 Policies = Literal["stop", "skip"]
@@ -187,6 +189,7 @@ class Sampling:
       solver: moves an image along the grid.
       grid: the times of a solve.
       num_preview: samples of a picture while training.
+      guidance: rules that change what the denoiser says, the innermost first.
       label: the class of all samples, by its number or its name; None: the classes in turn.
       threshold: keeps the estimate of x0 within the data's range; None: it is left as it is.
     """
@@ -194,6 +197,7 @@ class Sampling:
     solver: Member
     grid: Member
     num_preview: _Steps = 16
+    guidance: Members = ()
     label: Annotated[int, at_least(0)] | str | None = None
     threshold: Member | None = None
 
@@ -231,6 +235,7 @@ class Settings:
       network: the network.
       objective: what training minimizes.
       optimizer: what makes an update of a gradient.
+      task: what is trained.
       ema: averages of the parameters.
       mesh: how batches and parameters are divided over devices.
       training: how long to train, and what is done along the way.
@@ -250,3 +255,4 @@ class Settings:
     training: Training
     sampling: Sampling
     likelihood: Likelihood
+    task: Member = dataclasses.field(default_factory=lambda: {"name": "denoising"})

@@ -8,7 +8,7 @@ from score_sde.data.densities import DENSITIES, Density
 from score_sde.data.density import DensitySource
 from score_sde.data.digits import DigitsSource
 from score_sde.data.folder import FolderSource
-from score_sde.data.network_sizes import with_sizes
+from score_sde.data.network_sizes import SIZES, with_sizes
 from score_sde.data.subset import HoldOut, Subset, hold_out
 from score_sde.data.tfds import TFDSSource
 
@@ -22,6 +22,7 @@ SOURCES: dict[str, type[Source]] = {
 
 __all__ = [
     "DENSITIES",
+    "SIZES",
     "SOURCES",
     "ArraySource",
     "DataSpec",

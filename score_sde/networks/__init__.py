@@ -8,9 +8,16 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
+from score_sde.networks.encoder import Encoder
 from score_sde.networks.mlp import MLP
 from score_sde.networks.unet import NCSNpp, UNet
 
-NETWORKS: dict[str, Callable[..., nn.Module]] = {"unet": UNet, "ddpmpp": UNet, "ncsnpp": NCSNpp, "mlp": MLP}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "ddpmpp": UNet,
+    "ncsnpp": NCSNpp,
+    "mlp": MLP,
+    "encoder": Encoder,
+}
 
-__all__ = ["MLP", "NETWORKS", "NCSNpp", "UNet"]
+__all__ = ["MLP", "NETWORKS", "Encoder", "NCSNpp", "UNet"]

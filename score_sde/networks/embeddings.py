@@ -26,6 +26,14 @@ def sinusoidal(noise_label: Float[Array, " b"], num_features: int) -> Float[Arra
     return jnp.pad(features, ((0, 0), (0, num_features % 2)))
 
 
+def null_condition(condition: Mapping[str, Array], num_classes: int | None) -> dict[str, Array]:
+    """What stands for "no condition": the class after the last for "label", zeros for all others, in the same shapes."""
+    return {
+        name: jnp.full_like(values, num_classes or 0) if name == "label" else jnp.zeros_like(values)
+        for name, values in condition.items()
+    }
+
+
 class FourierFeatures(nn.Module):
     """[sin(2π ω c), cos(2π ω c)] with frequencies ω ~ N(0, scale²), drawn once and never trained.
 

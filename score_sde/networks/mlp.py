@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.embeddings import Embedding
+from score_sde.networks.embeddings import Embedding, null_condition
 from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import Dropout, dense
 
@@ -90,6 +90,10 @@ class MLP(nn.Module):
             r = Dropout(self.dropout)(r, deterministic=not train)
             h = h + dense(self.width, self.dtype, f"block_{i}_out", scale=0.0)(r)
         return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))
+
+    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
+        """What stands for "no condition", in the shape of `condition`."""
+        return null_condition(condition, self.num_classes)
 
     @staticmethod
     def tensor_axis(path: tuple[str, ...]) -> int | None:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResamplingConvolution, ResidualBlock
-from score_sde.networks.embeddings import Embedding
+from score_sde.networks.embeddings import Embedding, null_condition
 from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 from score_sde.networks.resample import blur, downsample, upsample
@@ -130,6 +130,10 @@ class UNet(nn.Module):
         if self.progressive_output == "skip" and output is not None:
             return output
         return self._output(h, out_channels, "output")
+
+    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
+        """What stands for "no condition", in the shape of `condition`."""
+        return null_condition(condition, self.num_classes)
 
     def _embedding(self) -> Embedding:
         return Embedding(

@@ -1,6 +1,7 @@
 """Objectives: what training minimizes."""
 
 from score_sde.objectives.base import Objective
+from score_sde.objectives.cross_entropy import CrossEntropy
 from score_sde.objectives.denoising import DenoisingScoreMatching
 from score_sde.objectives.sliced import SlicedScoreMatching
 from score_sde.objectives.time_samplers import (
@@ -25,12 +26,13 @@ from score_sde.objectives.weightings import (
     Weighting,
 )
 
-OBJECTIVES = {"denoising": DenoisingScoreMatching, "sliced": SlicedScoreMatching}
+OBJECTIVES = {"denoising": DenoisingScoreMatching, "sliced": SlicedScoreMatching, "cross_entropy": CrossEntropy}
 
 __all__ = [
     "OBJECTIVES",
     "TIME_SAMPLERS",
     "WEIGHTINGS",
+    "CrossEntropy",
     "DenoisingScoreMatching",
     "Discrete",
     "EDMWeighting",

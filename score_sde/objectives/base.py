@@ -6,14 +6,14 @@ from typing import Any
 
 from jaxtyping import Array, Float, Key
 
-from score_sde.dynamics import Denoise
-
 Batch = Mapping[str, Any]  # "x", "index", "condition" {name: array}
 Draws = Any
 
 
 class Objective(abc.ABC):
-    """(key, denoise, batch) -> (loss [b], scalars), a loss for each example and other numbers worth logging.
+    """(key, model, batch) -> (loss [b], scalars), a loss for each example and other numbers worth logging.
+
+    The model is a denoiser, unless the objective says otherwise.
 
     `scalars` holds `[b]` arrays by name; every objective gives "t", the noise levels it drew. All randomness is drawn
     by `draw`, a row for each example, so that a part of a batch with its rows of the draws has the losses it has in
@@ -26,12 +26,12 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def losses(
-        self, denoise: Denoise, batch: Batch, draws: Draws
+        self, denoise: Any, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """The loss of each example of `batch["x"]` for what `draw` gave, and the scalars."""
 
     def __call__(
-        self, key: Key[Array, ""], denoise: Denoise, batch: Batch
+        self, key: Key[Array, ""], denoise: Any, batch: Batch
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """`losses` with draws from `key`."""
         return self.losses(denoise, batch, self.draw(key, batch))

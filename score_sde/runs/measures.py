@@ -30,22 +30,28 @@ def _batch_size(experiment: Experiment, size: int, max_examples: int | None) -> 
     return parallel.round_up(size if max_examples is None else min(size, max_examples), experiment.mesh)
 
 
+def held_out_batches(
+    experiment: Experiment, max_examples: int | None = None, quiet: bool = True
+) -> Iterator[dict[str, Any]]:
+    """Every held-out example once (or the first `max_examples`), in batches on the devices of the mesh.
+
+    The batches are padded: "is_real" is False on padding.
+    """
+    size = _batch_size(experiment, experiment.settings.training.eval_batch_size, max_examples)
+    batches = experiment.eval_batches(size, max_examples)
+    is_quiet = quiet or jax.process_index() != 0
+    with Progress(len(batches), batch_size=size, quiet=is_quiet, name="noise levels") as progress:
+        for number, batch in enumerate(batches, start=1):
+            yield parallel.shard_batch(batch, experiment.mesh)
+            progress.update(number)
+
+
 def loss_by_noise_level(
     experiment: Experiment, params: Params, max_examples: int | None = None, quiet: bool = True
 ) -> LossByNoiseLevel:
     """‖ε̂ − ε‖²/d on every held-out example (or the first `max_examples`), at noise levels uniform in log-SNR."""
-    size = _batch_size(experiment, experiment.settings.training.eval_batch_size, max_examples)
-    batches = experiment.eval_batches(size, max_examples)
-
-    def sharded() -> Iterator[dict[str, Any]]:
-        with Progress(
-            len(batches), batch_size=size, quiet=quiet or jax.process_index() != 0, name="noise levels"
-        ) as progress:
-            for number, batch in enumerate(batches, start=1):
-                yield parallel.shard_batch(batch, experiment.mesh)
-                progress.update(number)
-
-    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, sharded())
+    batches = held_out_batches(experiment, max_examples, quiet)
+    return experiment.noise_level_loss(experiment.run_key("evaluate"), params, batches)
 
 
 def held_out_bits_per_dim(

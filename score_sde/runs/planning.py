@@ -4,22 +4,20 @@ Everything is compiled from shapes and nothing is computed. The mesh is made of 
 the state are exact, and those of temporaries (activations, gradients) are what XLA's CPU compiler arranges.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from score_sde import parallel
 from score_sde.data import DataSpec, Source
 from score_sde.data.base import Examples
-from score_sde.denoiser import Denoiser
 from score_sde.experiment import Experiment
 from score_sde.runs.accelerators import Accelerator
+from score_sde.tasks import Task
 from score_sde.training.stages import duration, stage
 from score_sde.training.state import TrainState
 
@@ -97,8 +95,8 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
         "batch_size": training.batch_size,
         "accumulation_steps": settings.optimizer.accumulation_steps,
         "num_steps": training.num_steps,
-        "dtype": getattr(experiment.denoiser.network, "dtype", "float32"),
-        "remat": getattr(experiment.denoiser.network, "remat", None),
+        "dtype": getattr(experiment.task.network, "dtype", "float32"),
+        "remat": getattr(experiment.task.network, "remat", None),
     }
     speed = {
         "accelerator": accelerator._asdict(),
@@ -120,21 +118,18 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
     size, mesh = experiment.settings.training.batch_size, parallel.make_mesh(1)
     shapes, batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (shapes, batch))
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), batch)
-    denoiser, network = experiment.denoiser, experiment.denoiser.network
+    task, network = experiment.task, experiment.task.network
 
-    def forward(params, example):
-        return denoiser.bind(params, example["condition"])(example["x"], jnp.float32(0.5))
-
-    def step_flops(denoiser: Denoiser) -> float:
-        lowered = experiment.train_step(denoiser=denoiser, mesh=mesh, accumulation_steps=1).lower(shapes, batch)
+    def step_flops(task: Task) -> float:
+        lowered = experiment.train_step(task=task, mesh=mesh, accumulation_steps=1).lower(shapes, batch)
         return _flops(lowered) / size
 
-    executed = step_flops(denoiser)
+    executed = step_flops(task)
     needed = executed
     if getattr(network, "remat", "none") != "none":
-        needed = step_flops(dataclasses.replace(denoiser, network=network.clone(remat="none")))
+        needed = step_flops(task.with_network(network.clone(remat="none")))
     return {
-        "forward": _flops(jax.jit(forward).lower(shapes.params, one)),
+        "forward": _flops(jax.jit(task.forward).lower(shapes.params, one)),
         "training_step": needed,
         "training_step_with_recomputation": executed,
     }

@@ -13,7 +13,7 @@ import jax
 from score_sde import plots
 from score_sde.experiment import CONFIG_FILE, Experiment
 from score_sde.files import remove_temporaries, remove_temporaries_of, write_json
-from score_sde.runs.measures import loss_by_noise_level
+from score_sde.runs.measures import held_out_batches
 from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.runs.resuming import HISTORY_FILE, Start, begin
@@ -96,11 +96,9 @@ def _prepare(experiment: Experiment) -> None:
     Raises: ValueError or OSError from what a section of the config builds.
     """
     training = experiment.settings.training
-    experiment.objective  # noqa: B018
     experiment.state_shapes()
     if training.eval_every:
         experiment.check_held_out()
-        experiment.noise_level_loss  # noqa: B018
     if training.sample_every:
         experiment.solver.check(experiment.sde, experiment.grid.times(experiment.sde))
         experiment.generator.condition(0, 1)
@@ -137,7 +135,7 @@ def _train(
         training.nonfinite,
         training.max_skips,
         workdir,
-        experiment.sde.log_snr,
+        experiment.task.describe,
         checkpoints.latest,
         position.get("skips_in_a_row", 0),
     )
@@ -236,9 +234,9 @@ def _actions(
     training = experiment.settings.training
 
     def evaluate(step: int, state: TrainState) -> None:
-        curve = loss_by_noise_level(experiment, pick_params(state, None))
-        levels = {f"eval/eps_error_at_log_snr_{snr:+.1f}": v for snr, v in zip(curve.log_snr, curve.mean, strict=True)}
-        logger.log(step, {"eval/eps_error": curve.mean.mean(), **levels})
+        batches = held_out_batches(experiment)
+        measured = experiment.task.evaluate(experiment.run_key("evaluate"), pick_params(state, None), batches)
+        logger.log(step, {f"eval/{name}": value for name, value in measured.items()})
 
     def draw(step: int, state: TrainState) -> None:
         params, number = pick_params(state, None), experiment.settings.sampling.num_preview

@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from score_sde import parallel
 from score_sde.files import write_json
@@ -36,7 +35,7 @@ class FiniteGuard:
       policy: "stop" or "skip".
       max_skips: how many steps in a row may be skipped.
       workdir: incidents/step_XXXXXXXX.json is written there.
-      log_snr: the SDE's t -> log-SNR.
+      describe: the task's facts of the examples -> columns of the report.
       last_checkpoint: names the newest checkpoint, for the message.
       in_a_row: steps skipped just before a resume.
     """
@@ -46,7 +45,7 @@ class FiniteGuard:
         policy: str,
         max_skips: int,
         workdir: pathlib.Path,
-        log_snr: Callable[[Float[Array, " b"]], Float[Array, " b"]],
+        describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
         last_checkpoint: Callable[[], int | None],
         in_a_row: int = 0,
     ) -> None:
@@ -55,7 +54,7 @@ class FiniteGuard:
                 f"training.nonfinite needs one of {POLICIES} and training.max_skips >= 0, got {policy!r} and {max_skips}."
             )
         self._limit = max_skips if policy == "skip" else 0
-        self._folder, self._log_snr, self._last_checkpoint = workdir / FOLDER, log_snr, last_checkpoint
+        self._folder, self._describe_facts, self._last_checkpoint = workdir / FOLDER, describe, last_checkpoint
         self._waiting: _Step | None = None
         self.in_a_row = in_a_row
 
@@ -112,12 +111,11 @@ class FiniteGuard:
         )
 
     def _describe(self, examples: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """One dict for each example: index, t, log_snr, loss; those whose loss is not finite first."""
-        t = np.asarray(examples["t"], np.float32)
+        """One dict for each example: index, what the task tells, loss; those whose loss is not finite first."""
+        facts = {name: values for name, values in examples.items() if name not in ("index", "loss")}
         columns = {
             "index": examples["index"].tolist(),
-            "t": t.tolist(),
-            "log_snr": np.asarray(self._log_snr(jnp.asarray(t))).tolist(),
+            **{name: np.asarray(values).tolist() for name, values in self._describe_facts(facts).items()},
             "loss": np.asarray(examples["loss"], np.float32).tolist(),
         }
         rows = [

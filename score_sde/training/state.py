@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
 from score_sde import parallel
-from score_sde.denoiser import Denoiser
+from score_sde.tasks import Task
 from score_sde.training.optimizers import Optimizer
 
 Params = Any
@@ -39,16 +39,9 @@ def ema_name(half_life_kimg: float) -> str:
     return short if float(short) == half_life_kimg else repr(float(half_life_kimg)).removesuffix(".0")
 
 
-def state_sharding(state: Any, denoiser: Denoiser, mesh: Mesh, *, over_fsdp: bool = True) -> Any:
+def state_sharding(state: Any, task: Task, mesh: Mesh, *, over_fsdp: bool = True) -> Any:
     """Where each array of a state, or of a part of it, lies: large ones divided over fsdp, and over tensor where declared.
 
-    A network declares it with a method `tensor_axis(path)`, from the names of a parameter to the axis that is divided, or
-    None. Averages and moments carry the names of their parameters, and lie as these do.
+    The task declares it by `tensor_axis(path)`. Averages and moments carry the names of their parameters, and lie as these do.
     """
-    declared = getattr(denoiser.network, "tensor_axis", None)
-
-    def tensor_axis(path: tuple[str, ...]) -> int | None:
-        inside = path[path.index("network") + 1 :] if "network" in path else ()
-        return declared(inside) if declared is not None and inside else None
-
-    return parallel.tree_sharding(state, mesh, tensor_axis, over_fsdp=over_fsdp)
+    return parallel.tree_sharding(state, mesh, task.tensor_axis, over_fsdp=over_fsdp)

@@ -1,5 +1,6 @@
 """One training step: loss, gradient, update, averages; one compiled, sharded program with donated state."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from score_sde import parallel
-from score_sde.denoiser import Denoiser
-from score_sde.objectives import Objective
+from score_sde.tasks import Task
 from score_sde.training.ema import ema_decay, update_ema
 from score_sde.training.optimizers import Optimizer, updates_done
 from score_sde.training.state import Params, TrainState, state_sharding
@@ -24,8 +24,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Examples]]
 
 def make_train_step(
     run_key: Key[Array, ""],
-    denoiser: Denoiser,
-    objective: Objective,
+    task: Task,
     optimizer: Optimizer,
     mesh: Mesh,
     *,
@@ -37,7 +36,8 @@ def make_train_step(
 
     The metrics are the mean loss and scalars, the gradient's norm, the learning rate of this update, and "skipped": 1 where
     loss or gradient is not finite, and then the step counts but parameters, averages and optimizer stay as they were. The
-    examples are the loss of each example of the batch and its noise level "t", sharded like the batch.
+    examples are the loss of each example of the batch and the facts that the task tells of it, sharded like the batch. With
+    several parameter groups the loss is their sum, and each is a metric "loss_GROUP" too.
 
     Step n draws from fold_in(run_key, n), so that it does the same thing after a resume. The batch is sharded over the
     mesh, the state as `state_sharding` says, and its buffers are reused. With `accumulation_steps` = k the gradient is the
@@ -47,12 +47,13 @@ def make_train_step(
     Raises: ValueError when the devices cannot share the batch evenly in k parts.
     """
     parallel.check_batch_size(batch_size, mesh, accumulation_steps)
-    gradient = _gradient(denoiser, objective, mesh, accumulation_steps)
+    gradient = _gradient(task, mesh, accumulation_steps)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, Examples]:
         draw_key, dropout_key = jax.random.split(jax.random.fold_in(run_key, state.step))
-        draws = jax.lax.with_sharding_constraint(objective.draw(draw_key, batch), parallel.batch_sharding(mesh))
-        grads, scalars = gradient(state.params, batch, draws, dropout_key)
+        drawn = task.draw(draw_key, state.step, batch)
+        draws = jax.lax.with_sharding_constraint(drawn, parallel.batch_sharding(mesh))
+        grads, scalars, examples = gradient(state.params, state.ema, batch, draws, dropout_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
@@ -61,23 +62,23 @@ def make_train_step(
             return update_ema(average, params, ema_decay(step, batch_size, float(name), rampup_ratio))
 
         ema = {name: averaged(name, average) for name, average in state.ema.items()}
-        metrics = {name: jnp.mean(value) for name, value in scalars.items() if name != "t"}
+        metrics = {name: jnp.mean(value) for name, value in scalars.items()}
         metrics["grad_norm"] = optax.tree.norm(grads)
         metrics["learning_rate"] = jnp.asarray(optimizer.schedule(updates_done(state.opt_state)), jnp.float32)
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         kept, updated = state._replace(step=step), TrainState(step, params, ema, opt_state)
         state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, kept)
         metrics["skipped"] = 1.0 - ok.astype(jnp.float32)
-        return state, metrics, {name: scalars[name] for name in ("t", "loss") if name in scalars}
+        return state, metrics, examples
 
-    return CompiledStep(train_step, denoiser, mesh)
+    return CompiledStep(train_step, task, mesh)
 
 
 class CompiledStep:
     """A `Step`, compiled for the sharding of the first state that it sees (of which shapes are enough to `lower` it)."""
 
-    def __init__(self, train_step: Step, denoiser: Denoiser, mesh: Mesh):
-        self._train_step, self._denoiser, self._mesh = train_step, denoiser, mesh
+    def __init__(self, train_step: Step, task: Task, mesh: Mesh):
+        self._train_step, self._task, self._mesh = train_step, task, mesh
         self._jitted: Any = None
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics, Examples]:
@@ -89,7 +90,7 @@ class CompiledStep:
 
     def _jit(self, state: TrainState) -> Any:
         if self._jitted is None:
-            sharding = state_sharding(state, self._denoiser, self._mesh)
+            sharding = state_sharding(state, self._task, self._mesh)
             everywhere, over_batch = parallel.replicated(self._mesh), parallel.batch_sharding(self._mesh)
             self._jitted = jax.jit(
                 self._train_step,
@@ -100,41 +101,63 @@ class CompiledStep:
         return self._jitted
 
 
-def _gradient(
-    denoiser: Denoiser, objective: Objective, mesh: Mesh, number: int
-) -> Callable[..., tuple[Params, Examples]]:
-    """(params, batch, draws, dropout key) -> (gradient of the mean loss, scalars of each example with the loss).
+def _gradient(task: Task, mesh: Mesh, number: int) -> Callable[..., tuple[Params, Examples, Examples]]:
+    """(params, averages, batch, draws, dropout key) -> (gradient, scalars of each example with the loss, facts with the loss).
 
-    The parameters are gathered over fsdp before they are used, once for all parts, and the gradient of each part is
-    divided at once. XLA left to itself moves activations between devices where the parameters are the smaller.
+    The gradient is of the mean loss of each parameter group, with respect to that group. The parameters are gathered over
+    fsdp before they are used, once for all parts, and the gradient of each part is divided at once. XLA left to itself moves
+    activations between devices where the parameters are the smaller.
     """
 
-    def mean_loss(params, batch, draws, dropout_key):
-        denoise = denoiser.bind(params, batch["condition"], train=True, dropout_key=dropout_key)
-        losses, scalars = objective.losses(denoise, batch, draws)
-        return jnp.mean(losses), {**scalars, "loss": losses}
-
     def gather(params):
-        return jax.lax.with_sharding_constraint(params, state_sharding(params, denoiser, mesh, over_fsdp=False))
+        return jax.lax.with_sharding_constraint(params, state_sharding(params, task, mesh, over_fsdp=False))
 
-    def of_part(params, batch, draws, dropout_key):
-        grads, scalars = jax.grad(mean_loss, has_aux=True)(params, batch, draws, dropout_key)
-        return jax.lax.with_sharding_constraint(grads, state_sharding(grads, denoiser, mesh)), scalars
+    def of_part(params, averages, batch, draws, dropout_key):
+        def mean_losses(params):
+            losses, scalars, facts = task.losses(params, averages, batch, draws, dropout_key)
+            return {group: jnp.mean(loss) for group, loss in losses.items()}, _by_example(losses, scalars, facts)
 
-    def at_once(params, batch, draws, dropout_key):
-        return of_part(gather(params), batch, draws, dropout_key)
+        means, pullback, by_example = jax.vjp(mean_losses, params, has_aux=True)
+        grads = _of_groups(params, means, pullback)
+        return jax.lax.with_sharding_constraint(grads, state_sharding(grads, task, mesh)), by_example
 
-    def accumulated(params, batch, draws, dropout_key):
+    def at_once(params, averages, batch, draws, dropout_key):
+        grads, (scalars, facts) = of_part(gather(params), averages, batch, draws, dropout_key)
+        return grads, scalars, facts
+
+    def accumulated(params, averages, batch, draws, dropout_key):
         gathered = gather(params)
 
         def add(total, part):
             index, (rows, drawn) = part
-            grads, scalars = of_part(gathered, rows, drawn, jax.random.fold_in(dropout_key, index))
-            return jax.tree.map(jnp.add, total, grads), scalars
+            grads, by_example = of_part(gathered, averages, rows, drawn, jax.random.fold_in(dropout_key, index))
+            return jax.tree.map(jnp.add, total, grads), by_example
 
         parts = parallel.split_microbatches((dict(batch), draws), number, mesh)
         zeros = jax.tree.map(jnp.zeros_like, params)
-        total, scalars = jax.lax.scan(add, zeros, (jnp.arange(number), parts))
-        return jax.tree.map(lambda g: g / number, total), parallel.merge_microbatches(scalars, mesh)
+        total, by_example = jax.lax.scan(add, zeros, (jnp.arange(number), parts))
+        return jax.tree.map(lambda g: g / number, total), *parallel.merge_microbatches(by_example, mesh)
 
     return at_once if number == 1 else accumulated
+
+
+def _by_example(losses: Examples, scalars: Examples, facts: Examples) -> tuple[Examples, Examples]:
+    """(scalars with the losses, facts with the loss): what is averaged and logged, and what is told of each example."""
+    loss = functools.reduce(jnp.add, losses.values())
+    groups = {f"loss_{group}": value for group, value in losses.items()} if len(losses) > 1 else {}
+    return {**scalars, **groups, "loss": loss}, {**facts, "loss": loss}
+
+
+def _of_groups(params: Params, means: Metrics, pullback: Callable[[Metrics], tuple[Params]]) -> Params:
+    """The gradient of each group's mean loss, with respect to the parameters of that group."""
+
+    def of(group):
+        return pullback({other: jnp.float32(other == group) for other in means})[0]
+
+    if len(means) == 1:
+        return of(next(iter(means)))
+    if set(means) != set(params):
+        raise ValueError(
+            f"A task with several losses needs one for each parameter group {sorted(params)}, got {sorted(means)}."
+        )
+    return {group: of(group)[group] for group in params}

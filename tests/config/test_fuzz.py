@@ -10,7 +10,18 @@ from configs import base, density2d, quickstart
 from score_sde.config import literal, section_at
 from score_sde.experiment import Experiment, apply_override
 
-BUILT = ("sde", "parameterization", "denoiser", "objective", "optimizer", "solver", "grid", "log_prob", "threshold")
+BUILT = (
+    "sde",
+    "parameterization",
+    "denoiser",
+    "objective",
+    "optimizer",
+    "solver",
+    "grid",
+    "log_prob",
+    "guidance",
+    "task",
+)
 CONFIGS = {"base": base.get_config, "points": density2d.get_config, "digits": lambda: quickstart.get_config("ve")}
 
 WORDS = r"""
@@ -33,6 +44,10 @@ VALUES = [*WORDS.split(), "", " ", "\n", "\x00", "(" * 500, "[" * 5000, "9" * 50
 OTHERS = (
     "sampling.threshold",
     "sampling.threshold.limit",
+    "sampling.guidance",
+    "sampling.guidance.0.scale",
+    "task",
+    "task.condition_dropout",
     "sampling.label",
     "sampling.solver.predictor",
     "sampling.solver.solver.eta",

@@ -33,7 +33,8 @@ from score_sde.objectives import DenoisingScoreMatching, SigmaSquared, TimeSampl
 from score_sde.parameterizations import Epsilon, NoiseLabel, TimeLabel
 from score_sde.pytree import pytree
 from score_sde.solvers import DDIM, Solver, Uniform as UniformGrid
-from score_sde.thresholding import Threshold
+from score_sde.guidance import Threshold
+from score_sde.tasks import Denoising
 
 
 @pytree
@@ -101,6 +102,8 @@ KINDS = {
     "sampling.solver": ("DDIM", {"eta": 0.5}),
     "sampling.grid": ("short_grid", {"num_steps": 4}),
     "sampling.threshold": ("Threshold", {"limit": 2.0}),
+    "sampling.guidance": ("Threshold", {"limit": 2.0}),
+    "task": ("Denoising", {"condition_dropout": 0.0}),
     "likelihood.divergence": ("Hutchinson", {"num_probes": 2}),
 }
 
@@ -131,7 +134,7 @@ def config_with(path, section):
     at = config
     for name in parents:
         at = at[name]
-    at[field] = ConfigDict(section)
+    at[field] = (section,) if path == "sampling.guidance" else ConfigDict(section)
     return config
 
 
@@ -148,7 +151,9 @@ def test_every_kind_of_section_takes_a_class_from_outside(path):
         "data.train": lambda: len(experiment.train_source) == 5,
         "sampling.solver": lambda: experiment.solver.eta == 0.5,
         "sampling.grid": lambda: len(experiment.grid.times(experiment.sde)) == 5,
-        "sampling.threshold": lambda: experiment.threshold is not None,
+        "sampling.threshold": lambda: experiment.guidance[-1].limit == 2.0,
+        "sampling.guidance": lambda: experiment.guidance[0].limit == 2.0,
+        "task": lambda: experiment.task.condition_dropout == 0.0,
         "likelihood.divergence": lambda: experiment.log_prob.divergence.num_probes == 2,
     }
     assert objects[path]()

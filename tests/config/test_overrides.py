@@ -46,6 +46,8 @@ def overridden(*texts, config=base.get_config):
         ("sampling.label=None", None),
         ("sampling.label=3", 3),
         ("sampling.threshold=None", None),
+        ("sampling.guidance=classifier_free", ({"name": "classifier_free"},)),
+        ("sampling.guidance=()", ()),
         ("network.out_channels=3", 3),
         ("network.out_channels=None", None),
         ("network.channel_multipliers=1,2", (1, 2)),
@@ -159,7 +161,7 @@ def everything():
             inner = fixed_section(option.annotation)
             if inner is not None:
                 path = f"{prefix}{name}"
-                yield path, None, {n: o for n, o in options_of(inner).fields.items() if n not in ("own", "name")}
+                yield path, path, None, {n: o for n, o in options_of(inner).fields.items() if n not in ("own", "name")}
                 yield from fixed(f"{path}.", inner)
 
     yield from fixed("", Settings)
@@ -167,25 +169,32 @@ def everything():
         for name, member in family.members.items():
             fields = options_of(member, family.num_args).fields
             is_leaf = {n: catalogue_of(f"{path}.{n}", o) is None and n not in family.ours for n, o in fields.items()}
-            yield path, name, {n: o for n, o in fields.items() if is_leaf[n]}
+            here = f"{path}.0" if path == "sampling.guidance" else path
+            yield path, here, name, {n: o for n, o in fields.items() if is_leaf[n]}
 
 
 def catalogue_of(path, option):
     return CATALOGUES.family(path, option.annotation)
 
 
+def value_at(config, path):
+    """What stands at a path that may go through a list of sections."""
+    before, number, field = path.partition(".0.")
+    return section_at(config, before)[0][field] if number else section_at(config, path)
+
+
 @pytest.mark.parametrize(
-    ("path", "name", "fields"), everything(), ids=lambda value: value if isinstance(value, str) else ""
+    ("path", "inside", "name", "fields"), everything(), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_default_can_be_typed_and_none_where_it_is_a_value(path, name, fields):
+def test_every_default_can_be_typed_and_none_where_it_is_a_value(path, inside, name, fields):
     named = [] if name is None else [f"{path}={name}"]
     for field, option in fields.items():
-        here = f"{path}.{field}"
+        here = f"{inside}.{field}"
         if fixed_section(option.annotation) is None and catalogue_of(here, option) is None:
             if option.default is not REQUIRED:
-                assert section_at(overridden(*named, f"{here}={option.default}"), here) == option.default
+                assert value_at(overridden(*named, f"{here}={option.default}"), here) == option.default
             if allows_none(option.annotation):
-                assert section_at(overridden(*named, f"{here}=None"), here) is None
+                assert value_at(overridden(*named, f"{here}=None"), here) is None
 
 
 @pytest.mark.parametrize(

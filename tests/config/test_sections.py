@@ -22,7 +22,7 @@ SHOWN_OTHERWISE = {
     "training.sample_every": 5000,
     "training.keep_every": 50_000,
 }
-NOT_SHOWN = ("label", "threshold", "crop", "decay_steps", "final_fraction")  # that few need
+NOT_SHOWN = ("label", "threshold", "guidance", "crop", "decay_steps", "final_fraction")  # that few need
 
 
 def sections(target=Settings, prefix=""):

@@ -171,7 +171,7 @@ def test_what_would_fail_later_is_told_before_the_first_step(change, message, fi
         run_training(Experiment(config), tmp_path / "run", quiet=True)
 
 
-@pytest.mark.parametrize("failing", ["loss_by_noise_level", "plots"])
+@pytest.mark.parametrize("failing", ["held_out_batches", "plots"])
 def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, tmp_path, monkeypatch):
     """The step is saved although no checkpoint is due there, and the run goes on from it."""
     config = on_arrays(files / "signal.npz")

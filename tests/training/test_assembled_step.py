@@ -12,6 +12,7 @@ from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.objectives import Objective
+from score_sde.tasks import Denoising
 from score_sde.training.optimizers import OPTIMIZERS, build_optimizer, updates_done
 from score_sde.training.state import create_state
 from score_sde.training.step import make_train_step
@@ -70,8 +71,7 @@ def run(experiment, objective, optimizer, batches, accumulation_steps=1, half_li
     """The states before the first and after each batch, on the host, and the metrics of each."""
     step = make_train_step(
         experiment.run_key("train"),
-        experiment.denoiser,
-        objective,
+        Denoising(experiment.denoiser, objective),
         optimizer,
         experiment.mesh,
         batch_size=BATCH,

@@ -13,7 +13,10 @@ from score_sde.training.state import TrainState
 
 
 def guard(workdir, policy="stop", max_skips=100, **kwargs):
-    return FiniteGuard(policy, max_skips, workdir, lambda t: -2 * jnp.log(t), lambda: 40, **kwargs)
+    def describe(facts):
+        return {**facts, "log_snr": -2 * np.log(facts["t"])}
+
+    return FiniteGuard(policy, max_skips, workdir, describe, lambda: 40, **kwargs)
 
 
 def step(guard, number, bad=False):

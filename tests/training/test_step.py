@@ -1,5 +1,7 @@
 """One training step and its parts: averages, optimizer, sharding."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,8 +69,7 @@ def small(**network) -> Experiment:
 def step_of(experiment, accumulation_steps=1, objective=None):
     return make_train_step(
         experiment.run_key("train"),
-        experiment.denoiser,
-        objective or experiment.objective,
+        experiment.task if objective is None else dataclasses.replace(experiment.task, objective=objective),
         experiment.optimizer,
         experiment.mesh,
         batch_size=24,

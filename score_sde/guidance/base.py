@@ -1,0 +1,93 @@
+"""The guidance protocol: a denoiser in, a denoiser out. No method knows a solver, and no solver knows a method."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.broadcast import expand_like
+from score_sde.dynamics import Denoise, Evaluations
+from score_sde.function_denoiser import as_denoise
+from score_sde.parameterizations import Estimate
+from score_sde.pytree import pytree
+from score_sde.sdes.base import SDE, Time
+
+Observation = Mapping[str, Array]  # what was measured of each image, by name: arrays [b, …]
+
+
+class Guidance(abc.ABC):
+    """A rule that changes what a denoiser says. Its fields are its settings; it holds no model and no data.
+
+    A list of rules is applied inside out: the first wraps the model, the second wraps the result, and so on.
+    """
+
+    @abc.abstractmethod
+    def wrap(self, model: Denoise, observation: Observation) -> Denoise:
+        """The guided denoiser. Its `evaluations(t)` says what a call costs.
+
+        Raises: ValueError where the rule needs something that `model` or `observation` lacks.
+        """
+
+
+def guide(model: Denoise, rules: Sequence[Guidance], observation: Observation | None = None) -> Denoise:
+    """`model` under all rules: rules[0] wraps it, rules[1] wraps the result, and so on."""
+    for rule in rules:
+        model = rule.wrap(model, observation or {})
+    return model
+
+
+@runtime_checkable
+class Conditional(Denoise, Protocol):
+    """A denoiser whose condition can be replaced, as `Denoiser.bind` makes it."""
+
+    condition: Mapping[str, Array] | None
+
+    def with_condition(self, condition: Mapping[str, Array]) -> Denoise:
+        """The same denoiser with another condition, also of another batch size."""
+        ...
+
+    def null_condition(self) -> Mapping[str, Array]:
+        """What training showed in place of a dropped condition, in the shape of `condition`."""
+        ...
+
+
+class EstimateRule(Guidance):
+    """A rule that changes each estimate by itself, without another call of the model."""
+
+    @abc.abstractmethod
+    def change(self, sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate) -> Estimate:
+        """The estimate in place of the model's."""
+
+    def wrap(self, model: Denoise, observation: Observation) -> Denoise:
+        return ChangedEstimate(as_denoise(model), self)
+
+
+@pytree
+class ChangedEstimate(Denoise):
+    """`model` with each estimate changed by `rule`."""
+
+    model: Denoise
+    rule: EstimateRule
+
+    @property
+    def sde(self) -> SDE:
+        return self.model.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        return self.model.evaluations(t)
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        return self.rule.change(self.sde, x, t, self.model(x, t))
+
+
+def with_x0(
+    sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate, x0: Float[Array, "b *shape"]
+) -> Estimate:
+    """(x0, ε) with x = α x0 + σ ε, from an estimate for which this holds: ε changes by α/σ times what x0 lost.
+
+    Where σ = 0, ε stays as it is.
+    """
+    alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
+    return Estimate(x0, estimate.eps + jnp.where(sigma > 0, alpha / sigma, 0.0) * (estimate.x0 - x0))

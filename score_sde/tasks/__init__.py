@@ -1,0 +1,12 @@
+"""Tasks: what the trainer can train, one file each.
+
+`TASKS` maps a config's name to the task, which is called with (model, objective, eval_levels).
+"""
+
+from score_sde.tasks.base import Losses, Task
+from score_sde.tasks.classification import Classification
+from score_sde.tasks.denoising import Denoising
+
+TASKS: dict[str, type[Task]] = {"denoising": Denoising, "classification": Classification}
+
+__all__ = ["TASKS", "Classification", "Denoising", "Losses", "Task"]
