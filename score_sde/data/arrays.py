@@ -22,6 +22,7 @@ from score_sde.data.base import (
 )
 from score_sde.data.classes import labels_of
 from score_sde.data.digests import digest_of_array, digest_of_json
+from score_sde.data.listing import LISTED
 from score_sde.guarded import Npz, read_npy
 
 _REMEDY = "write it again with np.savez"
@@ -107,6 +108,16 @@ class ArraySource(Source):
         """Copies the labels; x is not read."""
         return self._riders["label"].copy()
 
+    def summary(self) -> str:
+        """With the file, and the classes that have no example."""
+        text = f"{super().summary()}; in {self._path}"
+        if "label" not in self._riders:
+            return text
+        without = np.setdiff1d(np.arange(self.spec.num_classes or 0), self._riders["label"])
+        names = ", ".join(repr(self.spec.class_name(number)) for number in without[:LISTED].tolist())
+        more = ", …" if len(without) > LISTED else ""
+        return f"{text}; {len(without)} without examples: {names}{more}" if len(without) else text
+
     def digest(self) -> str:
         """Of all arrays that are read, large ones by parts (`digests`); not of the file's name or format."""
         arrays = {"x": self._x, **self._riders}
@@ -141,8 +152,10 @@ class ArraySource(Source):
     ) -> Float[np.ndarray, "b ..."]:
         low, high = (-np.inf, np.inf) if self._value_range is None else self._value_range
         needs = "finite values" if self._value_range is None else f"values in value_range={self._value_range}"
-        check_rows(np.isfinite(x) & (x >= low) & (x <= high), indices, "ArraySource", str(self._path), needs)
-        x = x.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+            cast = x.astype(np.float32)
+        check_rows(np.isfinite(cast) & (x >= low) & (x <= high), indices, "ArraySource", str(self._path), needs)
+        x = cast
         return x if self._value_range is None else (x - np.float32(low)) * np.float32(2 / (high - low)) - np.float32(1)
 
 
@@ -181,6 +194,7 @@ def _open_npz(path: pathlib.Path, names: Sequence[str]) -> dict[str, np.ndarray]
     absent = [name for name in names if name not in archive.names]
     if absent:
         raise ValueError(
-            f"{path} has no array {', '.join(absent)}; it holds {', '.join(archive.names)}: set key, label_key or conditions."
+            f"{path} has no array {', '.join(absent)}; it holds {', '.join(archive.names)}: set key, label_key and conditions "
+            f"to these names, as data.train.key={archive.names[0] if archive.names else '…'}."
         )
     return archive.map(names)

@@ -214,8 +214,13 @@ def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dic
 def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:
     """Casts an array that rides along to what a network takes: float32, or int32 for integers and booleans."""
     if values.dtype.kind == "f":
-        return values.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused where rows are read
+            return values.astype(np.float32)
     if values.dtype.kind in "iub":
+        if values.dtype.itemsize >= 4 and values.size and not -(2**31) <= values.min() <= values.max() < 2**31:
+            raise ValueError(
+                f"Condition {name!r} needs integers of 32 bits, got {values.min()} to {values.max()}; number them from 0."
+            )
         return values.astype(np.int32)
     raise ValueError(f"Condition {name!r} needs numbers, got dtype {values.dtype}; encode it as numbers first.")
 
@@ -246,10 +251,19 @@ def check_rows(
 def as_labels(values: Shaped[np.ndarray, "*any"], name: str) -> Integer[np.ndarray, " b"]:
     """Checks that labels are one class number per example, and casts them to int32."""
     if values.dtype.kind not in "iu" or values.ndim != 1:
+        is_column = values.ndim == 2 and values.shape[1] == 1
+        is_whole = values.dtype.kind == "b" or (values.dtype.kind == "f" and bool((values == np.rint(values)).all()))
+        cast = ".astype(int)" if is_whole and (is_column or values.ndim == 1) else ""
+        fix = (
+            f"save them as y{'[:, 0]' * is_column}{cast}"
+            if is_column or cast
+            else "one-hot or real-valued labels go under conditions"
+        )
         raise ValueError(
-            f"Labels {name!r} need one integer per example, got {values.dtype} of shape {values.shape}; "
-            "one-hot or real-valued labels go under conditions."
+            f"Labels {name!r} need one integer per example, got {values.dtype} of shape {values.shape}; {fix}."
         )
     if values.size and values.min() < 0:
         raise ValueError(f"Labels {name!r} need class numbers >= 0, got {values.min()}; this split may be unlabelled.")
+    if values.size and values.max() >= 2**31 - 1:
+        raise ValueError(f"Labels {name!r} need class numbers, got {values.max()}; number the classes from 0.")
     return values.astype(np.int32)

@@ -14,8 +14,12 @@ LISTED = 20  # known names that a message lists
 
 
 def normal(name: str) -> str:
-    """A name in Unicode's composed form (NFC): macOS writes the "é" of a file decomposed, other systems as it was typed."""
-    return unicodedata.normalize("NFC", name)
+    r"""A name in Unicode's composed form (NFC): macOS writes the "é" of a file decomposed, other systems as it was typed.
+
+    Bytes of a file name that are no text become \xff, so that the name can be printed.
+    """
+    printable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", printable)
 
 
 def number_of(name: str, known: Sequence[str], who: str) -> int:
@@ -50,7 +54,12 @@ def labels_of(
     Raises: ValueError for labels of another kind, or outside of the known classes.
     """
     if values.dtype.kind in "US" and values.ndim == 1:
-        texts = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        try:
+            texts = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"Labels {name!r} need texts in UTF-8, got {error.object!r}; decode them first."
+            ) from error
         return numbered(texts.tolist(), known, f"Labels {name!r}")
     labels = as_labels(values, name)
     if known is None:

@@ -149,8 +149,8 @@ class FolderSource(Source):
         if image.shape != self.spec.shape:
             raise BadExample(
                 i,
-                f"FolderSource needs images of one size, got {image.shape} in {self._folder / self.files[i]} and "
-                f"{self.spec.shape} in {self.files[self._first]}; set image_size=(height, width) to crop and resize, or "
+                f"FolderSource needs images of one size, got {image.shape} in {self._name(i)} and "
+                f"{self.spec.shape} in {self._name(self._first)}; set image_size=(height, width) to crop and resize, or "
                 f"{SKIP}.",
             )
         return image
@@ -158,9 +158,13 @@ class FolderSource(Source):
     def _decode(self, i: int) -> UInt8[np.ndarray, "h w c"]:
         file = self._folder / self.files[i]
         try:
-            return self._decoder(file, str(file))
+            return self._decoder(file, self._name(i))
         except ValueError as error:
             raise BadExample(i, str(error)) from error
+
+    def _name(self, i: int) -> str:
+        """The path of a file, in letters that can be printed."""
+        return normal(str(self._folder / self.files[i]))
 
     def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:
         path = self._folder / file

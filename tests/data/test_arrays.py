@@ -106,7 +106,7 @@ def test_a_value_beyond_the_levels_is_named(tmp_path, values):
 
 
 def test_values_that_are_not_finite_or_out_of_range_are_named(tmp_path):
-    for bad in (np.nan, np.inf):
+    for bad in (np.nan, np.inf, 1e39):  # the last is infinite in float32
         np.save(tmp_path / "x.npy", np.array([[0.5], [1.5], [bad]]))
         with pytest.raises(ValueError, match=r"ArraySource needs finite values, got others in row 2 of .*x.npy"):
             everything(ArraySource(tmp_path / "x.npy"))
@@ -144,6 +144,17 @@ def test_the_scale_of_floating_images_is_told_from_the_whole_array(most, one, me
     x[-1, 3, 3] = -0.5
     np.save(tmp_path / "x.npy", x)
     np.testing.assert_array_equal(everything(ArraySource(tmp_path / "x.npy"))["x"], x)
+
+
+def test_a_nan_hides_no_scale(tmp_path):
+    x = RNG.uniform(size=(3, 4, 4, 1)).astype(np.float32)
+    x[0, 0, 0] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(ValueError, match=r"got values from 0.* to 0.* in .*; set value_range=\(0.0, 1.0\)"):
+        ArraySource(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.full((3, 4, 4, 1), np.nan))
+    with pytest.raises(ValueError, match="needs finite values, got others in row 0"):
+        everything(ArraySource(tmp_path / "x.npy"))
 
 
 def test_images_in_0_to_1_can_be_taken_as_they_are(tmp_path):
@@ -299,6 +310,14 @@ def test_an_empty_path_is_not_the_current_folder():
         ArraySource("")
 
 
+def test_the_line_at_the_start_names_classes_without_examples(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((3, 2)), y=np.array([1, 2, 4]))
+    assert ArraySource(tmp_path / "d.npz", label_key="y").summary() == (
+        f"3 examples of shape (2,), continuous, 5 classes; in {tmp_path}/d.npz; 2 without examples: '0', '3'"
+    )
+    assert ArraySource(tmp_path / "d.npz").summary() == f"3 examples of shape (2,), continuous; in {tmp_path}/d.npz"
+
+
 def test_riders_must_fit(tmp_path):
     np.savez(
         tmp_path / "d.npz", x=np.zeros((3, 2)), short=np.zeros((2, 4)), y=np.array([0, 1, 5]), words=np.array(["a"] * 3)
@@ -322,7 +341,9 @@ def test_missing_files_and_arrays_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"ArraySource needs .*embedding.npy, which does not exist"):
         ArraySource(tmp_path / "x.npy", conditions=("embedding",))
     np.savez(tmp_path / "d.npz", images=np.zeros((2, 2)), y=np.zeros(2, int))
-    with pytest.raises(ValueError, match=r"d.npz has no array x; it holds images, y: set key, label_key or"):
+    with pytest.raises(
+        ValueError, match=r"d.npz has no array x; it holds images, y: set key, label_key and .*data.train.key=images"
+    ):
         ArraySource(tmp_path / "d.npz")
     with pytest.raises(ValueError, match=r"ArraySource needs an .npy or .npz file, got .*data.h5"):
         ArraySource(tmp_path / "data.h5")

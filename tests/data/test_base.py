@@ -70,6 +70,33 @@ def test_labels_must_be_class_numbers():
     assert as_labels(np.array([2, 0], np.uint8), "y").dtype == np.int32
     with pytest.raises(ValueError, match="Labels 'y' need class numbers >= 0, got -1; this split may be unlabelled"):
         as_labels(np.array([3, -1]), "y")
-    for values in (np.zeros((2, 3), int), np.zeros(2)):
-        with pytest.raises(ValueError, match=r"Labels 'y' need one integer per example, got .* go under conditions"):
-            as_labels(values, "y")
+    with pytest.raises(ValueError, match=r"Labels 'y' need class numbers, got 2147483648; number the classes from 0"):
+        as_labels(np.array([2**31]), "y")
+
+
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        (np.zeros((2, 3), int), "one-hot or real-valued labels go under conditions"),
+        (np.array([0.5, 1]), "one-hot or real-valued labels go under conditions"),
+        (np.array([0.0, 1]), r"save them as y.astype\(int\)\.$"),
+        (np.array([True, False]), r"save them as y.astype\(int\)\.$"),
+        (np.array([[0], [1]]), r"save them as y\[:, 0\]\.$"),
+        (np.array([[0.0], [1]]), r"save them as y\[:, 0\].astype\(int\)\.$"),
+    ],
+)
+def test_labels_of_another_form_are_refused_with_the_fix(values, fix):
+    with pytest.raises(
+        ValueError, match=rf"Labels 'y' need one integer per example, got {values.dtype} of shape .*; {fix}"
+    ):
+        as_labels(values, "y")
+
+
+def test_integers_that_32_bits_do_not_hold_are_refused():
+    """They would come out as other numbers."""
+    for value in (2**31, -(2**31) - 1):
+        with pytest.raises(
+            ValueError, match=f"Condition 'a' needs integers of 32 bits, got {value} to {value}; number"
+        ):
+            as_condition(np.array([value]), "a")
+    assert as_condition(np.array([-(2**31), 2**31 - 1]), "a").tolist() == [-(2**31), 2**31 - 1]

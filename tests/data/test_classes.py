@@ -48,6 +48,11 @@ def test_class_names_number_texts_and_name_integers(tmp_path):
         ArraySource(tmp_path / "data.npz", class_names=names)
 
 
+def test_texts_are_utf_8(tmp_path):
+    with pytest.raises(ValueError, match=r"Labels 'y' need texts in UTF-8, got b'.xff'; decode them first"):
+        array(tmp_path, np.array([b"\xff", b"a"]))
+
+
 def test_integers_without_names_keep_their_numbers(tmp_path):
     spec = array(tmp_path, np.array([4, 0])).spec
     assert spec.class_names is None and spec.num_classes == 5 and spec.class_name(4) == "4"

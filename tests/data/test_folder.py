@@ -1,4 +1,6 @@
 import io
+import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -135,7 +137,7 @@ def test_images_of_other_sizes_need_image_size(tmp_path):
     write(tmp_path / "b.png", noise(4, 8, 3))
     with pytest.raises(
         ValueError,
-        match=r"one size, got \(4, 8, 3\) in .*b.png and \(4, 6, 3\) in a.png; set image_size.*on_error=skip",
+        match=r"one size, got \(4, 8, 3\) in .*b.png and \(4, 6, 3\) in .*a.png; set image_size.*on_error=skip",
     ):
         everything(FolderSource(tmp_path))
     assert everything(FolderSource(tmp_path, image_size=4))["x"].shape == (2, 4, 4, 3)
@@ -294,3 +296,19 @@ def test_resizing_takes_the_central_window_and_averages():
     assert np.abs(grey - 127.5).max() < 2  # a filter that does not average would alias
     same = decode_image(encoded(checks), "g", image_size=(64, 64))
     np.testing.assert_array_equal(same[..., 0], np.asarray(checks))
+
+
+def test_names_that_are_no_text_can_be_printed(tmp_path):
+    """File systems take any bytes; a message or a class name with them would fail where it is printed."""
+    folder = os.fsencode(tmp_path) + b"/class\xff"
+    os.mkdir(folder)
+    for name in (b"a\xfe.png", b"b.png"):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(encoded(PIL.Image.fromarray(noise(4, 4, 3))).getvalue())
+    source = FolderSource(tmp_path, labels=True)
+    assert source.class_names == ("class\\xff",) and everything(source)["x"].shape == (2, 4, 4, 3)
+    json.dumps(source.facts()).encode()
+    (tmp_path / source.files[0]).write_bytes(b"broken")
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        everything(FolderSource(tmp_path, labels=True))
+    str(error.value).encode()
