@@ -127,6 +127,9 @@ def test_data_that_are_not_there():
     assert jax.tree.map(lambda like: (like.shape, like.dtype), shapes) == jax.tree.map(
         lambda like: (like.shape, like.dtype), known
     )
+    config.network.embedding_dim = 5
+    conditions = experiment_on(config, 1, (8, 8, 1)).batch_shapes()["condition"]  # those that the network takes
+    assert {name: like.shape for name, like in conditions.items()} == {"label": (16,), "embedding": (16, 5)}
     assert Blank((4,)).spec.num_classes is None and parallel.batch_shards(experiment.mesh) == 1
 
 

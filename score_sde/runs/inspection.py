@@ -277,7 +277,9 @@ def _unusable(unusable: Mapping[str, Any]) -> list[str]:
     """The examples that cannot be used, each with the reason."""
     if not unusable["number"]:
         return []
-    lines = [f"{unusable['number']} examples cannot be used; training ends at the first unless data.on_error=skip:"]
+    lines = [
+        f"examples that cannot be used: {unusable['number']}; training ends at the first unless data.on_error=skip"
+    ]
     lines += [f"  {index}: {why}" for index, why in unusable["examples"].items()]
     more = unusable["number"] - len(unusable["examples"])
     return lines + [f"  and {more} more"] * (more > 0)

@@ -28,16 +28,19 @@ Shapes = Mapping[str, Any]
 class Blank(Source):
     """Examples of a given shape that hold nothing: stands in for data that are not on this machine."""
 
-    def __init__(self, shape: tuple[int, ...], num_classes: int | None = None):
-        conditions: dict[str, tuple[int, ...]] = {} if num_classes is None else {"label": ()}
+    def __init__(self, shape: tuple[int, ...], num_classes: int | None = None, embedding_dim: int | None = None):
+        conditions: dict[str, tuple[int, ...]] = {"label": ()} if num_classes else {}
+        conditions |= {"embedding": (embedding_dim,)} if embedding_dim else {}
+        num_classes = num_classes or None
         self.spec = DataSpec(shape=shape, levels=256, num_classes=num_classes, conditions=conditions)
 
     def __len__(self) -> int:
         return 1024  # any number: batches repeat what there is
 
     def gather(self, indices: np.ndarray) -> Examples:
-        labels = {"label": np.zeros(len(indices), np.int32)} if self.spec.num_classes is not None else {}
-        return {"x": np.zeros((len(indices), *self.spec.shape), np.uint8), **labels}
+        x = np.zeros((len(indices), *self.spec.shape), np.uint8)
+        kinds = {name: np.int32 if name == "label" else np.float32 for name in self.spec.conditions}
+        return {"x": x, **{n: np.zeros((len(indices), *shape), kinds[n]) for n, shape in self.spec.conditions.items()}}
 
 
 def experiment_on(
@@ -45,13 +48,18 @@ def experiment_on(
 ) -> Experiment:
     """The experiment on a mesh of exactly `devices` (None: what `config.mesh` multiplies to); of `shape`, without its data.
 
+    Without the data, examples have the classes and the embedding that the config's network takes, or `num_classes`.
+
     Raises: FileNotFoundError where there is neither the data nor a shape.
     """
     config = config.copy_and_resolve_references()
     config.mesh.num_devices = number_of_devices(config) if devices is None else devices
     experiment = Experiment(config)
     if shape is not None:
-        vars(experiment)["train_source"] = Blank(shape, num_classes)
+        network = experiment.settings.network
+        vars(experiment)["train_source"] = Blank(
+            shape, num_classes or network.get("num_classes"), network.get("embedding_dim")
+        )
     try:
         experiment.train_source  # noqa: B018
     except (FileNotFoundError, ConnectionError) as error:

@@ -123,7 +123,7 @@ def test_examples_that_cannot_be_used_are_listed_before_training(tmp_path):
     for i in range(12):
         write(tmp_path / f"{'cat' if i < 9 else 'dog'}/{i:02d}.png", IMAGES[i])
     whole = inspect(on_folder(tmp_path), quiet=True)[0]
-    assert whole["unusable"]["number"] == 0 and "cannot be used" not in report(whole)
+    assert whole["unusable"]["number"] == 0 and "that cannot be used" not in report(whole)
     (tmp_path / "cat/00.png").write_bytes(b"broken")
     write(tmp_path / "dog/10.png", np.zeros((5, 4, 3)))
     (tmp_path / "notes.txt").write_text("")
@@ -134,7 +134,7 @@ def test_examples_that_cannot_be_used_are_listed_before_training(tmp_path):
     text = report(result)
     for part in (
         r"data.train: 12 examples of shape \(4, 4, 3\), 256 levels, 2 classes; in .*; passed over: 1 of other kinds \(1 .txt\)",
-        r"2 examples cannot be used; training ends at the first unless data.on_error=skip:",
+        r"examples that cannot be used: 2; training ends at the first unless data.on_error=skip\n",
         r"  0: Image .*cat/00.png cannot be read",
         r"  10: FolderSource needs images of one size, got \(5, 4, 3\) in .*dog/10.png",
         r"2 classes with 2 \('dog'\) to 8 \('cat'\) examples",
