@@ -231,7 +231,7 @@ class Experiment:
     def generator(self) -> Generator:
         """Draws with the solver, grid, condition and guidance of `config.sampling`, over the mesh."""
         how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.guidance
-        return Generator(self.denoiser, *how)
+        return Generator(self.denoiser, *how, place=self.place)
 
     @functools.cached_property
     def guidance(self) -> tuple[Guidance, ...]:
@@ -272,6 +272,14 @@ class Experiment:
             lambda params: create_state(params, self.optimizer, half_lives), out_shardings=self.state_sharding
         )
         return create(params)
+
+    def place(self, params: Params) -> Params:
+        """Parameters where they lie in training, for sampling and measuring: large ones divided over fsdp.
+
+        No device then holds a whole copy of a large array. Asking for whole parameters inside a solver's loop would make XLA
+        gather all of them once, before the loop.
+        """
+        return parallel.place(params, state_sharding(params, self.task, self.mesh))
 
     def state_shapes(self) -> TrainState:
         """Shapes, types and shardings of the state, without computing it."""

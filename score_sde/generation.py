@@ -33,7 +33,9 @@ class Generator(NamedTuple):
     """Draws image i from fold_in(key, i): the same image whatever the batch size or the number of devices.
 
     Fields: `condition(first_index, number)` gives the condition of a batch of images; `guidance` are the rules around the
-    bound denoiser, the innermost first; `keep` are the steps after which the states are kept (0 is the start), none by default.
+    bound denoiser, the innermost first; `keep` are the steps after which the states are kept (0 is the start), none by default;
+    `place` puts parameters on the mesh, and None copies them to every device. Parameters that it divides stay divided: XLA
+    brings together what a layer needs when the layer runs.
     """
 
     denoiser: Denoiser
@@ -44,6 +46,7 @@ class Generator(NamedTuple):
     condition: Callable[[int, int], Condition] = lambda first_index, number: {}
     guidance: tuple[Guidance, ...] = ()
     keep: tuple[int, ...] = ()
+    place: Callable[[Params], Params] | None = None
 
     def batches(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
@@ -56,7 +59,7 @@ class Generator(NamedTuple):
         """
         if number < 1:
             raise ValueError(f"Sampling needs a number of images >= 1, got {number}.")
-        params = parallel.replicate(params, self.mesh)
+        params = parallel.replicate(params, self.mesh) if self.place is None else self.place(params)
         for start in range(first_index, first_index + number, batch_size):
             yield self.batch(key, params, batch_size, start, min(batch_size, first_index + number - start))
 
@@ -65,7 +68,7 @@ class Generator(NamedTuple):
     ) -> Generated:
         """Images first_index … first_index + batch_size − 1 as one program; the first `count` of them are returned.
 
-        `params` as `parallel.replicate` gives them: calls for several batches need not move them again.
+        `params` as `place` gives them: calls for several batches need not move them again.
 
         Raises: ValueError unless batch_size is a multiple of the number of devices that share it.
         """

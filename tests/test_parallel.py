@@ -62,12 +62,24 @@ def test_tensor_divides_the_features_inside_a_block(eight):
     assert eight["data2_fsdp2_tensor2"]["share"]["params"] < 0.4
 
 
-def test_measures_do_not_depend_on_the_mesh(eight):
-    """300 examples in batches of 50, and samples, with parameters that are divided."""
-    one, many = (eight[name] for name in MEASURED)
+@pytest.mark.parametrize("mesh", MEASURED[1:])
+def test_measures_do_not_depend_on_the_mesh(eight, mesh):
+    """300 examples in batches of 50, samples and bits/dim, with parameters that are divided."""
+    one, many = eight["one"], eight[mesh]
     assert one["held_out"] == many["held_out"] == 300
     for name in ("curve", "images"):
         np.testing.assert_allclose(many[name], one[name], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(many["bits"], one["bits"], atol=1e-3)  # steps are chosen by errors near rounding
+
+
+@pytest.mark.parametrize(("mesh", "divided"), [("fsdp8", 8), ("data2_fsdp2_tensor2", 2)])
+def test_measuring_and_sampling_divide_the_parameters_as_training_does(eight, mesh, divided):
+    """No program is given a whole large array, nor does the solver's gather all of them before its loop."""
+    for name in ("curve", "images", "bits"):
+        whole, programs = eight["one"]["programs"][name], eight[mesh]["programs"][name]
+        assert set(whole["parts"]) == {1.0} and len(programs["parts"]) == len(whole["parts"]) >= 4
+        assert max(programs["parts"]) <= 1 / divided
+    assert eight[mesh]["programs"]["images"]["temporaries"] < 0.5  # of the bytes of the large arrays
 
 
 def test_the_mesh_shares_the_batch_evenly(eight):

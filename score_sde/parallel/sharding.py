@@ -120,22 +120,26 @@ def merge_microbatches(tree: Any, mesh: Mesh) -> Any:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """Copies a pytree to every device of the mesh, whichever way its arrays lie now; all processes call it together.
+    """Copies a pytree to every device of the mesh, as `place` does."""
+    return place(tree, jax.tree.map(lambda leaf: replicated(mesh), tree))
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """The same arrays with other shardings, whichever way they lie now; all processes call it together.
 
     Numbers that are on the host must be the same in every process.
     """
-    sharding = replicated(mesh)
 
-    def copy(leaf):
+    def moved(leaf, sharding):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return _gather(sharding)(leaf)
+            return _mover(sharding)(leaf)
         return jax.device_put(leaf, sharding)
 
-    return jax.tree.map(copy, tree)
+    return jax.tree.map(moved, tree, shardings)
 
 
 @functools.cache
-def _gather(sharding: NamedSharding) -> Callable[[Array], Array]:
+def _mover(sharding: NamedSharding) -> Callable[[Array], Array]:
     """The identity, as a program of all processes: an array of several processes moves in no other way."""
     return jax.jit(lambda array: array, out_shardings=sharding)
 

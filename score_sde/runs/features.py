@@ -116,7 +116,7 @@ def sample_features(
     shards = _with_samples(features, keep_samples, experiment.spec)
     prepare(shards, manifest)
     size, key = parallel.round_up(min(batch_size, num_samples), experiment.mesh), experiment.run_key("sample")
-    params = parallel.replicate(params, experiment.mesh)
+    params = experiment.place(params)
 
     def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         for number in remaining:

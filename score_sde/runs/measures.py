@@ -108,7 +108,7 @@ def _bits_of_batches(
     experiment: Experiment, params: Params, batches: EvalBatches
 ) -> Callable[[list[int]], Iterator[tuple[int, ExampleBits]]]:
     """From the numbers of batches, yields (number, its examples' bits/dim); data are read ahead."""
-    params = parallel.replicate(params, experiment.mesh)
+    params = experiment.place(params)
     key, num_repeats = experiment.run_key("likelihood"), experiment.settings.likelihood.num_repeats
 
     def parts(numbers: list[int]) -> Iterator[tuple[int, ExampleBits]]:

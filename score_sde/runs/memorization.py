@@ -63,7 +63,7 @@ def draw_closest(
     only the images, by a program of their own.
     """
     key, width = experiment.run_key("sample"), batch_size if batch_size <= SMALL else 1
-    size, params = parallel.round_up(width, experiment.mesh), parallel.replicate(params, experiment.mesh)
+    size, params = parallel.round_up(width, experiment.mesh), experiment.place(params)
     drawn: dict[int, np.ndarray] = {}
     images, originals = [], []
     captions = [f"{pair['distance']:.4g}" for pair in result["closest"]]

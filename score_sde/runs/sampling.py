@@ -102,7 +102,7 @@ def stream_samples(
     counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
     # Also for fewer: in another program an image has other last bits.
     size = parallel.round_up(batch_size, experiment.mesh)
-    key, params = experiment.run_key("sample"), parallel.replicate(params, experiment.mesh)
+    key, params = experiment.run_key("sample"), experiment.place(params)
 
     def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         for number in remaining:

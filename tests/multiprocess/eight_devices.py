@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import sys
+from unittest import mock
 
 import jax
 import numpy as np
@@ -14,7 +15,9 @@ import numpy as np
 from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
-from score_sde.runs import loss_by_noise_level
+from score_sde.likelihood import density
+from score_sde.runs import held_out_bits_per_dim, loss_by_noise_level
+from score_sde.solvers import base
 
 MESHES = {
     "one": {"num_devices": 1},
@@ -24,7 +27,8 @@ MESHES = {
     "data2_fsdp2_tensor2": {"data": 2, "fsdp": 2, "tensor": 2},
     "data4_parts4": {"data": 4, "accumulation_steps": 4},
 }
-MEASURED = ("one", "data2_fsdp2_tensor2")
+MEASURED = ("one", "fsdp8", "data2_fsdp2_tensor2")
+LARGE = 4096  # numbers, of arrays that fsdp divides
 
 
 def experiment_on(accumulation_steps: int = 1, **mesh: int) -> Experiment:
@@ -56,14 +60,32 @@ def share_of_a_device(tree) -> float:
     return sum(shards) / sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+def recording(jitted, name: str, programs: dict[str, dict]):
+    """A compiled function that records what part of each large array of its inputs a device is given, and its temporaries."""
+
+    def call(*args, **options):
+        if name not in programs:
+            large = [leaf for leaf in jax.tree.leaves(args) if isinstance(leaf, jax.Array) and leaf.size >= LARGE]
+            parts = [math.prod(leaf.sharding.shard_shape(leaf.shape)) / leaf.size for leaf in large]
+            memory = jitted.lower(*args, **options).compile().memory_analysis()
+            programs[name] = {"parts": parts, "temporaries": memory.temp_size_in_bytes / sum(a.nbytes for a in large)}
+        return jitted(*args, **options)
+
+    return call
+
+
 def measure(experiment: Experiment, state) -> dict:
-    """What evaluation and sampling give."""
+    """What evaluation, sampling and likelihood give, and how their programs treat the parameters."""
+    programs: dict[str, dict] = {}
+    loss = experiment.noise_level_loss
+    loss._errors = recording(loss._errors, "curve", programs)
+    with mock.patch.object(base, "_solve", recording(base._solve, "images", programs)):
+        images = experiment.generator(experiment.run_key("sample"), state.params, 20).x
+    with mock.patch.object(density, "_solve", recording(density._solve, "bits", programs)):
+        bits = held_out_bits_per_dim(experiment, state.params, 40, quiet=True).per_example
     curve = loss_by_noise_level(experiment, state.params)
-    return {
-        "curve": curve.mean.tolist(),
-        "held_out": curve.num_examples,
-        "images": experiment.generator(experiment.run_key("sample"), state.params, 20).x.tolist(),
-    }
+    measured = {"curve": curve.mean.tolist(), "images": images.tolist(), "bits": bits.tolist()}
+    return {**measured, "held_out": curve.num_examples, "programs": programs}
 
 
 def run(name: str) -> dict:
