@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import density2d
 from score_sde.experiment import Experiment
-from score_sde.runs import pick_params, restore, run_training
+from score_sde.runs import evaluating, pick_params, restore, run_training
 from score_sde.runs.resuming import read_history
 from score_sde.runs.weights import InitFrom, parse_init_from
 from score_sde.training.checkpoints import Checkpoints, steps_on_disk
@@ -327,6 +327,20 @@ def test_weights_that_another_model_reads_are_told(begun, tmp_path, capsys):
     assert "read by another model than they were trained in (sde.beta_max: 20.0 there, 10.0 here)" in (
         capsys.readouterr().out
     )
+
+
+def test_rows_of_the_ledger_name_the_weights_that_a_run_began_with(begun, tmp_path):
+    """Of an absolute path the last part, as the rest means something on one machine only."""
+    experiment, evaluation = Experiment(tiny()), evaluating.Evaluation(metrics=("bits_per_dim",))
+    params = restore(experiment, pathlib.Path("run")).params
+
+    def row(workdir):
+        return evaluating._identity(evaluating._Job(experiment, workdir, evaluation, params, 4, True))
+
+    assert "init_from" not in row(pathlib.Path("run"))
+    origin = {"workdir": "/runs/a", "step": 4, "average": "0.5", "manifest_sha256": "12ab"}
+    (tmp_path / "history.json").write_text(json.dumps({"init_from": origin}))
+    assert row(tmp_path)["init_from"] == origin | {"workdir": "a"}
 
 
 def test_a_damaged_history_is_named(tmp_path):
