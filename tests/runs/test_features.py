@@ -87,5 +87,5 @@ def test_rows_from_all_over_tell_data_apart_where_no_file_does(tmp_path, monkeyp
         experiment = experiment_of(tmp_path / "x.npz")
         pixels = get_extractor("pixels", experiment.mesh)
         digests.append(source_manifest(experiment, "train", pixels, ("pool",), 200, 64)["digest"])
-        x[row] += 1
+        x[row] -= 1
     assert digests[0] != digests[1]
