@@ -1,6 +1,7 @@
 """What happens when a loss or a gradient is not finite."""
 
 import pathlib
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,13 +10,14 @@ import numpy as np
 from jaxtyping import Array
 
 from score_sde import parallel
+from score_sde.config import sections
 from score_sde.files import write_json
 from score_sde.training.agreement import everywhere, on_first_process
 from score_sde.training.logging import as_json
 from score_sde.training.state import TrainState
 from score_sde.training.tally import SKIPPED
 
-POLICIES = ("stop", "skip")
+POLICIES = typing.get_args(sections.Policies)
 FOLDER = "incidents"
 
 
