@@ -3,6 +3,7 @@
 JSON is read here too. A file of JSON may be damaged, so every error names the file and says what to do.
 """
 
+import fcntl
 import glob
 import json
 import os
@@ -39,6 +40,21 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
     """Makes `path` hold `value` as JSON, or what was there before. `options` are those of json.dumps."""
     write_text(path, json.dumps(value, **{"indent": 2, **options}) + "\n")
+
+
+def append_line(path: pathlib.Path, values: dict[str, Any]) -> None:
+    """Adds a line of JSON to a file: whole, on the disk, and never into the midst of another process's."""
+    line = json.dumps(values, sort_keys=True, allow_nan=True).encode() + b"\n"
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = os.fstat(file).st_size
+        if end and os.pread(file, 1, end - 1) != b"\n":  # a line that a crash cut off stays a line of its own
+            line = b"\n" + line
+        os.write(file, line)
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def read_json(path: str | os.PathLike[str], remedy: str, kind: type = dict) -> Any:

@@ -6,11 +6,14 @@ dark mode. A section is any object with a `title` and a method `html()`; everyth
 
 import base64
 import dataclasses
+import functools
 import html
 import importlib.metadata
+import io
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +26,7 @@ MEDIA_TYPES = {
     ".jpeg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
+WIDEST = 1400  # pixels of a picture that is copied smaller
 PACKAGES = ("score_sde", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "numpy")
 
 
@@ -96,15 +100,19 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image file, copied into the page; `wide` gives it a line of its own."""
+    """An image file, copied into the page; `wide` gives it a line of its own.
+
+    A file of more than `most_bytes` is copied smaller: 1,400 pixels wide at most, and with slight losses.
+    """
 
     path: str | os.PathLike[str]
     caption: str
     wide: bool = True
+    most_bytes: int | None = None
 
     def html(self) -> str:
         kind = "wide" if self.wide else "half"
-        source, caption = data_uri(self.path), html.escape(self.caption)
+        source, caption = data_uri(self.path, self.most_bytes), html.escape(self.caption)
         image = f'<img src="{source}" alt="{html.escape(self.caption, quote=True)}">'
         return f"<figure class={kind}><div class=frame>{image}</div><figcaption>{caption}</figcaption></figure>"
 
@@ -138,6 +146,24 @@ class Table:
         return (
             f"<details><summary>{len(flatten(self.values))} values</summary>{table}</details>" if self.folded else table
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A table with a heading for each column, such as evaluations, or fields of several runs; every cell is text."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def html(self) -> str:
+        head = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in self.header)
+        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows]
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        note = f"<p class=note>{html.escape(self.note)}</p>" if self.note else ""
+        table = f"<table class=rows><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<div class=scroll>{table}</div>{note}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +212,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def data_uri(path: str | os.PathLike[str]) -> str:
-    """Returns the file as a data: address.
+def data_uri(path: str | os.PathLike[str], most_bytes: int | None = None) -> str:
+    """Returns the file as a data: address; a picture of more than `most_bytes` as a smaller WebP.
 
     Raises: ValueError for a file that is missing or of a kind that browsers do not show.
     """
@@ -196,7 +222,22 @@ def data_uri(path: str | os.PathLike[str]) -> str:
     if media_type is None or not path.is_file():
         problem = f"a file that ends in {', '.join(MEDIA_TYPES)}" if media_type is None else "a file that exists"
         raise ValueError(f"Picture needs {problem}, got {str(path)!r}; make the picture before the report.")
-    return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+    content = path.read_bytes()
+    if most_bytes is not None and len(content) > most_bytes and media_type in ("image/png", "image/jpeg"):
+        content, media_type = _smaller(content), "image/webp"
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _smaller(content: bytes) -> bytes:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as opened:
+        image = opened.convert("RGB")
+    if image.width > WIDEST:
+        image = image.resize((WIDEST, max(1, round(image.height * WIDEST / image.width))))
+    written = io.BytesIO()
+    image.save(written, "WEBP", quality=88)
+    return written.getvalue()
 
 
 def environment() -> dict[str, str]:
@@ -213,6 +254,27 @@ def environment() -> dict[str, str]:
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
     }
+
+
+@functools.cache
+def code_version() -> str:
+    """The commit of the code, with "+ changes" where files differ from it; the package's version outside of a checkout."""
+    folder, version = Path(__file__).parent, f"score_sde {package_version('score_sde') or 'of unknown version'}"
+
+    def git(*words: str) -> str | None:
+        try:
+            found = subprocess.run(
+                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    # A package that was installed may lie inside a checkout of something else.
+    commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", Path(__file__).name) else None
+    if commit is None:
+        return version
+    return f"{commit} + changes" if git("status", "--porcelain", "--untracked-files=no") else commit
 
 
 def package_version(name: str) -> str | None:
@@ -281,6 +343,11 @@ td.value.bad { color: var(--bad); }
 .note { color: var(--muted); }
 .plain th { font-weight: 400; color: var(--muted); min-width: 0; width: 1%; white-space: nowrap; padding-right: 2rem; }
 .plain td { overflow-wrap: anywhere; }
+.rows { width: max-content; min-width: 100%; }
+.rows th, .rows td { padding: 0.4rem 1.3rem 0.4rem 0; white-space: nowrap; vertical-align: top; }
+.rows thead th { text-transform: none; letter-spacing: 0; font-size: 0.83rem; }
+.rows td { max-width: 30rem; white-space: normal; overflow-wrap: anywhere; } .rows td:first-child { font-weight: 600; }
+p.note { font-size: 0.9rem; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 2rem; }
 figure { margin: 0; }
 figure.wide { grid-column: 1 / -1; }

@@ -24,6 +24,8 @@ from score_sde.runs import (
     run_sampling,
     run_training,
 )
+from score_sde.runs.run_report import write_report
+from score_sde.runs.starts import read_starts
 from score_sde.training.lock import RunLock
 from score_sde.training.logging import MetricLogger, read_metrics
 from score_sde.training.optimizers import optimizer_of
@@ -125,6 +127,14 @@ def test_training_lowers_the_loss_at_every_noise_level(tmp_path):
     informative = np.abs(before.log_snr - 2) < 3
     assert informative.sum() >= 3 and np.all(after.mean[informative] < 0.97 * before.mean[informative])
     assert before.num_examples == 300
+
+
+def test_the_start_of_a_run_is_recorded_and_its_page_written(whole, tmp_path):
+    workdir, _ = whole
+    assert [start["step"] for start in read_starts(workdir)] == [0]
+    page = write_report([workdir], tmp_path / "page.html").read_text("utf-8")
+    assert "of 40" in page and "finished" in page
+    assert page.count("data:image/png") >= 3  # curves, samples at steps 20 and 40
 
 
 def test_sampling_a_run(whole, tmp_path):

@@ -114,6 +114,7 @@ def singular_warning(count: int, dimension: int) -> list[str]:
     """Why the smaller of two sets says little, if it does."""
     if count > dimension:
         return []
-    return [
-        f"{count:,} examples cannot tell a covariance of {dimension} features: it is singular, and the distance mostly bias."
-    ]
+    text = (
+        f"{count:,} examples cannot tell a covariance of {dimension} features: it is singular, and much of the distance"
+    )
+    return [f"{text} may be bias."]

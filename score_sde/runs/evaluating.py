@@ -16,7 +16,7 @@ from score_sde import parallel
 from score_sde.config import plain
 from score_sde.experiment import Experiment
 from score_sde.programs import PROGRAM
-from score_sde.report import environment
+from score_sde.report import code_version, environment
 from score_sde.runs.counts import check_counts, count_warnings
 from score_sde.runs.extractors import Extractor, get_extractor
 from score_sde.runs.features import FeatureSet, in_8_bits, sample_features
@@ -258,6 +258,7 @@ def _identity(job: _Job) -> dict[str, Any]:
         "checkpoint_digest": digest_of(job.params),
         "training_images": job.step * config["training"]["batch_size"],
         "sampling": sampling,
+        "commit": code_version(),
         "hardware": f"{about['devices']}; {about['processor']}",
         "versions": f"Python {about['Python']}, {about['packages']}",
         "command": job.evaluation.command(job.workdir, job.step),

@@ -1,15 +1,13 @@
 """The ledger: one line of JSON for each evaluation, with all that it takes to compare two of them and to make one again."""
 
-import fcntl
 import hashlib
 import json
-import os
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from score_sde.files import parse_json
+from score_sde.files import append_line, parse_json
 from score_sde.report import format_value
 
 LEDGER = "ledger.jsonl"
@@ -31,18 +29,8 @@ def digest_of_json(content: Any) -> str:
 
 
 def append_row(workdir: pathlib.Path, values: dict[str, Any]) -> None:
-    """Adds a line to workdir/ledger.jsonl: whole, on the disk, and never into the midst of another process's."""
-    line = json.dumps(values, sort_keys=True, allow_nan=True).encode() + b"\n"
-    file = os.open(workdir / LEDGER, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        end = os.fstat(file).st_size
-        if end and os.pread(file, 1, end - 1) != b"\n":  # a line that a crash cut off stays a line of its own
-            line = b"\n" + line
-        os.write(file, line)
-        os.fsync(file)
-    finally:
-        os.close(file)
+    """Adds a line to workdir/ledger.jsonl."""
+    append_line(workdir / LEDGER, values)
 
 
 def read_rows(workdirs: Sequence[pathlib.Path]) -> tuple[list[Row], list[str]]:

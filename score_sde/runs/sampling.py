@@ -53,7 +53,7 @@ def run_sampling(
     arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
     if is_writer:
         NpzShards.save(output / "samples.npz", arrays | images.condition)
-        title = f"Samples after {int(state.step):,} steps of training, {images.nfe.mean():.0f} evaluations each"
+        title = f"Step {int(state.step):,}: samples of {images.nfe.mean():.0f} evaluations"
         picture = sample_picture(experiment.spec, images.x, images.condition, title)
         if picture is not None:
             plots.save_image(output / "samples.png", picture)

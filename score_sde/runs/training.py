@@ -17,6 +17,7 @@ from score_sde.runs.measures import held_out_batches
 from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.runs.resuming import HISTORY_FILE, Start, begin
+from score_sde.runs.starts import record_start
 from score_sde.runs.weights import InitFrom
 from score_sde.training.agreement import on_first_process
 from score_sde.training.checkpoints import Checkpoints
@@ -156,6 +157,8 @@ def _train(
                     "With a larger training.num_steps the same command goes on."
                 )
             return state
+        if is_writer:
+            record_start(workdir, start)
         with progress.during("compiling the training step"):
             step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
         watch = Stopwatch(training.batch_size, seconds, flops)
@@ -241,7 +244,7 @@ def _actions(
     def draw(step: int, state: TrainState) -> None:
         params, number = pick_params(state, None), experiment.settings.sampling.num_preview
         images = experiment.generator(experiment.run_key("sample"), params, number)
-        title = f"Samples after {step:,} steps of training, {images.nfe.mean():.0f} evaluations each"
+        title = f"Step {step:,}: samples of {images.nfe.mean():.0f} evaluations"
         picture = sample_picture(experiment.spec, images.x, images.condition, title)
         if jax.process_index() == 0 and picture is not None:
             plots.save_image(workdir / "samples" / f"step_{step:08d}.png", picture)

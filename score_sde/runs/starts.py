@@ -1,0 +1,42 @@
+"""Each start of a training, in starts.jsonl: when, from which step, by which code, on which machine.
+
+A line is {"time": "2026-11-30T12:00:00+00:00", "step": 0, "commit": "1a2b…", "hardware": "8 × H100 …", "versions": "…"}.
+"""
+
+import datetime
+import pathlib
+from typing import Any
+
+from score_sde.files import append_line, parse_json
+from score_sde.report import code_version, environment
+
+STARTS_FILE = "starts.jsonl"
+
+
+def about_this_process() -> dict[str, str]:
+    """The commit of the code, the hardware and the versions that compute here."""
+    about = environment()
+    processes = "" if about["processes"] == "1" else f" of {about['processes']} processes"
+    return {
+        "commit": code_version(),
+        "hardware": f"{about['devices']}{processes}; {about['processor']}",
+        "versions": f"Python {about['Python']}, {about['packages']}",
+    }
+
+
+def record_start(workdir: pathlib.Path, step: int) -> None:
+    """Adds a line for a training that begins here after `step`."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    append_line(workdir / STARTS_FILE, {"time": now, "step": step, **about_this_process()})
+
+
+def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The starts of a run, without lines that a crash cut off; [] for a run of an earlier version."""
+    path, found = workdir / STARTS_FILE, []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(parse_json(line, f"Line {number} of {path}", "delete the line"))
+        except ValueError:
+            continue
+    return found
