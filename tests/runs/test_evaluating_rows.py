@@ -74,7 +74,7 @@ def evaluate_extractor(experiment):
         ),
         ({"metrics": ("fd_infinity",), "num_samples": 19}, "raise --num_samples to at least 20"),
         ({"metrics": ("kid",), "reference": "bare.npz"}, "kid needs the features of the reference.*--keep_features"),
-        ({"metrics": ("fid",), "reference": "cut.npz"}, "is no .npz of plain arrays or is cut off"),
+        ({"metrics": ("fid",), "reference": "cut.npz"}, "cannot be read as plain arrays"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_sample_is_drawn(workdir, tmp_path, monkeypatch, change, message):
