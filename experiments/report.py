@@ -1,4 +1,4 @@
-"""A page of a run, or of several against each other: python -m experiments.report --workdir=runs/vp[,runs/ve]
+"""A page of a run, or of several against each other: score-sde report --workdir=runs/vp[,runs/ve]
 
 Writes report.html: curves of loss, held-out error, learning rate and speed; samples over the training; the ledger's rows with
 their errors; incidents; commit, hardware and config. Of several runs: the curves together, samples side by side, and what
