@@ -1,0 +1,73 @@
+"""What the documents tell to type: programs, flags, config files and fields are there, and the Python of the README runs."""
+
+import pathlib
+import re
+import shlex
+
+import jax
+import pytest
+
+from score_sde.catalogues import CATALOGUES
+from score_sde.config.files import load_config
+from score_sde.config.overrides import apply_overrides
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BUILT_IN = {"help", "helpshort", "helpfull", "verbosity"}
+ANY_RUN = "configs/base.py"  # stands for the config of a run that a document names by its workdir
+
+
+def commands() -> list[tuple[str, str]]:
+    """(where, command line) of every call of our programs in a block or in the text of a document."""
+    found = []
+    for path in DOCUMENTS:
+        text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+        for line in re.findall(r"(?:python -m experiments\.|score-sde )[^\n`]*", text):
+            found.append((path.name, line.split("   #")[0].split("  or ")[0].strip()))
+    return found
+
+
+def flags_of(program: str) -> set[str]:
+    """The names of the flags that a program defines, itself and in flags.py."""
+    files = [ROOT / "experiments" / f"{program}.py", ROOT / "experiments" / "flags.py"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    names = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text)) | set(
+        re.findall(r"define_config\(", text) and ["config"]
+    )
+    return names | BUILT_IN
+
+
+@pytest.mark.parametrize(("where", "command"), commands(), ids=lambda value: value[:60])
+def test_a_command_of_the_documents(where, command):
+    program, *rest = re.sub(r"^python -m experiments\.|^score-sde ", "", command).split(maxsplit=1)
+    program = program.strip(".,:;()|…")
+    if "|" in program or not program.isidentifier():  # "train|sample|…", of programs in general
+        return
+    assert (ROOT / "experiments" / f"{program}.py").is_file(), f"{where}: no program {program}"
+    quotes_close = rest and all(rest[0].count(quote) % 2 == 0 for quote in "'\"")
+    words = shlex.split(rest[0], comments=True) if quotes_close else []
+    given = [word.removeprefix("--") for word in words if word.startswith("--") and len(word) > 2]
+    known = flags_of(program)
+    for flag in given:
+        name = flag.partition("=")[0].partition(".")[0].strip("[]")
+        assert name in known or name.removeprefix("no") in known, f"{where}: {program} has no flag --{name}"
+    config = load_config(
+        next((f.partition("=")[2] for f in given if f.startswith("config=")), ANY_RUN).replace("…", ANY_RUN)
+    )
+    fields = [flag.removeprefix("config.").partition("=") for flag in given if flag.startswith("config.")]
+    fields += [part.partition("=") for flag in given if flag.startswith("set=") for part in [flag[len("set=") :]]]
+    written = [(path, text) for path, _, text in fields if path.replace(".", "").replace("_", "").isalnum() and text]
+    if not any(stand_in in command for stand_in in ("…", "FIELD", "my_project")):  # a file of the reader's own
+        apply_overrides(config, written, CATALOGUES)
+
+
+def test_every_document_has_commands_that_are_looked_at():
+    assert len(commands()) > 20
+
+
+def test_the_first_example_of_the_readme_runs():
+    """As it stands there."""
+    example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
+    assert "sample(" in example
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        exec(compile(example, "README.md", "exec"), {})
