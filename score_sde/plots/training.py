@@ -44,7 +44,7 @@ def training_curves(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Pa
         one.margins(x=0.01)
         label_axes(one, panel.title, "training step", panel.unit)
     if len(names) > 1:
-        found = {}
+        found: dict[str, Any] = {}
         for one in axes.flat:
             handles, labels = one.get_legend_handles_labels()
             found |= {label: handle for handle, label in zip(handles, labels, strict=True) if label in names}

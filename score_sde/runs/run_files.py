@@ -10,9 +10,9 @@ from score_sde.files import read_json
 from score_sde.runs.ledger import LEDGER, Row, read_rows
 from score_sde.runs.resuming import read_history
 from score_sde.runs.starts import read_starts
-from score_sde.training.checkpoints import steps_on_disk
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.logging import METRICS_FILE, TIMING_FILE, Series, read_metrics
+from score_sde.training.verification import steps_on_disk
 
 REMEDY = "delete it, or restore it from a copy"
 
@@ -107,6 +107,6 @@ def _previews(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
 
 def _pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
     """What evaluate, inspect_data and compare_solvers draw."""
-    patterns = ("noise_levels", "density", "checkpoints_*", "memorization_*", "inspect_data", "near_duplicates*")
-    patterns += ("solvers/comparison", "solvers/strips")
+    patterns = ["noise_levels", "density", "checkpoints_*", "memorization_*", "inspect_data", "near_duplicates*"]
+    patterns += ["solvers/comparison", "solvers/strips"]
     return [path for pattern in patterns for path in sorted(workdir.glob(f"{pattern}.png"))]

@@ -177,7 +177,9 @@ def _curves(runs: Sequence[RunFiles], folder: pathlib.Path) -> list[Section]:
 
 def _evaluations(runs: Sequence[RunFiles]) -> list[Section]:
     rows = [(run, row) for run in runs for row in run.rows]
-    warnings = [Text("Damaged lines of the ledger", "\n\n".join(run.warnings)) for run in runs if run.warnings]
+    warnings: list[Section] = [
+        Text("Damaged lines of the ledger", "\n\n".join(run.warnings)) for run in runs if run.warnings
+    ]
     if not rows:
         return warnings
     of_run = ["run"] if len(runs) > 1 else []

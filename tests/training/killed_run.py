@@ -43,7 +43,7 @@ MOMENTS = {
     "step": ("score_sde.training.incidents", "FiniteGuard.add"),
     "log": ("score_sde.training.logging", "MetricLogger.log"),
     "flush": ("score_sde.training.logging", "MetricLogger.flush"),
-    "evaluate": ("score_sde.runs.training", "loss_by_noise_level"),
+    "evaluate": ("score_sde.runs.training", "held_out_batches"),
     "draw": ("score_sde.plots", "save_image"),
     "save": ("score_sde.training.checkpoints", "Checkpoints.save"),
     "manifest": ("score_sde.training.checkpoints", "write_manifest"),
