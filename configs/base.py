@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
                 "time_sampler": {"name": "uniform", "t_min": 1e-5},
                 "reduce": "mean",
             },
+            "task": {"name": "denoising", "condition_dropout": 0.0},
             "optimizer": {
                 "name": "adam",
                 "learning_rate": 2e-4,

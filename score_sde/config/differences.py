@@ -94,6 +94,8 @@ def _complete(path: str, fields: Mapping[str, Option], section: dict[str, Any], 
             _complete(here, section_options(here, fixed, given, catalogues).fields, given, catalogues)
             continue
         family = catalogues.family(here, option.annotation)
+        if given is None and isinstance(option.default, dict) and option.default:
+            section[name] = given = plain(option.default)
         if family is not None and isinstance(given, dict):
             given["name"] = family.canonical(here, given.get("name"))
             options = options_of(family.find(here, given["name"]), family.num_args)

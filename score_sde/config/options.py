@@ -33,6 +33,8 @@ REQUIRED = inspect.Parameter.empty
 def options_of(target: Callable[..., Any], num_args: int = 0) -> Options:
     """The fields that make a call of `target`, whose first `num_args` arguments no config holds."""
     docs, is_open = field_docs(target), False
+    own = dataclasses.fields(target) if isinstance(target, type) and dataclasses.is_dataclass(target) else ()
+    factories = {field.name: field.default_factory for field in own if field.default_factory is not dataclasses.MISSING}
     fields: dict[str, Option] = {}
     parameters = _signature(target).parameters
     added_by_flax = ("parent", "name") if "parent" in parameters else ()
@@ -41,7 +43,8 @@ def options_of(target: Callable[..., Any], num_args: int = 0) -> Options:
             is_open = True
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and parameter.name not in added_by_flax:
             annotation = Any if parameter.annotation is inspect.Parameter.empty else parameter.annotation
-            fields[parameter.name] = Option(annotation, parameter.default, docs.get(parameter.name, ""))
+            default = factories.get(parameter.name, lambda default=parameter.default: default)()
+            fields[parameter.name] = Option(annotation, default, docs.get(parameter.name, ""))
     return Options(fields, is_open)
 
 

@@ -149,6 +149,8 @@ def _options_in(
         return section_options(path, fixed, given.to_dict(), catalogues), of
     family = catalogues.family(path, option.annotation)
     if family is not None:
+        if given is None and isinstance(option.default, Mapping):
+            section[name] = given = ConfigDict(option.default)
         if given is None:
             example = sorted(family.members)[0]
             raise ValueError(f"config.{path} is None and has no fields; give it a name first, as {path}={example}.")

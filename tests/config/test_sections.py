@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from score_sde.catalogues import CATALOGUES
-from score_sde.config import Settings, checked_config, made, plain, section_at
+from score_sde.config import Settings, apply_overrides, checked_config, completed, made, plain, section_at
 from score_sde.config.building import checked_member, fixed_section, section_options
 from score_sde.config.kinds import Refused, convert, words
 from score_sde.config.options import REQUIRED, options_of
@@ -191,3 +191,14 @@ def test_a_section_becomes_its_dataclass():
     config = ConfigDict({**base.get_config(), "optimizer": {"name": "adamw", "weight_decay": 0.1}})
     optimizer = Experiment(config).settings.optimizer
     assert optimizer.own == {"weight_decay": 0.1} and optimizer.learning_rate == 2e-4
+
+
+def test_a_config_from_before_tasks_is_one_that_trains_a_denoiser():
+    """Its run goes on, and a field of the section can be set."""
+    config = base.get_config()
+    before = config.copy_and_resolve_references()
+    with before.unlocked():
+        del before.task
+    assert completed(plain(before), CATALOGUES) == completed(plain(config), CATALOGUES)
+    apply_overrides(before, [("task.condition_dropout", "0.1")], CATALOGUES)
+    assert before.task.to_dict() == {"name": "denoising", "condition_dropout": 0.1}
