@@ -84,12 +84,12 @@ def write(experiment: "Experiment", result: dict[str, Any], seen: "Stream", fold
 
     write_json(folder / "inspect_data.json", result, ensure_ascii=False)
     histogram, mismatch = (HISTOGRAM, seen.values), result["prior_mismatch_nats"]
-    name, path = experiment.spec.class_name, folder / "inspect_data.png"
-    print(dataset_overview(histogram, seen.distances, mismatch, seen.classes, path, name))
+    overview = folder / "inspect_data.png"
+    print(dataset_overview(histogram, seen.distances, mismatch, seen.classes, overview, experiment.spec.class_name))
     for name in ("near_duplicates", "near_duplicates_by_features"):
         if result.get(name):
-            path = draw_pairs(experiment, SPLIT.value, result[name], folder / f"{name}.png")
-            print(path or f"No pair of {result[name]['of']} correlates above {result[name]['threshold']}: no picture.")
+            pairs = draw_pairs(experiment, SPLIT.value, result[name], folder / f"{name}.png")
+            print(pairs or f"No pair of {result[name]['of']} correlates above {result[name]['threshold']}: no picture.")
 
 
 if __name__ == "__main__":
