@@ -1,7 +1,8 @@
 """Halving and doubling of every spatial axis with a short filter.
 
 A filter is given by its taps, which are scaled to sum to one: (1, 1) is the plain choice (mean of two on the way down,
-nearest neighbour on the way up), (1, 3, 3, 1) the FIR filter of NCSN++. Beyond the border the signal is 0.
+nearest neighbour on the way up), (1, 3, 3, 1) the FIR filter of NCSN++. Beyond the border the signal is 0. An impulse
+leaves the taps in their order, so that k, by which the sums below weight the signal, is the taps from last to first.
 
 Source: Zhang, arXiv 1904.11486; the alignment of Karras et al., arXiv 1912.04958 (`upfirdn`), as in score_sde.
 """

@@ -55,9 +55,9 @@ class Shifted(Spaced):
 class Sigmoid(Spaced):
     """t = start + (end − start) v with v = sigmoid(k (2u − 1)), scaled to end at 0 and 1: short steps at both ends.
 
-    k = 0 is `Uniform`, with a limit of k → 0 in place of 0/0.
+    k = 0 is `Uniform`, the limit of k → 0.
 
-    Raises: ValueError unless k > 0.
+    Raises: ValueError unless k >= 0.
     """
 
     num_steps: int = 50
@@ -67,12 +67,15 @@ class Sigmoid(Spaced):
     to_zero: bool = static(default=False)
 
     def __post_init__(self):
-        if not self.k > 0:
-            raise ValueError(f"Sigmoid needs k > 0, got k={self.k}.")
+        if not self.k >= 0:
+            raise ValueError(f"Sigmoid needs k >= 0, got k={self.k}; k=0 is Uniform.")
 
     def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
-        low, high = (jax.nn.sigmoid(jnp.asarray(k, u.dtype)) for k in (-self.k, self.k))
-        v = (jax.nn.sigmoid(self.k * (2 * u - 1)) - low) / (high - low)
+        # sigmoid(x) = (1 + tanh(x/2))/2, and tanh near 0 keeps the digits that a difference of sigmoids loses.
+        half, place = jnp.asarray(self.k, u.dtype) / 2, 2 * u - 1
+        flat = half < 1e-9  # where the ratio is `place` to the last digit, also in float64
+        safe = jnp.where(flat, 1.0, half)
+        v = (1 + jnp.where(flat, place, jnp.tanh(safe * place) / jnp.tanh(safe))) / 2
         return start * (1 - v) + end * v
 
 

@@ -256,7 +256,7 @@ def test_a_fit_finds_where_the_error_is():
 def test_errors(tmp_path):
     for make, match in (
         (lambda: solvers.Shifted(s=0.0), "Shifted needs s > 0, got s=0.0"),
-        (lambda: solvers.Sigmoid(k=0.0), "Sigmoid needs k > 0, got k=0.0"),
+        (lambda: solvers.Sigmoid(k=-1.0), "Sigmoid needs k >= 0, got k=-1.0; k=0 is Uniform"),
         (
             lambda: solvers.AlignYourSteps(table="sd2"),
             "AlignYourSteps needs a table of sd15, sdxl, deepfloyd, svd, got 'sd2'",
