@@ -1,7 +1,8 @@
 """Samples a trained model: score-sde sample --workdir=runs/vp --num_samples=64 [--set=sampling.FIELD=VALUE …]
 
 Writes samples.npz (x in [-1, 1], conditions, evaluations) and a picture. With --format, for any number of images: they
-are written batch by batch, and the same command goes on where it was killed. Image i is the same whatever the batch size.
+are written batch by batch, and the same command goes on where it was killed. Image i has noise
+of its own: it is the same to the bit at one batch size on the same devices, and to rounding at others.
 """
 
 import pathlib

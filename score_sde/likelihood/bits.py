@@ -118,7 +118,7 @@ def example_bits(
 
     Args:
       bin_width: w, see `bits_per_dim`; with None nothing is added to x.
-      index: positions in the data set, by which image i has the same value in any batch.
+      index: positions in the data set, by which image i has the same noise and probes in any batch.
       mask: False on padding, whose rows are left out.
     Raises: ValueError unless num_repeats >= 1 and bin_width > 0.
     """

@@ -77,7 +77,7 @@ class LogProb:
 
         Args:
           index: positions of the images in their data set (None: 0, 1, …). Image i draws its probes from
-            fold_in(key, index[i]): it has the same log-density in any batch.
+            fold_in(key, index[i]): it has the same probes in any batch.
         """
         sde = denoise.sde
         if x.ndim < 2:

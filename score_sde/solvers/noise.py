@@ -11,7 +11,7 @@ from score_sde.sdes.base import SDE
 def standard_normal(key: Key[Array, "*b"], x: Float[Array, "b *shape"]) -> Float[Array, "b *shape"]:
     """z ~ N(0, I) like `x`: from one key jointly, from a `[b]` array of keys image by image.
 
-    `sample` passes one key per image, so that image i is the same whatever the batch it is drawn in.
+    `sample` passes one key per image, so that image i has the same noise in any batch.
     """
     if key.ndim == 0:
         return jax.random.normal(key, x.shape, x.dtype)
