@@ -20,7 +20,7 @@ def run(rounds: int) -> dict[str, float]:
     from score_sde.parameterizations import EDMPreconditioning
     from score_sde.sdes import EDM
     from score_sde.solvers import SOLVERS as CATALOGUE
-    from score_sde.solvers import EDMRho, base
+    from score_sde.solvers import EDMRho, grids, loop
 
     sde, shape = EDM(), (BATCH_SIZE, *SHAPE)
     network = UNet(channels=64, channel_multipliers=(1, 2, 2), blocks_per_level=2, attention_resolutions=(16,))
@@ -31,7 +31,7 @@ def run(rounds: int) -> dict[str, float]:
     one = temporaries(evaluation)
     print(f"one evaluation of {BATCH_SIZE} images: {one / 2**20:.1f} MiB of temporaries and results")
     times = np.pad(
-        EDMRho(num_steps=HEUN_STEPS).times(sde), (0, base.padded_steps(HEUN_STEPS) - HEUN_STEPS), mode="edge"
+        EDMRho(num_steps=HEUN_STEPS).times(sde), (0, grids.padded_steps(HEUN_STEPS) - HEUN_STEPS), mode="edge"
     )
     ratios = {}
     for name in SOLVERS:
@@ -39,7 +39,7 @@ def run(rounds: int) -> dict[str, float]:
         state = jax.eval_shape(lambda x, solver=solver: (x, solver.init(x, np.int32(HEUN_STEPS))), x)
         carried = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
         rest = times, np.int32(HEUN_STEPS), np.uint32(0), None, np.zeros(0, np.int32), shape, None
-        solve = base._solve.lower(jax.random.key(0), denoiser.bind(params), solver, *rest).compile()
+        solve = loop._solve.lower(jax.random.key(0), denoiser.bind(params), solver, *rest).compile()
         ratios[name] = temporaries(solve) / (one + carried)
         print(
             f"  {name:22s} {temporaries(solve) / 2**20:8.1f} MiB, solver state {carried / 2**20:5.2f} MiB: {ratios[name]:.3f}"

@@ -168,11 +168,11 @@ def _run(main: Callable[[], None], large_buffers: bool) -> None:
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What to tell a user of an error: its message, or the sentence in what a compiled program raised; None: it is a bug."""
+    """What to tell a user of an error: its message; None: it is a bug."""
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return str(error)
-    unfinished = re.search(r"RuntimeError: (Adaptive did not reach the end .*)", str(error))
-    return unfinished[1] if unfinished else None
+    unfinished = isinstance(error, RuntimeError) and str(error).startswith("Adaptive did not reach the end")
+    return str(error) if unfinished else None
 
 
 def _join_processes(large_buffers: bool) -> None:

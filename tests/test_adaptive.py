@@ -1,11 +1,15 @@
 """Adaptive solves: accuracy, counts, independence of neighbours, what they close over, errors."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.adaptive import METHODS, Adaptive
+from score_sde.adaptive import Adaptive
+from score_sde.embedded_pairs import PAIRS
 
 Y = jnp.asarray([[1.0, 0.5], [-2.0, 3.0], [0.2, 0.1]])
 ZERO, ONE = jnp.asarray(0.0), jnp.asarray(1.0)
@@ -23,7 +27,7 @@ def solve(adaptive, field=decay, y=Y, t0=ZERO, t1=ONE):
     return jax.jit(lambda y: adaptive.solve(field, y, t0, t1))(y)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAIRS)
 def test_each_method_is_right_and_counts_every_evaluation(method):
     calls = []
 
@@ -60,7 +64,7 @@ def test_a_state_of_several_arrays_of_any_shape():
         return x, -jnp.sum(x, axis=(1, 2)) + 0 * total
 
     x = Y[:, :, None]
-    y, nfe = solve(Adaptive(1e-6, 1e-6), field, (x, jnp.zeros(3)))
+    y, nfe, _ = solve(Adaptive(1e-6, 1e-6), field, (x, jnp.zeros(3)))
     np.testing.assert_allclose(y[0], np.e * x, rtol=1e-5)
     np.testing.assert_allclose(y[1], -(np.e - 1) * np.sum(x, axis=(1, 2)), rtol=1e-4)
     assert nfe.shape == (3,)
@@ -132,6 +136,24 @@ def test_a_first_step_next_to_a_singular_time():
     np.testing.assert_allclose(backwards.y, np.sqrt(1e-5), atol=1e-4)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_are_of_their_order(name):
+    """b Aʲ cᵏ = k!/(j + k + 1)! up to the order, and 0 for the error's weights up to the companion's, one less."""
+    pair = PAIRS[name]
+    number = len(pair.error)
+    a = np.zeros((number, number))
+    for row, weights in enumerate(pair.rows, 1):
+        a[row, : len(weights)] = weights
+    c, b, error = a.sum(axis=1), a[-1], np.array(pair.error)
+    for j, k in itertools.product(range(pair.order), repeat=2):
+        chain = np.linalg.matrix_power(a, j) @ c**k
+        if j + k + 1 <= pair.order:
+            assert b @ chain == pytest.approx(math.factorial(k) / math.factorial(j + k + 1), abs=1e-12), (j, k)
+        if j + k + 1 < pair.order:
+            assert error @ chain == pytest.approx(0, abs=1e-12), (j, k)
+    assert abs(error @ c ** (pair.order - 1)) > 1e-5
+
+
 def test_a_solve_that_does_not_end_is_an_error():
     message = (
         r"Adaptive did not reach the end for 1 of 3 images within max_steps=40 steps of dopri5 at rtol=1e-05, atol=1e-06; "
@@ -141,8 +163,13 @@ def test_a_solve_that_does_not_end_is_an_error():
     def field(t, y):
         return -jnp.asarray([1.0, 3000.0, 1.0])[:, None] * y
 
+    adaptive = Adaptive(1e-5, 1e-6, max_steps=40)
+    solution = solve(adaptive, field)
+    np.testing.assert_array_equal(solution.failed, [False, True, False])
+    np.testing.assert_array_equal(np.isnan(solution.y), [[False] * 2, [True] * 2, [False] * 2])
     with pytest.raises(RuntimeError, match=message):
-        jax.block_until_ready(solve(Adaptive(1e-5, 1e-6, max_steps=40), field))
+        adaptive.raise_if(solution.failed)
+    adaptive.raise_if(solution.failed & False)
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -150,8 +177,9 @@ def test_a_nan_is_an_error(late):
     def field(t, y):
         return jnp.where((t > 0.5)[:, None] if late else True, jnp.nan, -y)
 
+    adaptive = Adaptive(max_steps=60)
     with pytest.raises(RuntimeError, match=r"3 of 3 images within max_steps=60.*look for a NaN"):
-        jax.block_until_ready(solve(Adaptive(max_steps=60), field))
+        adaptive.raise_if(solve(adaptive, field).failed)
 
 
 def test_bad_fields():

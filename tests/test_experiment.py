@@ -309,10 +309,10 @@ def test_a_mistake_in_a_config_file_is_one_line(tmp_path):
 
 
 def test_which_errors_are_a_users():
-    """What a compiled program raises is a sentence only where it holds one of ours."""
     solver = Adaptive(max_steps=1)
+    solution = solver.solve(lambda t, y: -50 * y, jnp.ones((2, 3)), jnp.asarray(0.0), jnp.asarray(1.0))
     with pytest.raises(RuntimeError) as error:
-        solver.solve(lambda t, y: -50 * y, jnp.ones((2, 3)), jnp.asarray(0.0), jnp.asarray(1.0)).y.block_until_ready()
+        solver.raise_if(solution.failed)
     sentence = sentence_of(error.value)
     assert re.fullmatch(r"Adaptive did not reach the end for 2 of 2 images within max_steps=1 .*network\.", sentence)
     assert sentence_of(ValueError("x")) == "x"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from score_sde.adaptive import Adaptive
 from score_sde.dynamics import Denoise, velocity
@@ -28,12 +28,15 @@ class LogDensity(NamedTuple):
       latent: x_T, where the flow takes x.
       nfe: evaluations of the network for each image, each with its products with the Jacobian, as if it were alone.
       per_probe: the value that each probe alone would give; one row for the exact trace.
+      failed: images whose solve did not reach t_max, where all is NaN. Within `jit` or `vmap` they are only flagged; else
+        they are an error.
     """
 
     log_prob: Float[Array, " b"]
     latent: Float[Array, "b *shape"]
     nfe: Int[Array, " b"]
     per_probe: Float[Array, "p b"]
+    failed: Bool[Array, " b"]
 
 
 @pytree
@@ -55,7 +58,7 @@ class LogProb:
     mean μ with α = 0.0066 at VP's t_max: up to 1e-3 nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`), and
     0.03 for VP, 0.08 for VE on a 64-D one.
     Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), or for x without a batch axis
-    or of whole numbers.
+    or of whole numbers; RuntimeError, but not within `jit`, where an image fails.
     """
 
     adaptive: Adaptive = Adaptive()
@@ -92,10 +95,10 @@ class LogProb:
                 f"LogProb needs 0 < t_min < t_max={sde.t_max} of {type(sde).__name__}, got t_min={self.t_min}; "
                 "time is that of the SDE, which for EDM is the noise level."
             )
-        import diffrax  # noqa: F401  its first import changes JAX's tracing context: inside, all compiles twice
-
         index = jnp.arange(x.shape[0]) if index is None else index
-        return _solve(key, self, as_denoise(denoise), x, index)
+        density = _solve(key, self, as_denoise(denoise), x, index)
+        self.adaptive.raise_if(density.failed)
+        return density
 
 
 @jax.jit
@@ -111,10 +114,11 @@ def _solve(key, log_prob: LogProb, denoise, x, index) -> LogDensity:
 
     start = jax.eval_shape(field, jnp.zeros(x.shape[:1], x.dtype), (x, None))[1]
     t0, t1 = (jnp.asarray(t, x.dtype) for t in (log_prob.t_min, sde.t_max))
-    solution = log_prob.adaptive.solve(field, (x, jnp.zeros(start.shape, start.dtype)), t0, t1)
+    state = x, jnp.zeros(start.shape, start.dtype)
+    solution = log_prob.adaptive.solve(field, state, t0, t1, denoise.evaluations)
     latent, change = solution.y
     per_probe = sde.prior_log_prob(latent)[None] + change.T
-    return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe * denoise.evaluations(t0), per_probe)
+    return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe, per_probe, solution.failed)
 
 
 def image_keys(key: Key[Array, ""], index: Int[Array, " b"]) -> Key[Array, " b"]:

@@ -22,7 +22,7 @@ from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.specs import solver_of
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import GRIDS, EDMRho, Grid, Heun, ProbabilityFlow, Solver, Uniform, sample
-from score_sde.solvers.base import start_std
+from score_sde.solvers.loop import start_std
 from score_sde.training.stages import stage
 
 Points = Float[np.ndarray, "n *shape"]

@@ -4,7 +4,7 @@ from score_sde.solvers.adams import LMS, AdamsBashforth, ExponentialAdamsBashfor
 from score_sde.solvers.adaptive_dpm import DPMSolver12, DPMSolver23
 from score_sde.solvers.added_noise import AncestralSteps
 from score_sde.solvers.ancestral import Ancestral
-from score_sde.solvers.base import Samples, Solver, sample
+from score_sde.solvers.base import Solver
 from score_sde.solvers.churn import Churn, StepScale
 from score_sde.solvers.ddim import DDIM
 from score_sde.solvers.deis import DEIS
@@ -20,6 +20,7 @@ from score_sde.solvers.fitted_grid import Fitted, fit_grid, save_grid
 from score_sde.solvers.grids import EDMRho, Given, Grid, LogSNRUniform, Quadratic, Uniform
 from score_sde.solvers.hook import Hook, RandomRigidMotion, recentre
 from score_sde.solvers.langevin import AnnealedLangevin, Langevin
+from score_sde.solvers.loop import Samples, sample
 from score_sde.solvers.pndm import IPNDM, PNDM
 from score_sde.solvers.predictor_corrector import PredictorCorrector
 from score_sde.solvers.probability_flow import Euler, Heun, ProbabilityFlow

@@ -12,8 +12,9 @@ from score_sde.files import read_json, write_json
 from score_sde.function_denoiser import needs_denoiser
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
-from score_sde.solvers.base import Solver, sample
+from score_sde.solvers.base import Solver
 from score_sde.solvers.grids import Given, Grid, LogSNRUniform
+from score_sde.solvers.loop import sample
 
 
 @pytree

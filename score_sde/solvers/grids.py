@@ -27,6 +27,16 @@ class Grid(abc.ABC):
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
         """t_0 > … > t_n, in JAX's default precision; ValueError where the fields do not fit `sde`."""
 
+    def traced_times(self, sde: SDE) -> Float[Array, " n"]:
+        """The same for an SDE whose numbers are not known yet, as within `jit`: not checked.
+
+        Raises: TypeError for a grid that has to know them.
+        """
+        raise TypeError(
+            f"{type(self).__name__} needs to know the numbers of {type(sde).__name__}, which are traced here: let the "
+            "function that is transformed close over the SDE, instead of taking it (or the denoiser) as an argument."
+        )
+
 
 class Spaced(Grid):
     """The times from `start` (None: the SDE's t_max) to `end`, evenly spaced in some sense, and then 0 if `to_zero`.
@@ -49,10 +59,8 @@ class Spaced(Grid):
         """
         start = sde.t_max if self.start is None else self.start
         _check_fields(self, sde, start)
-        spaced = self.num_steps + (0 if self.to_zero else 1)
-        u = np.ones(padded_steps(self.num_steps) + 1)
-        u[:spaced] = np.linspace(0.0, 1.0, spaced) if spaced > 1 else 0.0
-        times = np.array(_between(self, sde, u, float(start), float(self.end)))[:spaced]
+        spaced = self._spaced()
+        times = np.array(_between(self, sde, self._fractions(), float(start), float(self.end)))[:spaced]
         times[0], times[-1] = start, self.end if spaced > 1 else start
         if self.to_zero:
             times = np.append(times, np.zeros_like(times[:1]))
@@ -61,6 +69,22 @@ class Spaced(Grid):
                 f"This grid needs fewer steps, for in {times.dtype} its times do not all differ, got {self}."
             )
         return times
+
+    def traced_times(self, sde: SDE) -> Float[Array, " n"]:
+        start, spaced = sde.t_max if self.start is None else self.start, self._spaced()
+        times = _between(self, sde, self._fractions(), start, self.end)[:spaced]
+        times = times.at[0].set(start).at[-1].set(self.end if spaced > 1 else start)
+        return jnp.pad(times, (0, 1 if self.to_zero else 0))
+
+    def _spaced(self) -> int:
+        """The number of times that are spaced: not the 0 of `to_zero`."""
+        return self.num_steps + (0 if self.to_zero else 1)
+
+    def _fractions(self) -> Float[np.ndarray, " n"]:
+        """0 … 1 for the times that are spaced, then 1 up to a length that many numbers of steps share."""
+        u, spaced = np.ones(padded_steps(self.num_steps) + 1), self._spaced()
+        u[:spaced] = np.linspace(0.0, 1.0, spaced) if spaced > 1 else 0.0
+        return u
 
     @abc.abstractmethod
     def between(
@@ -176,3 +200,6 @@ class Given(Grid):
         if not (inside and np.all(np.diff(times) < 0)):
             raise ValueError(f"Given needs at least two times, decreasing from <= {sde.t_max} to >= 0, got {times}.")
         return times
+
+    def traced_times(self, sde: SDE) -> Float[Array, " n"]:
+        return jnp.asarray(self.table, jnp.result_type(float))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Bool
 
 from score_sde.dynamics import Denoise
 from score_sde.pytree import pytree
@@ -27,6 +28,13 @@ class PredictorCorrector(Solver):
     def check(self, sde: SDE, times: Times) -> None:
         self.corrector.check(sde, np.unique(times)[::-1])  # it stays at each: a restart of the predictor is none of its
         self.predictor.check(sde, times)
+
+    def chooses_steps(self) -> bool:
+        return self.corrector.chooses_steps() or self.predictor.chooses_steps()
+
+    def raise_failures(self, failed: Bool[Array, " b"]) -> None:
+        self.corrector.raise_failures(failed)
+        self.predictor.raise_failures(failed)
 
     def init(self, x: Batch, num_steps: Count) -> Any:
         return self.corrector.init(x, num_steps), self.predictor.init(x, num_steps)

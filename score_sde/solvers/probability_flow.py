@@ -4,8 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
-from score_sde import adaptive
+from score_sde.adaptive import Adaptive
 from score_sde.dynamics import Denoise, Evaluations, velocity
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
@@ -82,7 +83,7 @@ class ProbabilityFlow(Solver):
     end where σ > 0. The evaluations of an image are counted as if it were alone; a batch runs as long as its slowest.
 
     Error: within rtol |x| + atol in each step, by root mean square over an image. Raises: ValueError for tolerances
-    that are not positive, an unknown method, or a grid that ends at σ = 0; a runtime error after `max_steps` steps.
+    that are not positive, an unknown method, or a grid that ends at σ = 0; RuntimeError after `max_steps` steps.
     Source: arXiv 2011.13456, App. D.4, with RK45 at 1e-5; `score_sde.adaptive`.
     """
 
@@ -92,7 +93,7 @@ class ProbabilityFlow(Solver):
     max_steps: int = static(default=4096)
 
     def __post_init__(self):
-        adaptive.Adaptive(self.rtol, self.atol, self.method, self.max_steps)  # which checks them
+        self._adaptive()  # which checks them
 
     def check(self, sde: SDE, times: Times) -> None:
         super().check(sde, times)
@@ -108,5 +109,14 @@ class ProbabilityFlow(Solver):
         def field(t, x):
             return velocity(sde, denoise(x, t), t)
 
-        solution = adaptive.solve(field, x, t, s, self.rtol, self.atol, self.method, self.max_steps)
-        return solution.y, carry, solution.nfe * denoise.evaluations(t)
+        solution = self._adaptive().solve(field, x, t, s, denoise.evaluations)
+        return solution.y, carry, solution.nfe
+
+    def chooses_steps(self) -> bool:
+        return True
+
+    def raise_failures(self, failed: Bool[Array, " b"]) -> None:
+        self._adaptive().raise_if(failed)
+
+    def _adaptive(self) -> Adaptive:
+        return Adaptive(self.rtol, self.atol, self.method, self.max_steps)

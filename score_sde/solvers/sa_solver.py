@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -69,12 +70,16 @@ class SASolver(Solver):
 
     def _correction(self, sde: SDE, past: history.History, x0: Batch, t: Scalar) -> Batch:
         """By how much x at t changes with the polynomial through x̂0 here and before in place of the predictor's."""
-        predicted = self._integral(sde, past, t, self.predictor_order, past.answers[:0])
-        corrected = self._integral(sde, past, t, self.corrector_order, x0[None])
-        # On the way to noise, h < 0, the corrector does not run.
+
+        def change():
+            corrected = self._integral(sde, past, t, self.corrector_order, x0[None])
+            return corrected - self._integral(sde, past, t, self.predictor_order, past.answers[:0])
+
+        # On the way to noise, h < 0, the corrector does not run. A branch and no `where`: NaN left out by a `where` is NaN
+        # again in a derivative.
         h = rise(sde, past.times[0], t)
         possible = (past.made > 0) & jnp.isfinite(h) & (h > 0)
-        return jnp.where(possible, corrected - predicted, 0.0)
+        return jax.lax.cond(possible, change, lambda: jnp.zeros_like(x0))
 
     def _integral(
         self, sde: SDE, past: history.History, s: Scalar, order: int, at_end: Float[Array, "m b *shape"]

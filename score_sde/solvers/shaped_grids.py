@@ -206,3 +206,6 @@ class Upward(Grid):
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
         """t_0 < t_1 < … < t_n."""
         return self.grid.times(sde)[::-1].copy()
+
+    def traced_times(self, sde: SDE) -> Float[Array, " n"]:
+        return self.grid.traced_times(sde)[::-1]

@@ -58,7 +58,8 @@ class Recorded(LogProb):
 
     def __call__(self, key, denoise, x, *, index=None):
         SEEN.append((x, Hutchinson(kind="gaussian").draw(image_keys(key, index), x)))
-        return LogDensity(jnp.zeros(len(x)), x, jnp.ones(len(x), jnp.int32), jnp.zeros((1, len(x))))
+        nfe, failed = jnp.ones(len(x), jnp.int32), jnp.zeros(len(x), bool)
+        return LogDensity(jnp.zeros(len(x)), x, nfe, jnp.zeros((1, len(x))), failed)
 
 
 SEEN = []

@@ -17,7 +17,7 @@ from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.likelihood import density
 from score_sde.runs import held_out_bits_per_dim, loss_by_noise_level
-from score_sde.solvers import base
+from score_sde.solvers import loop
 
 MESHES = {
     "one": {"num_devices": 1},
@@ -79,7 +79,7 @@ def measure(experiment: Experiment, state) -> dict:
     programs: dict[str, dict] = {}
     loss = experiment.noise_level_loss
     loss._errors = recording(loss._errors, "curve", programs)
-    with mock.patch.object(base, "_solve", recording(base._solve, "images", programs)):
+    with mock.patch.object(loop, "_solve", recording(loop._solve, "images", programs)):
         images = experiment.generator(experiment.run_key("sample"), state.params, 20).x
     with mock.patch.object(density, "_solve", recording(density._solve, "bits", programs)):
         bits = held_out_bits_per_dim(experiment, state.params, 40, quiet=True).per_example

@@ -13,6 +13,7 @@ from score_sde.solvers import adaptive_dpm, noise, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES
 from tests.solvers import replay
+from tests.solvers.chosen import chosen
 
 KEY = jax.random.key(0)
 CROWSON, CROWSON_META = replay.load("k_diffusion_adaptive.npz")
@@ -87,7 +88,13 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
     with jax.enable_x64(True):
         sde, start = sdes.VP(), np.random.default_rng(3).standard_normal((4, 2))
         mixture = GaussianMixture(*(jnp.asarray(part, jnp.float64) for part in ground_truth.POINTS))
-        args = KEY, mixture.denoise(sde), family(0.02, 1e-3, **fields), solvers.Uniform(1, end=1e-3), start.shape
+        args = (
+            KEY,
+            mixture.denoise(sde),
+            family(0.02, 1e-3, max_growth=np.inf, **fields),
+            solvers.Uniform(1, end=1e-3),
+            start.shape,
+        )
         samples = sample(*args, x_start=start)
         for i in range(4):
             controller = LimitedPID(*fields.values()) if fields else AuthorsRule()
@@ -95,6 +102,28 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
             np.testing.assert_allclose(samples.x[i], x[0], atol=1e-8)
             assert samples.nfe[i] == nfe
         assert len(np.unique(samples.nfe)) > 1
+
+
+@pytest.mark.parametrize("predicts", ["eps", pytest.param("x0", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [solvers.DPMSolver12, solvers.DPMSolver23])
+def test_the_defaults_are_right_on_every_sde(family, predicts):
+    """Within a tenth of a standard deviation, which the tolerances leave; without a limit on growth EDM's was 6 times off."""
+    for name, sde in SDES.items():
+        grid = GRIDS["uniform"](sde, 1)
+        x = sample(KEY, MIXTURE.denoise(chosen(name)), family(predicts=predicts), grid, (2000, 2)).x
+        moments = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(jnp.asarray(grid.end))))
+        assert max(ground_truth.moment_errors(x, *moments, 0.1)) < 4, name
+
+
+def test_a_step_is_not_longer_than_max_growth_allows():
+    """A denoiser that is exact at once: E is 0, and the steps are 0.05 (1 + g + g² …) in log(α/σ)."""
+    point = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    sde = sdes.EDM()
+    for growth, steps in ((2.0, 8), (3.0, 6), (np.inf, 2)):
+        solver, grid = solvers.DPMSolver12(max_growth=growth, predicts="x0"), solvers.Uniform(1, end=0.002)
+        assert np.sum(0.05 * min(growth, 1e9) ** np.arange(steps - 1)) < np.log(80 / 0.002)
+        assert np.sum(0.05 * min(growth, 1e9) ** np.arange(steps)) > np.log(80 / 0.002)
+        np.testing.assert_array_equal(sample(KEY, point.denoise(sde), solver, grid, (2, 2)).nfe, 2 * steps)
 
 
 @pytest.mark.parametrize("name", CROWSON_META["cases"])
@@ -117,7 +146,10 @@ def test_k_diffusion(name, monkeypatch):
     monkeypatch.setattr(noise, "standard_normal", lambda key, x: jnp.asarray(draws)[jax.random.key_data(key)[0]])
     family, mixture = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23, name.split("/")[0]
     with jax.enable_x64(True):
-        sde, solver = sdes.EDM(), family(case["rtol"], case["atol"], accept_safety=0.81, eta=case["eta"])
+        sde, solver = (
+            sdes.EDM(),
+            family(case["rtol"], case["atol"], accept_safety=0.81, eta=case["eta"], max_growth=np.inf),
+        )
         start, denoise = jnp.asarray(80.0 * CROWSON[f"z0_{mixture}"]), replay.mixture(CROWSON, mixture).denoise(sde)
         carry = solver.init(start, 1)
         x, _, nfe = solver.step(KEY, denoise, start, jnp.asarray(80.0), jnp.asarray(0.002), carry)
@@ -133,7 +165,7 @@ def test_noise_keeps_the_distribution(sde_name, fields):
     sde, number = SDES[sde_name], 4096
     solver = (solvers.DPMSolver23 if sde_name == "edm" else solvers.DPMSolver12)(3e-3, 3e-4, **fields)
     grid, denoise = GRIDS["uniform"](sde, 1), MIXTURE.denoise(sde)
-    x, nfe, _ = sample(KEY, denoise, solver, grid, (number, 2))
+    x, nfe, *_ = sample(KEY, denoise, solver, grid, (number, 2))
     assert len(np.unique(nfe)) > 5
     mean, covariance = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(float(grid.times(sde)[-1]))))
     x, variance = np.asarray(x, np.float64), np.diag(covariance)
@@ -185,10 +217,11 @@ def test_adaptive_errors():
             {"accept_safety": 1.1},
             {"eta": 1.1},
             {"s_noise": -1.0},
+            {"max_growth": 1.0},
         ):
             with pytest.raises(
                 ValueError,
-                match=r"dcoeff >= 0, not all 0, 0 < accept_safety <= 1 or None, 0 <= eta <= 1 and s_noise >= 0, got DPMS",
+                match=r"dcoeff >= 0, not all 0, 0 < accept_safety <= 1 or None, 0 <= eta <= 1, .* max_growth > 1, got DPMS",
             ):
                 family(**fields)
         with pytest.raises(ValueError, match=r"needs eta=0 on the way to noise, got eta=0.5 and t from 0.1 up to 0.9"):
@@ -196,12 +229,12 @@ def test_adaptive_errors():
         with pytest.raises(ValueError, match="needs predicts among eps, x0, got 'v'"):
             family(predicts="v")
     with pytest.raises(
-        Exception, match="did not reach the end for 2 of 2 images within max_steps=3 steps of DPM-Solver-12"
+        RuntimeError, match="did not reach the end for 2 of 2 images within max_steps=3 steps of DPM-Solver-12"
     ):
-        jax.block_until_ready(draw(solvers.DPMSolver12(max_steps=3), end=1e-3))
+        draw(solvers.DPMSolver12(max_steps=3), end=1e-3)
 
     def broken(x, t):
         return Estimate(jnp.full_like(x, jnp.nan), jnp.full_like(x, jnp.nan))
 
-    with pytest.raises(Exception, match="did not reach the end for 2 of 2 images"):
-        jax.block_until_ready(draw(solvers.DPMSolver23(), denoise=FunctionDenoiser(sdes.VP(), broken), end=1e-3))
+    with pytest.raises(RuntimeError, match="did not reach the end for 2 of 2 images"):
+        draw(solvers.DPMSolver23(), denoise=FunctionDenoiser(sdes.VP(), broken), end=1e-3)

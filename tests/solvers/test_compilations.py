@@ -1,6 +1,5 @@
 """One program for each solver: other numbers of steps, noise, schedules, guidance and grids compile nothing again."""
 
-import diffrax  # noqa: F401 - its import, which a solver puts off, changes a setting that programs depend on
 import jax
 import jax.numpy as jnp
 import numpy as np

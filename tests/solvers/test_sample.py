@@ -15,7 +15,7 @@ from score_sde.analytic import GaussianMixture
 from score_sde.function_denoiser import FunctionDenoiser
 from score_sde.parameterizations import Estimate
 from score_sde.pytree import pytree
-from score_sde.solvers import base, grids, noise, sample
+from score_sde.solvers import grids, loop, noise, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, SOLVERS
 from tests.solvers.chosen import chosen
@@ -220,7 +220,7 @@ def test_a_deterministic_solver_draws_nothing():
             (2, 3),
             None,
         )
-        return base._solve.lower(*args).compile().as_text()
+        return loop._solve.lower(*args).compile().as_text()
 
     for solver in (solvers.Euler(), solvers.Heun()):
         assert not re.search(r"\bxor\(", program(solver))
