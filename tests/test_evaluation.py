@@ -41,9 +41,9 @@ def test_every_example_and_every_level_has_noise_of_its_own():
     nothing = jax.tree.map(lambda p: jnp.zeros(p.shape), params)
     levels = np.linspace(0.1, 1.0, 600)
     measured = NoiseLevelLoss(denoiser, levels)
-    squares = np.asarray(measured._errors(jax.random.key(1), nothing, {"x": x0, "index": index}))
+    squares = np.asarray(measured._errors(jax.random.key(1), nothing, {"x": x0, "index": index, "condition": {}}))
     assert abs(squares.mean() - 1) < 5 * np.sqrt(2 / squares.size)
     assert_all_independent(squares[:5].T)  # five levels, over the examples
     assert_all_independent(squares[:, :5])  # five examples, over the levels
-    part = measured(jax.random.key(1), nothing, [{"x": x0[:50], "index": index[:50]}])
+    part = measured(jax.random.key(1), nothing, [{"x": x0[:50], "index": index[:50], "condition": {}}])
     np.testing.assert_allclose(part.mean, squares[:, :50].mean(axis=1), rtol=1e-5)

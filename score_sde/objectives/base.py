@@ -1,13 +1,14 @@
 """The objective protocol."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtyping import Array, Float, Key
 
 Batch = Mapping[str, Any]  # "x", "index", "condition" {name: array}
 Draws = Any
+Predict = Callable[..., Any]  # (x, t) -> Estimate: an objective has its own SDE, so a plain function will do
 
 
 class Objective(abc.ABC):

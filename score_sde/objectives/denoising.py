@@ -5,8 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise
-from score_sde.objectives.base import Batch, Draws, Objective
+from score_sde.objectives.base import Batch, Draws, Objective, Predict
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.objectives.weightings import SigmaSquared, Weighting, squared_error
 from score_sde.pytree import pytree, static
@@ -43,13 +42,13 @@ class DenoisingScoreMatching(Objective):
         return {"t": t, "time_weight": time_weight, "eps": jax.random.normal(noise_key, x0.shape, x0.dtype)}
 
     def losses(
-        self, denoise: Denoise, batch: Batch, draws: Draws
+        self, denoise: Predict, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         loss, scalars = self.loss(denoise, batch["x"], draws["eps"], draws["t"])
         return draws["time_weight"] * loss, scalars
 
     def loss(
-        self, denoise: Denoise, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]
+        self, denoise: Predict, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """The loss of each example at given times and noise; scalars: t, and the mean squared error of ε̂."""
         x = expand_like(self.sde.alpha(t), x0) * x0 + expand_like(self.sde.sigma(t), x0) * eps

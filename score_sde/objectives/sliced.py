@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise, score
-from score_sde.objectives.base import Batch, Draws, Objective
+from score_sde.dynamics import score
+from score_sde.objectives.base import Batch, Draws, Objective, Predict
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
@@ -42,7 +42,7 @@ class SlicedScoreMatching(Objective):
         return {"t": t, "time_weight": time_weight, "eps": eps, "directions": jnp.moveaxis(directions, 0, 1)}
 
     def losses(
-        self, denoise: Denoise, batch: Batch, draws: Draws
+        self, denoise: Predict, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         x0, t = batch["x"], draws["t"]
         directions = jnp.moveaxis(draws["directions"], 1, 0)

@@ -40,11 +40,12 @@ def ordinary_promotion():
         yield
 
 
-def tiny(**mesh) -> Experiment:
+def tiny(num_steps=20, **mesh) -> Experiment:
     config = density2d.get_config("moons")
     for name, value in TINY.items():
         apply_override(config, f"{name}={value}")
     config.mesh.update(mesh)
+    config.training.num_steps = num_steps
     return Experiment(config)
 
 
@@ -91,9 +92,7 @@ def test_their_checkpoint_goes_on_on_one_device(together, alone, tmp_path):
     """Ten more steps on the same examples."""
     for name, source in (("from_two", together[0]), ("from_one", alone)):
         shutil.copytree(source, tmp_path / name)
-        experiment = tiny(num_devices=1)
-        experiment.config.training.num_steps = 30
-        state = run_training(experiment, tmp_path / name, quiet=True)
+        state = run_training(tiny(num_steps=30, num_devices=1), tmp_path / name, quiet=True)
         assert int(state.step) == 30
     assert_same(lines(tmp_path / "from_two"), lines(tmp_path / "from_one"))
 
