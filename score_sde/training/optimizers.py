@@ -16,6 +16,7 @@ from score_sde import parallel
 from score_sde.config import Catalogues, Family, Schedule, checked_section, made, sections
 
 Path = tuple[str, ...]
+OptState = Any  # optax's own alias names a type that is not there to check
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
 OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # which `is_decayed` is; the learning rate is the section's
@@ -26,12 +27,12 @@ FIXED = ("fourier", "frequencies")  # the last two names of parameters that are 
 class Optimizer(NamedTuple):
     """An optax transformation (`init`, `update`), and its `schedule`: number of an update, from 0 -> learning rate."""
 
-    init: Callable[[Any], optax.OptState]
-    update: Callable[..., tuple[Any, optax.OptState]]
+    init: Callable[[Any], OptState]
+    update: Callable[..., tuple[Any, OptState]]
     schedule: optax.Schedule
 
 
-def updates_done(opt_state: optax.OptState) -> Int[Array, ""]:
+def updates_done(opt_state: OptState) -> Int[Array, ""]:
     """How many updates an optimizer of `build_optimizer` has made: skipped batches do not count."""
 
     def is_counter(state: Any) -> bool:
@@ -134,14 +135,14 @@ def optimizer_of(settings: sections.Optimizer) -> Optimizer:
     return Optimizer(chain.init, _by_kind_of_parameter(chain.update), rate)
 
 
-def _by_kind_of_parameter(update: Callable[..., tuple[Any, optax.OptState]]) -> Callable[..., Any]:
+def _by_kind_of_parameter(update: Callable[..., tuple[Any, OptState]]) -> Callable[..., Any]:
     """The same, without decay of parameters that do not decay, and with no update at all of fixed ones.
 
     Decay is all that these optimizers take the parameters for, so they are handed zeros in place of those that do not decay.
     `optax.masked` would do it too, but it nests the optimizer's state, and older checkpoints could not be read.
     """
 
-    def masked(grads: Any, state: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
+    def masked(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:
         seen = _map_with_names(lambda path, p: p if is_decayed(path, p.ndim) else jnp.zeros_like(p), params)
         updates, state = update(grads, state, seen)
         return _map_with_names(lambda path, u: jnp.zeros_like(u) if is_fixed(path) else u, updates), state

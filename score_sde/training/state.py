@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from score_sde import parallel
 from score_sde.tasks import Task
-from score_sde.training.optimizers import Optimizer
+from score_sde.training.optimizers import Optimizer, OptState
 
 Params = Any
 
@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     params: Params
     ema: dict[str, Params]
-    opt_state: optax.OptState
+    opt_state: OptState
 
 
 def create_state(
