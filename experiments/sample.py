@@ -2,7 +2,7 @@
 
 Writes samples.npz (x in [-1, 1], conditions, evaluations) and a picture. With --format, for any number of images: they
 are written batch by batch, and the same command goes on where it was killed. Image i has noise
-of its own: it is the same to the bit at one batch size on the same devices, and to rounding at others.
+of its own: it is the same to the bit at one place in a batch of one size on the same devices, and to rounding at others.
 """
 
 import pathlib

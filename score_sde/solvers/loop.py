@@ -49,8 +49,8 @@ def sample(
 ) -> Samples:
     """Solves the SDE of `denoise` from x ~ prior at the grid's first time to its last, as one compiled program.
 
-    Image i draws everything from fold_in(key, first_index + i): in batches of one size it is the same to the bit, in
-    others to rounding. Steps, times and the fields of `solver` and `denoise` (where they are pytrees, as ours are) are
+    Image i draws everything from fold_in(key, first_index + i): at one place in batches of one size it is the same to the
+    bit, elsewhere to rounding. Steps, times and the fields of `solver` and `denoise` (where they are pytrees, as ours are) are
     traced: up to 1024 steps (then 2048, 4096 …) changing them compiles nothing.
 
     The prior is N(0, (prior_std · σ(start)/σ(t_max))² I), which is the SDE's own for a grid that starts at t_max.
