@@ -15,12 +15,13 @@ SOLVERS = ("ddim", "heun", "edm_heun", "euler_maruyama", "dpm_solver_pp_2m", "un
 
 def run(rounds: int) -> dict[str, float]:
     """Prints, for each solver, the solve's bytes over those of one evaluation and the solver's state; `rounds` is not used."""
-    from score_sde.denoiser import Denoiser
+    from score_sde.denoising.denoiser import Denoiser
+    from score_sde.denoising.parameterizations import EDMPreconditioning
     from score_sde.networks import UNet
-    from score_sde.parameterizations import EDMPreconditioning
     from score_sde.sdes import EDM
     from score_sde.solvers import SOLVERS as CATALOGUE
-    from score_sde.solvers import EDMRho, grids, loop
+    from score_sde.solvers import grids, loop
+    from score_sde.solvers.grids import EDMRho
 
     sde, shape = EDM(), (BATCH_SIZE, *SHAPE)
     network = UNet(channels=64, channel_multipliers=(1, 2, 2), blocks_per_level=2, attention_resolutions=(16,))

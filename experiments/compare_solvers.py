@@ -24,8 +24,8 @@ for name in ("workdir", "checkpoint", "ema"):
 
 def main() -> None:
     from score_sde.experiment import from_workdir
-    from score_sde.runs.comparison import mixture_problem, run_comparison, run_problem
-    from score_sde.runs.specs import split
+    from score_sde.tools.compare_solvers import mixture_problem, run_comparison, run_problem
+    from score_sde.tools.solver_specs import split
 
     budgets = sorted({int(value) for value in NFE.value})
     if not budgets or budgets[0] < 1:

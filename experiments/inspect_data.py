@@ -16,7 +16,7 @@ from .flags import CHECKPOINT, EMA, config_or_run, define_config, start, workdir
 
 if TYPE_CHECKING:
     from score_sde.experiment import Experiment
-    from score_sde.runs.inspection import Stream
+    from score_sde.tools.inspect_data import Stream
 
 CONFIG = define_config()
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
@@ -33,8 +33,8 @@ for name in ("workdir", "checkpoint", "ema"):
 def main() -> None:
     import jax
 
-    from score_sde.runs.inspection import inspect, report
     from score_sde.runs.measures import run_noise_levels
+    from score_sde.tools.inspect_data import inspect, report
 
     experiment = forgiving(config_or_run("inspect_data", CONFIG.value))
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
@@ -60,8 +60,8 @@ def forgiving(experiment: "Experiment") -> "Experiment":
 
 def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") -> dict[str, Any]:
     """Near duplicates by --features; these stay in the folder's references."""
-    from score_sde.runs.duplicates import near_duplicates_by_features
-    from score_sde.runs.extractors import get_extractor
+    from score_sde.evaluation.duplicates import near_duplicates_by_features
+    from score_sde.evaluation.extractors import get_extractor
 
     return near_duplicates_by_features(
         experiment,
@@ -77,10 +77,10 @@ def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") 
 
 def write(experiment: "Experiment", result: dict[str, Any], seen: "Stream", folder: pathlib.Path) -> None:
     """The numbers and the pictures."""
-    from score_sde.files import write_json
+    from score_sde.evaluation.duplicates import draw_pairs
+    from score_sde.internal.files import write_json
     from score_sde.plots.datasets import dataset_overview
-    from score_sde.runs.duplicates import draw_pairs
-    from score_sde.runs.inspection import HISTOGRAM
+    from score_sde.tools.inspect_data import HISTOGRAM
 
     write_json(folder / "inspect_data.json", result, ensure_ascii=False)
     histogram, mismatch = (HISTOGRAM, seen.values), result["prior_mismatch_nats"]

@@ -37,8 +37,8 @@ def row_numbers(flag: str, words: list[str]) -> list[int]:
 
 
 def main() -> None:
-    from score_sde.runs.ledger import ERRORS_TOLD, copy_rows, find_row, read_rows, table
-    from score_sde.runs.row_comparison import curves, differences
+    from score_sde.evaluation.ledger import ERRORS_TOLD, copy_rows, find_row, read_rows, table
+    from score_sde.evaluation.row_comparison import curves, differences
 
     workdirs = [pathlib.Path(name) for name in flags.FLAGS.workdir.split(",")]
     rows, warnings = read_rows(workdirs)

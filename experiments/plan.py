@@ -27,8 +27,8 @@ flags.declare_key_flag("workdir")
 def main() -> None:
     import jax
 
-    from score_sde.runs.accelerators import find_accelerator
-    from score_sde.runs.planning import as_table, experiment_on, make_plan, number_of_devices
+    from score_sde.tools.accelerators import find_accelerator
+    from score_sde.tools.plan import as_table, experiment_on, make_plan, number_of_devices
 
     config = config_or_run("plan", CONFIG.value).config
     devices = DEVICES.value or number_of_devices(config)

@@ -19,7 +19,7 @@ flags.declare_key_flag("workdir")
 
 def main() -> None:
     from score_sde.experiment import Experiment
-    from score_sde.quickstart import run_quickstart
+    from score_sde.tools.quickstart import run_quickstart
 
     workdir = workdir_path()
     if FRESH.value and (workdir / "config.json").is_file():

@@ -31,10 +31,10 @@ def main() -> None:
 
 def compare(paths: list[pathlib.Path]) -> None:
     """Prints the distances between two references."""
-    from score_sde.runs.ledger import with_error
-    from score_sde.runs.reference_distances import reference_distances
-    from score_sde.runs.references import load_reference
-    from score_sde.training.stages import stage
+    from score_sde.evaluation.ledger import with_error
+    from score_sde.evaluation.reference_distances import reference_distances
+    from score_sde.evaluation.references import load_reference
+    from score_sde.training.logs.stages import stage
 
     if len(paths) != 2 or CONFIG.value is not None or flags.FLAGS.workdir is not None:
         raise ValueError(f"--compare needs two files and neither --config nor --workdir, got {COMPARE.value}.")
@@ -54,9 +54,9 @@ def make() -> None:
     """Computes a reference."""
     import jax
 
-    from score_sde.runs.extractors import get_extractor
-    from score_sde.runs.references import make_reference
-    from score_sde.training.stages import stage
+    from score_sde.evaluation.extractors import get_extractor
+    from score_sde.evaluation.references import make_reference
+    from score_sde.training.logs.stages import stage
 
     experiment = config_or_run("reference", CONFIG.value)
     with stage(f"reading the weights of {FEATURES.value}"):

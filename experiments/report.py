@@ -18,7 +18,7 @@ flags.declare_key_flag("workdir")
 
 
 def main() -> None:
-    from score_sde.runs.run_report import write_report
+    from score_sde.tools.report import write_report
 
     workdirs = [pathlib.Path(name) for name in flags.FLAGS.workdir.split(",")]
     path = write_report(workdirs, pathlib.Path(OUTPUT.value) if OUTPUT.value else None)

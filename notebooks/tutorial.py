@@ -55,13 +55,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-import score_sde
-from score_sde.adaptive import Adaptive
-from score_sde.analytic import GaussianMixture
-from score_sde.likelihood import ExactTrace, LogProb
-from score_sde.networks import MLP
-from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, LogNormal
-from score_sde.pytree import pytree
+import score_sde as ss
 
 # %% [markdown]
 # ## 1. An SDE is two functions of time
@@ -72,8 +66,8 @@ from score_sde.pytree import pytree
 
 
 # %%
-@pytree
-class CubicVP(score_sde.SDE):
+@ss.pytree
+class CubicVP(ss.SDE):
     """α² = exp(−b t³), σ² = 1 − α²."""
 
     b: float = 11.0
@@ -104,7 +98,7 @@ plt.show()
 
 # %%
 angles = 2 * jnp.pi * jnp.arange(8) / 8
-mixture = GaussianMixture(
+mixture = ss.GaussianMixture(
     weights=jnp.full(8, 1 / 8),
     means=jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1),
     stds=jnp.full((8, 2), 0.12),
@@ -118,8 +112,10 @@ data = mixture.sample(jax.random.key(0), 20_000)
 # guidance and likelihood ever see. The objective is denoising score matching with EDM's weighting and noise levels.
 
 # %%
-denoiser = score_sde.Denoiser(sde, score_sde.EDMPreconditioning(sigma_data=0.7), MLP(width=128, depth=3))
-objective = DenoisingScoreMatching(sde, EDMWeighting(sigma_data=0.7), LogNormal(mean=-1.2, std=1.6))
+denoiser = ss.Denoiser(sde, ss.denoising.EDMPreconditioning(sigma_data=0.7), ss.networks.MLP(width=128, depth=3))
+objective = ss.objectives.DenoisingScoreMatching(
+    sde, ss.objectives.EDMWeighting(sigma_data=0.7), ss.objectives.LogNormal(mean=-1.2, std=1.6)
+)
 num_steps, batch_size = 4000, 512
 optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, num_steps))
 
@@ -161,10 +157,10 @@ assert losses[-500:].mean() < exact_loss + 0.05
 
 # %%
 denoise, number = denoiser.bind(params), 4000
-grid = score_sde.LogSNRUniform(num_steps=100, end=1e-2)
-by_sde = score_sde.sample(jax.random.key(4), denoise, score_sde.Ancestral(), grid, (number, 2))
-grid = score_sde.LogSNRUniform(num_steps=25, end=1e-2)
-by_ode = score_sde.sample(jax.random.key(4), denoise, score_sde.Heun(), grid, (number, 2))
+grid = ss.grids.LogSNRUniform(num_steps=100, end=1e-2)
+by_sde = ss.sample(jax.random.key(4), denoise, ss.solvers.Ancestral(), grid, (number, 2))
+grid = ss.grids.LogSNRUniform(num_steps=25, end=1e-2)
+by_ode = ss.sample(jax.random.key(4), denoise, ss.solvers.Heun(), grid, (number, 2))
 
 figure, axes = plt.subplots(1, 3, figsize=(9, 3), sharex=True, sharey=True)
 pictures = {
@@ -197,7 +193,9 @@ for name, samples in (("reverse SDE", by_sde.x), ("probability flow", by_ode.x))
 # its own, to a tolerance. In two dimensions the divergence can be computed exactly.
 
 # %%
-log_prob = LogProb(adaptive=Adaptive(rtol=1e-4, atol=1e-4), t_min=1e-2, divergence=ExactTrace())
+log_prob = ss.LogProb(
+    adaptive=ss.solvers.Adaptive(rtol=1e-4, atol=1e-4), t_min=1e-2, divergence=ss.likelihood.ExactTrace()
+)
 points = mixture.sample(jax.random.key(5), 500)
 learned = log_prob(jax.random.key(6), denoise, points).log_prob
 exact = mixture.log_prob(points)

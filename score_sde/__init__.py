@@ -1,6 +1,8 @@
 """Score-based diffusion models in JAX: an SDE turns data into noise, a denoiser undoes it one noise level at a time.
 
-The names below are imported when first used, so that `import score_sde` itself loads neither JAX nor anything heavy.
+The names used most stand here. All others stand in their family: `ss.solvers.DDIM`, `ss.grids.Uniform`,
+`ss.sdes.Cosine`, `ss.guidance.ClassifierFree`, and so on. Names and families are imported when they are first used, so
+that `import score_sde` itself loads neither JAX nor anything heavy.
 """
 
 import importlib
@@ -8,97 +10,61 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-PUBLIC = {
-    "score_sde.analytic": ("GaussianMixture",),
-    "score_sde.denoiser": ("Denoiser",),
-    "score_sde.dynamics": ("Denoise",),
-    "score_sde.function_denoiser": ("FunctionDenoiser",),
-    "score_sde.inversion": ("decode", "encode", "interpolate", "sdedit"),
-    "score_sde.likelihood": ("BitsPerDim", "ExactTrace", "Hutchinson", "LogDensity", "LogProb", "bits_per_dim"),
-    "score_sde.parameterizations": (
-        "EDMPreconditioning",
-        "Epsilon",
-        "Estimate",
-        "FlowVelocity",
-        "ScaledScore",
-        "Score",
-        "Velocity",
-        "X0",
-    ),
-    "score_sde.guidance": ("ClassifierFree", "DynamicThreshold", "Threshold", "guide"),
-    "score_sde.sdes": ("EDM", "SDE", "VE", "VP", "Cosine", "Decay", "DiscreteVP", "Flow", "LogSNR", "SubVP"),
-    "score_sde.solvers": (
-        "DDIM",
-        "DEIS",
-        "DPM2",
-        "IPNDM",
-        "LMS",
-        "PNDM",
-        "AdamsBashforth",
-        "AlignYourSteps",
-        "Ancestral",
-        "AncestralSteps",
-        "AnnealedLangevin",
-        "ArctanUniform",
-        "BetaSpaced",
-        "Churn",
-        "DPMSolver",
-        "DPMSolver12",
-        "DPMSolver23",
-        "DPMSolverFast",
-        "DPMSolverMultistep",
-        "DPMSolverPP2M",
-        "DPMSolverPP2MSDE",
-        "DPMSolverPP2S",
-        "DPMSolverPP3M",
-        "DPMSolverPP3MSDE",
-        "DPMSolverPP3S",
-        "DPMSolverPPSDE",
-        "DenoiseLast",
-        "EDMHeun",
-        "EDMRho",
-        "Euler",
-        "EulerMaruyama",
-        "ExponentialAdamsBashforth",
-        "Fitted",
-        "Given",
-        "Heun",
-        "Hook",
-        "Langevin",
-        "LogSNRUniform",
-        "PolyExponential",
-        "PredictorCorrector",
-        "ProbabilityFlow",
-        "Quadratic",
-        "RandomRigidMotion",
-        "Restart",
-        "ReverseDiffusion",
-        "RungeKutta",
-        "SASolver",
-        "Samples",
-        "Shifted",
-        "Sigmoid",
-        "StepScale",
-        "TimestepSpacing",
-        "UniPC",
-        "Uniform",
-        "Upward",
-        "WithRestarts",
-        "fit_grid",
-        "sample",
-        "save_grid",
-    ),
+FAMILIES = {
+    name: f"score_sde.{name}"
+    for name in (
+        "sdes",
+        "denoising",
+        "networks",
+        "objectives",
+        "tasks",
+        "solvers",
+        "guidance",
+        "likelihood",
+        "editing",
+        "data",
+        "metrics",
+        "plots",
+        "importers",
+    )
+} | {"grids": "score_sde.solvers.grids"}
+MOST_USED = {
+    "sdes": ("EDM", "SDE", "VE", "VP", "Flow", "SubVP"),
+    "denoising": ("Denoise", "Denoiser", "Estimate", "FunctionDenoiser", "GaussianMixture"),
+    "solvers": ("Samples", "sample"),
+    "guidance": ("guide",),
+    "likelihood": ("LogProb", "bits_per_dim"),
+    "editing": ("decode", "encode", "interpolate", "sdedit"),
 }
-_MODULE_OF = {name: module for module, names in PUBLIC.items() for name in names}
-__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604
+_MODULE_OF = {name: FAMILIES[family] for family, names in MOST_USED.items() for name in names}
+_MODULE_OF["pytree"] = "score_sde.internal.pytree"  # the decorator that an SDE or a solver of one's own needs
+__all__ = ["__version__", *FAMILIES, *_MODULE_OF]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"score_sde has no attribute {name!r}; its public names are {', '.join(_MODULE_OF)}.")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    if name in FAMILIES:
+        value: Any = importlib.import_module(FAMILIES[name])
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    else:
+        value = _in_a_family(name)
     globals()[name] = value
     return value
+
+
+def _in_a_family(name: str) -> Any:
+    """A public name of exactly one family, which earlier versions had here. Raises: AttributeError."""
+    if name.startswith("__"):  # asked by the machinery of imports: no reason to load every family
+        raise AttributeError(f"score_sde has no attribute {name!r}.")
+    modules = {family: importlib.import_module(path) for family, path in FAMILIES.items() if family != "importers"}
+    found = [family for family, module in modules.items() if name in vars(module)]
+    if len(found) == 1:
+        return getattr(modules[found[0]], name)
+    if found:
+        advice = f"Say which is meant: {' or '.join(f'score_sde.{family}.{name}' for family in found)}."
+    else:
+        advice = f"Its public names are {', '.join(__all__[1:])}; all others stand in these families."
+    raise AttributeError(f"score_sde has no attribute {name!r}. {advice}")
 
 
 def __dir__() -> list[str]:

@@ -7,13 +7,14 @@ from flax import linen as nn
 
 from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
+from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
 from score_sde.guidance import GUIDANCE, THRESHOLDS, Guidance
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective, TimeSampler, Weighting
-from score_sde.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
 from score_sde.sdes import SDE, SDES
-from score_sde.solvers import GRIDS, SOLVERS, Grid, Solver
+from score_sde.solvers import SOLVERS, Solver
+from score_sde.solvers.grids import GRIDS, Grid
 from score_sde.tasks import TASKS, Task
 from score_sde.training.optimizers import OPTIMIZER
 

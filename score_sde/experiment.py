@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from score_sde import parallel
-from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import (
     Schedule,
@@ -41,16 +40,18 @@ from score_sde.data import (
     class_number,
     numbered_like,
 )
-from score_sde.denoiser import Condition, Denoiser
-from score_sde.evaluation import NoiseLevelLoss
-from score_sde.files import read_json, write_json
-from score_sde.generation import Generator
+from score_sde.denoising.denoiser import Condition, Denoiser
+from score_sde.denoising.parameterizations import Parameterization
+from score_sde.generation.generator import Generator
 from score_sde.guidance import Guidance
+from score_sde.internal.files import read_json, write_json
 from score_sde.likelihood import LogProb
 from score_sde.objectives import Objective
-from score_sde.parameterizations import Parameterization
+from score_sde.objectives.loss_by_noise_level import NoiseLevelLoss
 from score_sde.sdes import SDE
-from score_sde.solvers import Grid, Solver
+from score_sde.solvers import Solver
+from score_sde.solvers.adaptive_ode import Adaptive
+from score_sde.solvers.grids import Grid
 from score_sde.tasks import Denoising, Task
 from score_sde.training.optimizers import Optimizer, optimizer_of
 from score_sde.training.state import Params, TrainState, create_state, state_sharding

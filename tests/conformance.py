@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import parameterizations as p
 from score_sde import sdes, solvers
+from score_sde.denoising import parameterizations as p
 
 
 def _vdm(t):
@@ -111,11 +111,13 @@ def start(sde):
 
 # (sde, number of steps, to_zero) -> grid
 GRIDS = {
-    "uniform": lambda sde, n, to_zero=False: solvers.Uniform(n, start(sde), 1e-3 * sde.t_max, to_zero),
-    "quadratic": lambda sde, n, to_zero=False: solvers.Quadratic(n, start(sde), 1e-3 * sde.t_max, to_zero),
-    "log_snr_uniform": lambda sde, n, to_zero=False: solvers.LogSNRUniform(n, start(sde), 1e-3 * sde.t_max, to_zero),
-    "edm_rho": lambda sde, n, to_zero=False: solvers.EDMRho(n, start(sde), 1e-3 * sde.t_max, 7.0, to_zero),
-    "given": lambda sde, n, to_zero=False: solvers.Given(_cubic(sde, n, to_zero)),
+    "uniform": lambda sde, n, to_zero=False: solvers.grids.Uniform(n, start(sde), 1e-3 * sde.t_max, to_zero),
+    "quadratic": lambda sde, n, to_zero=False: solvers.grids.Quadratic(n, start(sde), 1e-3 * sde.t_max, to_zero),
+    "log_snr_uniform": lambda sde, n, to_zero=False: solvers.grids.LogSNRUniform(
+        n, start(sde), 1e-3 * sde.t_max, to_zero
+    ),
+    "edm_rho": lambda sde, n, to_zero=False: solvers.grids.EDMRho(n, start(sde), 1e-3 * sde.t_max, 7.0, to_zero),
+    "given": lambda sde, n, to_zero=False: solvers.grids.Given(_cubic(sde, n, to_zero)),
 }
 
 

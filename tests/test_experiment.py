@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 from configs import base
 from experiments.flags import sentence_of
 from score_sde import parallel
-from score_sde.adaptive import Adaptive
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import build, completed, plain
 from score_sde.experiment import Experiment, apply_override
 from score_sde.guidance import Threshold
-from score_sde.runs.planning import Blank
 from score_sde.sdes import SDES, VP
+from score_sde.solvers.adaptive_ode import Adaptive
+from score_sde.tools.plan import Blank
 from score_sde.training.optimizers import rate_warnings
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"

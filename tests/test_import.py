@@ -20,12 +20,25 @@ def _heavy_modules_after(statement: str) -> str:
 @pytest.mark.parametrize("name", score_sde.__all__)
 def test_every_public_name_resolves(name):
     value = getattr(score_sde, name)
-    assert name == "__version__" or value.__module__.startswith("score_sde.")
+    if name in score_sde.FAMILIES:
+        assert value.__name__ == score_sde.FAMILIES[name]
+    else:
+        assert name == "__version__" or value.__module__.startswith("score_sde.")
     assert name in dir(score_sde)
 
 
+def test_names_stand_in_their_families():
+    """Those that earlier versions had at the top are still found there, where one family alone has the name."""
+    assert score_sde.DDIM is score_sde.solvers.DDIM
+    assert score_sde.EDMRho is score_sde.grids.EDMRho
+    assert "DDIM" not in dir(score_sde)
+    assert score_sde.grids.Uniform is not score_sde.objectives.Uniform
+    with pytest.raises(AttributeError, match="Say which is meant: score_sde.objectives.Uniform or score_sde.grids.Uni"):
+        score_sde.Uniform
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match=r"no attribute 'VPSDE'; its public names are .*\bVP\b"):
+    with pytest.raises(AttributeError, match=r"no attribute 'VPSDE'. Its public names are .*\bVP\b"):
         score_sde.VPSDE
 
 

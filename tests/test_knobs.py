@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import inversion, sdes, solvers
-from score_sde.analytic import GaussianMixture
+from score_sde import sdes, solvers
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.denoising.parameterizations import LogSigmaLabel
+from score_sde.editing import inversion
 from score_sde.guidance.dynamic_threshold import DynamicThreshold
 from score_sde.networks import resample
 from score_sde.objectives.time_samplers import LikelihoodImportance
-from score_sde.parameterizations import Estimate, LogSigmaLabel
 
 VP = sdes.VP()
 
@@ -84,7 +86,7 @@ def test_inversion_ends_where_its_grid_ends():
     x0 = np.asarray([[-1.0], [0.5], [2.0]], np.float32)
     (low, low_noise), (high, high_noise) = (map(float, VP.marginal(t)) for t in (end, 1.0))
     low_std, high_std = np.hypot(low * std, low_noise), np.hypot(high * std, high_noise)
-    solver, grid = solvers.Heun(), solvers.EDMRho(60, end=end, to_zero=False)
+    solver, grid = solvers.Heun(), solvers.grids.EDMRho(60, end=end, to_zero=False)
     latent = inversion.encode(denoise, x0, solver, grid).x
     close(latent, high * mean + high_std * low * (x0 - mean) / low_std, 3e-3)
     u = np.asarray([[-1.5], [0.2], [1.0]], np.float32)
@@ -107,11 +109,11 @@ def test_slerp_at_half_a_radian():
 
 def test_sigmoid_grid_goes_to_uniform():
     """At k = 0 to the rounding of both; a small k is off by at most k²/100."""
-    uniform = solvers.Uniform(10, end=0.1).times(VP)
+    uniform = solvers.grids.Uniform(10, end=0.1).times(VP)
     for k in (0.0, 1e-30, 1e-12, 1e-8, 1e-5, 1e-4):
-        close(solvers.Sigmoid(10, end=0.1, k=k).times(VP), uniform, 2e-7)
+        close(solvers.grids.Sigmoid(10, end=0.1, k=k).times(VP), uniform, 2e-7)
     u = np.linspace(0, 1, 11)
     for k in (0.5, 3.0, 12.0):
         raw = 1 / (1 + np.exp(-k * (2 * u - 1)))
         v = (raw - raw[0]) / (raw[-1] - raw[0])
-        close(solvers.Sigmoid(10, end=0.1, k=k).times(VP), 1 - 0.9 * v, 3e-7)
+        close(solvers.grids.Sigmoid(10, end=0.1, k=k).times(VP), 1 - 0.9 * v, 3e-7)

@@ -145,7 +145,7 @@ assert levels.shape == (5, 8, 8, 1) and levels.min() == 0 and levels.max() == 16
 images = levels.astype(np.float32) / 8 - 1
 
 digits = score_sde.GaussianMixture(np.full(5, 0.2, np.float32), images, np.full(images.shape, 1e-3, np.float32))
-sde, solver, grid = score_sde.VP(), score_sde.DDIM(), score_sde.LogSNRUniform(num_steps=30)
+sde, solver, grid = score_sde.VP(), score_sde.DDIM(), score_sde.grids.LogSNRUniform(num_steps=30)
 x = score_sde.sample(jax.random.key(0), digits.denoise(sde), solver, grid, (8, 8, 8, 1)).x
 distance = np.abs(np.asarray(x)[:, None] - images).max(axis=(2, 3, 4)).min(axis=1)
 assert (distance < 0.05).all(), distance
@@ -191,7 +191,7 @@ def get_config():
 OWN_SDE = """
 import jax.numpy as jnp
 import score_sde as ss
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 
 @pytree
 class CubicVP(ss.SDE):

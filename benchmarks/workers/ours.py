@@ -17,12 +17,13 @@ import numpy as np
 
 from benchmarks.interleave import serve
 from benchmarks.unet import BATCH_SIZE, HEUN_STEPS, SHAPE
-from score_sde.denoiser import Denoiser
+from score_sde.denoising.denoiser import Denoiser
+from score_sde.denoising.parameterizations import EDMPreconditioning
 from score_sde.networks import UNet
 from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, LogNormal
-from score_sde.parameterizations import EDMPreconditioning
 from score_sde.sdes import EDM
-from score_sde.solvers import EDMHeun, EDMRho, sample
+from score_sde.solvers import EDMHeun, sample
+from score_sde.solvers.grids import EDMRho
 from score_sde.tasks import Denoising
 from score_sde.training.optimizers import build_optimizer
 from score_sde.training.state import create_state

@@ -17,7 +17,7 @@ from configs.cifar10 import small
 from score_sde import parallel
 from score_sde.config import plain
 from score_sde.experiment import Experiment
-from score_sde.training.checkpoints import Checkpoints
+from score_sde.training.saving.checkpoints import Checkpoints
 
 BATCH_SIZE, STEPS = 32, 2
 

@@ -21,34 +21,3 @@ from score_sde.config.kinds import is_number
 from score_sde.config.lookup import Family, check_names, closest
 from score_sde.config.overrides import apply_overrides, apply_values, literal
 from score_sde.config.sections import Schedule, Settings
-
-__all__ = [
-    "FREE_SECTIONS",
-    "NO_CATALOGUES",
-    "Catalogues",
-    "Family",
-    "Schedule",
-    "Settings",
-    "apply_overrides",
-    "apply_values",
-    "build",
-    "call",
-    "changes",
-    "check_names",
-    "checked_config",
-    "checked_section",
-    "closest",
-    "completed",
-    "differences",
-    "find_file",
-    "is_number",
-    "lasting",
-    "literal",
-    "load_config",
-    "made",
-    "may_change",
-    "plain",
-    "section_at",
-    "sections",
-    "shared_sections",
-]

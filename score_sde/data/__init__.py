@@ -19,25 +19,3 @@ SOURCES: dict[str, type[Source]] = {
     "digits": DigitsSource,
     "density": DensitySource,
 }
-
-__all__ = [
-    "DENSITIES",
-    "SIZES",
-    "SOURCES",
-    "ArraySource",
-    "DataSpec",
-    "Density",
-    "DensitySource",
-    "DigitsSource",
-    "EvalBatches",
-    "FolderSource",
-    "HoldOut",
-    "Source",
-    "Subset",
-    "TFDSSource",
-    "TrainBatches",
-    "class_number",
-    "hold_out",
-    "numbered_like",
-    "with_sizes",
-]

@@ -23,7 +23,7 @@ from score_sde.data.base import (
 from score_sde.data.classes import labels_of
 from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.listing import LISTED
-from score_sde.guarded import Npz, read_npy
+from score_sde.internal.guarded import Npz, read_npy
 
 _REMEDY = "write it again with np.savez"
 

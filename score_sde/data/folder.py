@@ -25,7 +25,7 @@ from score_sde.data.classes import normal, numbered
 from score_sde.data.decoding import ImageDecoder, as_size
 from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.listing import COMMON, LISTED, Listing, list_images
-from score_sde.guarded import read_npy
+from score_sde.internal.guarded import read_npy
 
 TRIED = 100  # files, until one can be read
 

@@ -14,16 +14,3 @@ GUIDANCE: dict[str, type[Guidance]] = {
     "dynamic_threshold": DynamicThreshold,
 }
 THRESHOLDS: dict[str, type[Guidance]] = {"static": Threshold, "dynamic": DynamicThreshold}
-
-__all__ = [
-    "GUIDANCE",
-    "THRESHOLDS",
-    "ClassifierFree",
-    "Conditional",
-    "DynamicThreshold",
-    "EstimateRule",
-    "Guidance",
-    "Observation",
-    "Threshold",
-    "guide",
-]

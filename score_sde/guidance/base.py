@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise, Evaluations
-from score_sde.function_denoiser import as_denoise
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import as_denoise
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
 Observation = Mapping[str, Array]  # what was measured of each image, by name: arrays [b, …]

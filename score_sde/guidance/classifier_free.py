@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from score_sde.broadcast import expand_like
-from score_sde.dynamics import Denoise, Evaluations
+from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.base import Conditional, Guidance, Observation
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
 

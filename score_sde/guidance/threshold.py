@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.base import EstimateRule, with_x0
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
 

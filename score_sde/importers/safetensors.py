@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from score_sde.files import parse_json
-from score_sde.guarded import check_name, is_shape, open_file, reading, shortened
 from score_sde.importers.weight_files import dtype_of
+from score_sde.internal.files import parse_json
+from score_sde.internal.guarded import check_name, is_shape, open_file, reading, shortened
 
 DTYPES = {
     "F64": "<f8",

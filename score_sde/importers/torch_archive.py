@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from score_sde.archives import read_directory, read_member
-from score_sde.guarded import check_name, open_file, reading, shortened
 from score_sde.importers.torch_pickle import DTYPES, Module, Tensor, read_pickle
 from score_sde.importers.weight_files import dtype_of
+from score_sde.internal.archives import read_directory, read_member
+from score_sde.internal.guarded import check_name, open_file, reading, shortened
 
 OLD_MAGIC = (
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle of an old file: the number 0x1950A86A20F9469CFC6C

@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable
 from typing import IO, Any, cast
 
-from score_sde.guarded import is_shape, shortened
+from score_sde.internal.guarded import is_shape, shortened
 
 MOST_INSTRUCTIONS = 2_000_000
 # Dicts, lists, sets and records, and items copied between them; one takes a hundred times the bytes of its instruction.

@@ -9,8 +9,8 @@ import urllib.request
 
 import numpy as np
 
-from score_sde.files import remove_temporaries_of, write_atomically
-from score_sde.guarded import Npz, reading, shortened
+from score_sde.internal.files import remove_temporaries_of, write_atomically
+from score_sde.internal.guarded import Npz, reading, shortened
 
 _NAME = re.compile(r"[\w.\-]+")
 

@@ -5,19 +5,3 @@ from score_sde.likelihood.density import LogDensity, LogProb
 from score_sde.likelihood.divergences import Divergence, ExactTrace, GivenProbes, Hutchinson
 
 DIVERGENCES = {"exact": ExactTrace, "hutchinson": Hutchinson}
-
-__all__ = [
-    "DIVERGENCES",
-    "BitsPerDim",
-    "Divergence",
-    "ExactTrace",
-    "ExampleBits",
-    "GivenProbes",
-    "Hutchinson",
-    "LogDensity",
-    "LogProb",
-    "bits_per_dim",
-    "dequantize",
-    "example_bits",
-    "summarize",
-]

@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from score_sde import parallel
-from score_sde.dynamics import Denoise
-from score_sde.function_denoiser import needs_denoiser
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.function_denoiser import needs_denoiser
 from score_sde.likelihood.density import LogProb, image_keys
 
 

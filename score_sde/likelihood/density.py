@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
-from score_sde.adaptive import Adaptive
-from score_sde.dynamics import Denoise, velocity
-from score_sde.function_denoiser import as_denoise, needs_denoiser
+from score_sde.denoising.dynamics import Denoise, velocity
+from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
+from score_sde.internal.pytree import is_traced, pytree
 from score_sde.likelihood.divergences import Divergence, Hutchinson
-from score_sde.pytree import is_traced, pytree
+from score_sde.solvers.adaptive_ode import Adaptive
 
 
 class LogDensity(NamedTuple):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 
 Velocity = Callable[[Float[Array, "b *shape"]], Float[Array, "b *shape"]]
 Probes = Float[Array, "b p *shape"] | None

@@ -10,30 +10,3 @@ from score_sde.metrics.inception_score import InceptionScore, inception_score
 from score_sde.metrics.kernel_distance import KernelDistance, kernel_distance, squared_mmd
 from score_sde.metrics.lpips import lpips_distance, lpips_features
 from score_sde.metrics.neighbours import Neighbourhoods, nearest, neighbourhoods, similar_pairs
-
-__all__ = [
-    "Extrapolated",
-    "FeatureStatistics",
-    "InceptionFeatures",
-    "InceptionScore",
-    "Judgement",
-    "KernelClassifier",
-    "KernelDistance",
-    "Neighbourhoods",
-    "dinov2_features",
-    "extrapolate",
-    "fewest_samples",
-    "frechet_distance",
-    "frechet_standard_error",
-    "inception_features",
-    "inception_score",
-    "judge",
-    "kernel_distance",
-    "lpips_distance",
-    "lpips_features",
-    "nearest",
-    "neighbourhoods",
-    "oriented_gradients",
-    "similar_pairs",
-    "squared_mmd",
-]

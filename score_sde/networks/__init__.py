@@ -19,5 +19,3 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "encoder": Encoder,
 }
-
-__all__ = ["MLP", "NETWORKS", "Encoder", "NCSNpp", "UNet"]

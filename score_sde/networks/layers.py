@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.convolution import conv_general_dilated
+from score_sde.networks.kernels.winograd import conv_general_dilated
 
 NEAR_ZERO = 1e-10  # the 2021 code reads a scale of 0 as this, so that no layer is exactly dead at the start
 

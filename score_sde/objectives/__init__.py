@@ -27,28 +27,3 @@ from score_sde.objectives.weightings import (
 )
 
 OBJECTIVES = {"denoising": DenoisingScoreMatching, "sliced": SlicedScoreMatching, "cross_entropy": CrossEntropy}
-
-__all__ = [
-    "OBJECTIVES",
-    "TIME_SAMPLERS",
-    "WEIGHTINGS",
-    "CrossEntropy",
-    "DenoisingScoreMatching",
-    "Discrete",
-    "EDMWeighting",
-    "FlowMatching",
-    "Likelihood",
-    "LikelihoodImportance",
-    "LogNormal",
-    "LogitNormal",
-    "MinSNR",
-    "Objective",
-    "SigmaSquared",
-    "Sigmoid",
-    "SlicedScoreMatching",
-    "Stratified",
-    "TimeSampler",
-    "Uniform",
-    "VelocityMatching",
-    "Weighting",
-]

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from score_sde.broadcast import expand_like
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
 from score_sde.objectives.base import Batch, Draws, Objective
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
-from score_sde.pytree import pytree
 from score_sde.sdes.base import SDE
 
 Classify = Callable[[Float[Array, "b *shape"], Float[Array, " b"]], Float[Array, "b classes"]]

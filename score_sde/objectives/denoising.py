@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from score_sde.broadcast import expand_like
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree, static
 from score_sde.objectives.base import Batch, Draws, Objective, Predict
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
 from score_sde.objectives.weightings import SigmaSquared, Weighting, squared_error
-from score_sde.pytree import pytree, static
 from score_sde.sdes.base import SDE
 
 

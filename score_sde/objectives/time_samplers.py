@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 
 Times = tuple[Float[Array, " n"], Float[Array, " n"]]

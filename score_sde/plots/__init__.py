@@ -9,17 +9,3 @@ from score_sde.plots.densities import density_plot, grid_points
 from score_sde.plots.images import image_grid, save_image, to_uint8
 from score_sde.plots.samples import point_picture, signal_picture
 from score_sde.plots.strips import denoising_strip
-
-__all__ = [
-    "animation",
-    "denoising_strip",
-    "density_plot",
-    "grid_points",
-    "image_grid",
-    "loss_by_noise_level",
-    "loss_curve",
-    "point_picture",
-    "save_image",
-    "signal_picture",
-    "to_uint8",
-]

@@ -14,14 +14,14 @@ from score_sde import parallel, plots
 from score_sde.config import plain
 from score_sde.data import EvalBatches
 from score_sde.data.prefetch import prefetch
-from score_sde.evaluation import LossByNoiseLevel
 from score_sde.experiment import Experiment
-from score_sde.files import write_json
+from score_sde.generation.shards import Arrays, NpzShards
+from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
+from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import compute_parts, describe, prepare
-from score_sde.shards import Arrays, NpzShards
-from score_sde.training.progress import Progress
+from score_sde.training.logs.progress import Progress
 from score_sde.training.state import Params
 
 

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Collection
 
 from score_sde.experiment import Experiment
-from score_sde.training.checkpoints import Checkpoints
-from score_sde.training.stages import stage
+from score_sde.training.logs.stages import stage
+from score_sde.training.saving.checkpoints import Checkpoints
 from score_sde.training.state import Params, TrainState
 
 

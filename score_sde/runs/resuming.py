@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import changes, closest, completed, may_change, plain
 from score_sde.experiment import Experiment
-from score_sde.files import read_json
+from score_sde.internal.files import read_json
 from score_sde.runs.weights import InitFrom, listed, read_weights
-from score_sde.training.checkpoints import Checkpoints, misfits, shapes_of
-from score_sde.training.stages import stage
+from score_sde.training.logs.stages import stage
+from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
 from score_sde.training.state import TrainState
 
 HISTORY_FILE = "history.json"

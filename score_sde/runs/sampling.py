@@ -9,12 +9,12 @@ import numpy as np
 
 from score_sde import parallel, plots
 from score_sde.experiment import Experiment
-from score_sde.generation import Generated, join
+from score_sde.generation.generator import Generated, join
+from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
-from score_sde.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
-from score_sde.training.progress import Progress
+from score_sde.training.logs.progress import Progress
 from score_sde.training.state import TrainState
 from score_sde.training.stopping import kept
 

@@ -7,8 +7,8 @@ import datetime
 import pathlib
 from typing import Any
 
-from score_sde.files import append_line, parse_json
-from score_sde.report import code_version, environment
+from score_sde.internal.files import append_line, parse_json
+from score_sde.plots.html_report import code_version, environment
 
 STARTS_FILE = "starts.jsonl"
 

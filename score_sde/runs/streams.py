@@ -17,10 +17,10 @@ from jaxtyping import Bool
 from score_sde import parallel
 from score_sde.config import differences
 from score_sde.experiment import Experiment
-from score_sde.files import read_json, remove_temporaries, write_text
-from score_sde.shards import Arrays, Shards
+from score_sde.generation.shards import Arrays, Shards
+from score_sde.internal.files import read_json, remove_temporaries, write_text
 from score_sde.training.agreement import on_first_process
-from score_sde.training.progress import Progress
+from score_sde.training.logs.progress import Progress
 from score_sde.training.state import Params
 from score_sde.training.stopping import kept
 

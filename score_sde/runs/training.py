@@ -12,7 +12,7 @@ import jax
 
 from score_sde import plots
 from score_sde.experiment import CONFIG_FILE, Experiment
-from score_sde.files import remove_temporaries, remove_temporaries_of, write_json
+from score_sde.internal.files import remove_temporaries, remove_temporaries_of, write_json
 from score_sde.runs.measures import held_out_batches
 from score_sde.runs.pictures import sample_picture
 from score_sde.runs.restoring import open_checkpoints, pick_params
@@ -20,20 +20,20 @@ from score_sde.runs.resuming import HISTORY_FILE, Start, begin
 from score_sde.runs.starts import record_start
 from score_sde.runs.weights import InitFrom
 from score_sde.training.agreement import on_first_process
-from score_sde.training.checkpoints import Checkpoints
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
-from score_sde.training.logging import METRICS_FILE, TIMING_FILE, MetricLogger
+from score_sde.training.logs.logging import METRICS_FILE, TIMING_FILE, MetricLogger
+from score_sde.training.logs.progress import Progress
+from score_sde.training.logs.stages import stage
+from score_sde.training.logs.tally import Tally
 from score_sde.training.loop import Action, Instruments, train
 from score_sde.training.optimizers import rate_warnings, updates_done
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Stopwatch, Trace, compile_step
-from score_sde.training.progress import Progress
-from score_sde.training.stages import stage
+from score_sde.training.saving.checkpoints import Checkpoints
+from score_sde.training.saving.verification import steps_on_disk
 from score_sde.training.state import TrainState
-from score_sde.training.tally import Tally
-from score_sde.training.verification import steps_on_disk
 
 CANNOT_WRITE = {
     errno.ENOTDIR,

@@ -11,8 +11,8 @@ from score_sde.catalogues import CATALOGUES
 from score_sde.config import changes, completed
 from score_sde.experiment import Experiment
 from score_sde.runs.restoring import average_name
-from score_sde.training.checkpoints import Checkpoints, misfits, shapes_of
-from score_sde.training.integrity import MANIFEST
+from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
+from score_sde.training.saving.integrity import MANIFEST
 from score_sde.training.state import Params, ema_name
 
 READ_BY = ("sde", "parameterization", "network")  # the sections that say how weights are read

@@ -24,5 +24,3 @@ SDES: dict[str, Callable[..., SDE]] = {
     "ddpm": DiscreteVP.ddpm,
     "iddpm": DiscreteVP.iddpm,
 }
-
-__all__ = ["EDM", "SDE", "SDES", "VE", "VP", "Cosine", "Decay", "DiscreteVP", "Flow", "Gaussian", "LogSNR", "SubVP"]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from score_sde.broadcast import expand_like
+from score_sde.internal.broadcast import expand_like
 
 Time = Float[Array, "*b"] | float
 Scalar = Float[Array, ""] | float  # a field: a number, or an array where it is traced or learned

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Scalar, Time, require
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from score_sde.pytree import as_pytree, is_traced, pytree
+from score_sde.internal.pytree import as_pytree, is_traced, pytree
 from score_sde.sdes.base import SDE, Time, require
 
 

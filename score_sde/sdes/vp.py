@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Scalar, Time, require
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from score_sde.dynamics import Denoise, Evaluations
+from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.sdes.base import SDE
 
 Batch = Float[Array, "b *shape"]

@@ -15,8 +15,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.broadcast import expand_like
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.broadcast import expand_like
 from score_sde.sdes.base import SDE, Time
 
 Times = Float[Array, "..."] | float  # one or several, as many as the other argument has, or one against several

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-from score_sde.dynamics import Denoise
-from score_sde.function_denoiser import as_denoise, needs_denoiser
-from score_sde.pytree import is_traced
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
+from score_sde.internal.pytree import is_traced
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Solver, Times, for_each_image
-from score_sde.solvers.grids import Grid, padded_steps
+from score_sde.solvers.grids import Grid
+from score_sde.solvers.grids.base import padded_steps
 
 
 class Samples(NamedTuple):

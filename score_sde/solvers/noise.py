@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from score_sde.broadcast import expand_like
+from score_sde.internal.broadcast import expand_like
 from score_sde.sdes.base import SDE
 
 

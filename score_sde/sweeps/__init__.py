@@ -7,17 +7,3 @@ from score_sde.sweeps.spec import SEARCHES, Sweep, build_sweep, load_sweep
 from score_sde.sweeps.trial import Record, Trial, make_trial
 
 LAUNCHERS = ("local", "slurm", "xpk", "jobset")
-
-__all__ = [
-    "AXES",
-    "LAUNCHERS",
-    "SEARCHES",
-    "Metric",
-    "Queue",
-    "Record",
-    "Sweep",
-    "Trial",
-    "build_sweep",
-    "load_sweep",
-    "make_trial",
-]

@@ -14,7 +14,7 @@ from score_sde.sweeps.pending import Queue
 from score_sde.sweeps.sharing import Slot
 from score_sde.sweeps.spec import Sweep
 from score_sde.sweeps.trial import Trial
-from score_sde.training.stages import duration
+from score_sde.training.logs.stages import duration
 from score_sde.training.stopping import interruptible
 
 POLL_SECONDS, PRUNE_SECONDS, LINE_SECONDS = 0.05, 1.0, 30.0

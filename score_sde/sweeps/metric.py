@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from score_sde import files
 from score_sde.config import closest
-from score_sde.training.logging import METRICS_FILE, Series, parse_line, read_metrics
+from score_sde.internal import files
+from score_sde.training.logs.logging import METRICS_FILE, Series, parse_line, read_metrics
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], Any]] = {
     "last": lambda values: values[-1],

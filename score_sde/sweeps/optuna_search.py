@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from score_sde.config import build
-from score_sde.guarded import reading
+from score_sde.internal.guarded import reading
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.search import Axes, Point
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_sde.config import build, call, closest
-from score_sde.programs import PROGRAM
+from score_sde.internal.programs import PROGRAM
 from score_sde.sweeps.axes import Axis, build_axis
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.optuna_search import Optuna

@@ -8,7 +8,7 @@ from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.search import Point
 from score_sde.sweeps.trial import Trial, label
-from score_sde.training.stages import duration
+from score_sde.training.logs.stages import duration
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_sde.config import differences, lasting, plain
-from score_sde.files import read_json, write_json
-from score_sde.programs import current
+from score_sde.internal.files import read_json, write_json
+from score_sde.internal.programs import current
 from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import last_step
 from score_sde.sweeps.overrides import command_line

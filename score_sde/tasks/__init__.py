@@ -8,5 +8,3 @@ from score_sde.tasks.classification import Classification
 from score_sde.tasks.denoising import Denoising
 
 TASKS: dict[str, type[Task]] = {"denoising": Denoising, "classification": Classification}
-
-__all__ = ["TASKS", "Classification", "Denoising", "Losses", "Task"]

@@ -12,8 +12,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key, Shaped
 
 from score_sde.data import SIZES, DataSpec, with_sizes
+from score_sde.denoising.parameterizations import Parameterization
 from score_sde.objectives import Objective
-from score_sde.parameterizations import Parameterization
 from score_sde.sdes import SDE
 
 Params = Any

@@ -12,12 +12,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key, Shaped
 
 from score_sde import parallel
-from score_sde.classifier import Classifier
 from score_sde.data import SIZES, DataSpec
-from score_sde.evaluation import noise_levels
+from score_sde.denoising.classifier import Classifier
+from score_sde.denoising.parameterizations import Parameterization
 from score_sde.objectives import CrossEntropy, Objective
 from score_sde.objectives.cross_entropy import judge
-from score_sde.parameterizations import Parameterization
+from score_sde.objectives.loss_by_noise_level import noise_levels
 from score_sde.sdes import SDE
 from score_sde.tasks.base import Batch, Draws, Losses, Params, Task
 from score_sde.tasks.network_axes import log_snr_of, tensor_axis_of

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
-from score_sde.broadcast import expand_like
+from score_sde.internal.broadcast import expand_like
 
 Condition = Mapping[str, Array]
 Rates = float | Mapping[str, float]

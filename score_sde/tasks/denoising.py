@@ -11,10 +11,10 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Key, Shaped
 
-from score_sde.denoiser import Denoiser, Uncertainty
-from score_sde.evaluation import NoiseLevelLoss, noise_levels
+from score_sde.denoising.denoiser import Denoiser, Uncertainty
+from score_sde.denoising.parameterizations import Parameterization
 from score_sde.objectives import CrossEntropy, Objective
-from score_sde.parameterizations import Parameterization
+from score_sde.objectives.loss_by_noise_level import NoiseLevelLoss, noise_levels
 from score_sde.sdes import SDE
 from score_sde.tasks.base import Batch, Draws, Losses, Params, Task
 from score_sde.tasks.conditions import check_rates, draw_keep, drop

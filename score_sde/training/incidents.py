@@ -11,11 +11,11 @@ from jaxtyping import Array
 
 from score_sde import parallel
 from score_sde.config import sections
-from score_sde.files import write_json
+from score_sde.internal.files import write_json
 from score_sde.training.agreement import everywhere, on_first_process
-from score_sde.training.logging import as_json
+from score_sde.training.logs.logging import as_json
+from score_sde.training.logs.tally import SKIPPED
 from score_sde.training.state import TrainState
-from score_sde.training.tally import SKIPPED
 
 POLICIES = typing.get_args(sections.Policies)
 FOLDER = "incidents"

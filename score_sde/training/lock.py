@@ -8,7 +8,7 @@ import socket
 import time
 from types import TracebackType
 
-from score_sde.files import parse_json
+from score_sde.internal.files import parse_json
 from score_sde.training.agreement import on_first_process
 
 LOCK_FILE = "run.lock"

@@ -10,13 +10,13 @@ from jax.sharding import Mesh
 from score_sde import parallel
 from score_sde.data import TrainBatches
 from score_sde.training.incidents import FiniteGuard
-from score_sde.training.logging import MetricLogger
+from score_sde.training.logs.logging import MetricLogger
+from score_sde.training.logs.progress import Progress
+from score_sde.training.logs.tally import Tally
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Stopwatch, Trace
-from score_sde.training.progress import Progress
 from score_sde.training.state import TrainState
 from score_sde.training.step import Step
-from score_sde.training.tally import Tally
 
 
 class Action(NamedTuple):

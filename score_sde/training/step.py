@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde import parallel
 from score_sde.tasks import Task
-from score_sde.training.ema import ema_decay, update_ema
+from score_sde.training.averages import ema_decay, update_ema
 from score_sde.training.optimizers import Optimizer, updates_done
 from score_sde.training.state import Params, TrainState, state_sharding
 

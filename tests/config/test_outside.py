@@ -30,9 +30,10 @@ import score_sde as ss
 from score_sde.data import DataSpec, Source
 from score_sde.likelihood import ExactTrace, Hutchinson
 from score_sde.objectives import DenoisingScoreMatching, SigmaSquared, TimeSampler, Uniform, Weighting
-from score_sde.parameterizations import Epsilon, NoiseLabel, TimeLabel
-from score_sde.pytree import pytree
-from score_sde.solvers import DDIM, Solver, Uniform as UniformGrid
+from score_sde.denoising.parameterizations import Epsilon, NoiseLabel, TimeLabel
+from score_sde.internal.pytree import pytree
+from score_sde.solvers import DDIM, Solver
+from score_sde.solvers.grids import Uniform as UniformGrid
 from score_sde.guidance import Threshold
 from score_sde.tasks import Denoising
 

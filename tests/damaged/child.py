@@ -14,10 +14,10 @@ import sys
 
 import numpy as np
 
-import score_sde.runs.references  # noqa: F401  before the limit: JAX takes gigabytes of addresses
-from score_sde import guarded
+import score_sde.evaluation.references  # noqa: F401  before the limit: JAX takes gigabytes of addresses
 from score_sde.data.arrays import ArraySource
 from score_sde.importers import read_safetensors, read_torch_archive
+from score_sde.internal import guarded
 from tests.damaged.corpus import READERS
 from tests.damaged.hostile import FILES
 from tests.damaged.mutations import mutant

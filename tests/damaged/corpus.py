@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from score_sde import files, guarded, shards
 from score_sde.data.arrays import ArraySource
+from score_sde.generation import shards
 from score_sde.importers import dinov2, inception, lpips, read_safetensors, read_torch_archive
 from score_sde.importers.weight_files import read_weights
+from score_sde.internal import files, guarded
 from tests.damaged.files import named, pickled, safetensors, storage, tensor, zip_of
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "metrics"
@@ -60,8 +61,8 @@ def lines(*rows: Any) -> bytes:
 
 
 def ledger(path: pathlib.Path) -> Any:
-    from score_sde.runs.ledger import read_rows, table
-    from score_sde.runs.row_comparison import differences
+    from score_sde.evaluation.ledger import read_rows, table
+    from score_sde.evaluation.row_comparison import differences
 
     rows, _ = read_rows([path.parent])
     return table(rows) if len(rows) < 2 else (table(rows), differences(rows[0], rows[1]))
@@ -75,7 +76,7 @@ def record(path: pathlib.Path) -> Any:
 
 def log(path: pathlib.Path) -> Any:
     from score_sde.sweeps.metric import last_step
-    from score_sde.training.logging import read_metrics
+    from score_sde.training.logs.logging import read_metrics
 
     return read_metrics(path), last_step(path.parent)
 
@@ -87,7 +88,7 @@ def number(path: pathlib.Path) -> Any:
 
 
 def grid(path: pathlib.Path) -> Any:
-    from score_sde.solvers.fitted_grid import Fitted
+    from score_sde.solvers.grids.fitted import Fitted
 
     return Fitted(path=str(path))
 
@@ -112,7 +113,7 @@ DONE = {"state": "running", "retries": 1, "done": ["python -m a"], "seconds": 2.
 
 
 def reference(path: pathlib.Path) -> Any:
-    from score_sde.runs.references import load_reference  # 5 seconds
+    from score_sde.evaluation.references import load_reference  # 5 seconds
 
     return load_reference(path)
 

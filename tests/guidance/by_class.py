@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
 

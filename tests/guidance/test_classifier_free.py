@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.dynamics import Denoise
+from score_sde.denoising.dynamics import Denoise
 from score_sde.guidance import ClassifierFree, Threshold, guide
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 from score_sde.sdes import EDM, VP
-from score_sde.solvers import DDIM, Given, LogSNRUniform, sample
+from score_sde.solvers import DDIM, sample
+from score_sde.solvers.grids import Given, LogSNRUniform
 from tests.guidance.by_class import ByClass
 
 RNG = np.random.default_rng(0)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.broadcast import expand_like
-from score_sde.function_denoiser import FunctionDenoiser
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.guidance import DynamicThreshold, Threshold
-from score_sde.parameterizations import Estimate
+from score_sde.internal.broadcast import expand_like
 from score_sde.solvers import sample
 from tests.solvers.test_sample import compilations
 
@@ -56,7 +56,7 @@ def test_thresholds_in_a_solve():
 
     def draw(limit):
         denoise = Threshold(limit).wrap(wide.denoise(VP), {})
-        grid = solvers.Uniform(10, end=0.01, to_zero=True)
+        grid = solvers.grids.Uniform(10, end=0.01, to_zero=True)
         return sample(KEY, denoise, solvers.DDIM(), grid, (3, 2)).x
 
     assert np.abs(draw(1.0)).max() <= 1 + 1e-6

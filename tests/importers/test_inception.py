@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from score_sde.evaluation.extractors import _digest_of_arrays
 from score_sde.importers import import_inception, inception, inception_path, load_inception
-from score_sde.runs.extractors import _digest_of_arrays
 
 A = ["branch1x1", "branch5x5_1", "branch5x5_2", *(f"branch3x3dbl_{i}" for i in (1, 2, 3)), "branch_pool"]
 B = ["branch3x3", *(f"branch3x3dbl_{i}" for i in (1, 2, 3))]

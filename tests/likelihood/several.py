@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
+from score_sde.internal.pytree import pytree
 from score_sde.likelihood import Divergence
-from score_sde.pytree import pytree
 
 
 @pytree

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from score_sde.adaptive import Adaptive
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.likelihood import (
     ExactTrace,
     ExampleBits,
@@ -21,6 +20,7 @@ from score_sde.likelihood import (
 )
 from score_sde.likelihood.density import image_keys
 from score_sde.sdes import VP
+from score_sde.solvers.adaptive_ode import Adaptive
 from tests.independence import assert_all_independent, assert_independent
 
 KEY = jax.random.key(5)

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.adaptive import Adaptive
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import Denoise
-from score_sde.function_denoiser import FunctionDenoiser
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree, static
 from score_sde.likelihood import ExactTrace, GivenProbes, Hutchinson, LogProb, density
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree, static
 from score_sde.sdes import EDM, SDE, VP, Flow
+from score_sde.solvers.adaptive_ode import Adaptive
 from tests.conformance import SDES
 from tests.ground_truth import Mixture
 from tests.likelihood.several import Several

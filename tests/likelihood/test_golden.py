@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from score_sde.adaptive import Adaptive
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import velocity
+from score_sde.denoising.dynamics import velocity
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.likelihood import ExactTrace, GivenProbes, LogProb, bits_per_dim
 from score_sde.sdes import EDM, VE, VP, SubVP
+from score_sde.solvers.adaptive_ode import Adaptive
 from tests.ground_truth import Mixture
 from tests.likelihood.several import Several
 

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.denoiser import Denoiser
+from score_sde.denoising.denoiser import Denoiser
+from score_sde.denoising.parameterizations import EDMPreconditioning, Epsilon, LogSigmaLabel, ScaledScore
 from score_sde.networks import NCSNpp, UNet, resample
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResidualBlock
 from score_sde.networks.embeddings import FourierFeatures, sinusoidal
 from score_sde.networks.layers import conv
-from score_sde.parameterizations import EDMPreconditioning, Epsilon, LogSigmaLabel, ScaledScore
 from score_sde.sdes import EDM, VE, VP
 from tests.networks import peers
 from tests.networks.test_golden import NHWC, SIZE, float32, load

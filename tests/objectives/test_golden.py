@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.analytic import GaussianMixture
-from score_sde.broadcast import expand_like
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.broadcast import expand_like
 from score_sde.objectives import (
     DenoisingScoreMatching,
     Discrete,
@@ -22,7 +23,6 @@ from score_sde.objectives import (
     Weighting,
 )
 from score_sde.objectives.weightings import squared_error
-from score_sde.parameterizations import Estimate
 from score_sde.sdes import EDM, VE, VP, DiscreteVP, SubVP
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "loss"

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.analytic import GaussianMixture
-from score_sde.broadcast import expand_like
-from score_sde.denoiser import Denoiser, Uncertainty
+from score_sde.denoising.denoiser import Denoiser, Uncertainty
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.denoising.parameterizations import EDMPreconditioning, Epsilon, ScaledScore, Score
+from score_sde.internal.broadcast import expand_like
 from score_sde.networks import MLP
 from score_sde.objectives import (
     TIME_SAMPLERS,
@@ -29,7 +31,6 @@ from score_sde.objectives import (
     VelocityMatching,
 )
 from score_sde.objectives.weightings import squared_error
-from score_sde.parameterizations import EDMPreconditioning, Epsilon, Estimate, ScaledScore, Score
 from score_sde.sdes import EDM, VE, VP, Cosine, Flow, SubVP
 from tests.conformance import SDES
 from tests.independence import assert_all_independent, assert_independent

@@ -12,13 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import density2d
+from score_sde.evaluation import evaluating
 from score_sde.experiment import Experiment
-from score_sde.runs import evaluating, pick_params, restore, run_training
+from score_sde.runs import pick_params, restore, run_training
 from score_sde.runs.resuming import read_history
 from score_sde.runs.weights import InitFrom, parse_init_from
-from score_sde.training.checkpoints import Checkpoints, steps_on_disk
-from score_sde.training.integrity import MANIFEST
-from score_sde.training.logging import read_metrics
+from score_sde.training.logs.logging import read_metrics
+from score_sde.training.saving.checkpoints import Checkpoints, steps_on_disk
+from score_sde.training.saving.integrity import MANIFEST
 
 
 @pytest.fixture(autouse=True, scope="module")

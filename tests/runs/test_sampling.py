@@ -18,11 +18,11 @@ from PIL import Image
 from configs import quickstart
 from score_sde import plots
 from score_sde.experiment import Experiment, from_workdir
+from score_sde.generation.shards import NpzShards
 from score_sde.runs import held_out_bits_per_dim, pick_params, restore, run_likelihood
 from score_sde.runs.sampling import stream_samples
-from score_sde.shards import NpzShards
 from score_sde.solvers.loop import _solve
-from score_sde.training.checkpoints import Checkpoints
+from score_sde.training.saving.checkpoints import Checkpoints
 from tests.multiprocess.launch import coordinator
 
 NUMBER, BATCH, FIRST = 21, 8, 5

@@ -10,7 +10,7 @@ from score_sde.data import ArraySource
 from score_sde.experiment import Experiment
 from score_sde.runs import restore, run_training
 from score_sde.runs import training as training_module
-from score_sde.training.verification import steps_on_disk
+from score_sde.training.saving.verification import steps_on_disk
 from tests.runs.test_training import on_arrays
 
 NEVER = {"eval_every": 0, "sample_every": 0}

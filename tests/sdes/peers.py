@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from score_sde import sdes
-from score_sde.broadcast import expand_like
-from score_sde.dynamics import reverse_drift, score, velocity
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.dynamics import reverse_drift, score, velocity
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.broadcast import expand_like
 from tests import conformance
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "process"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from score_sde import sdes
-from score_sde.dynamics import reverse_drift, velocity
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.dynamics import reverse_drift, velocity
+from score_sde.denoising.estimate import Estimate
 from tests.sdes.peers import load, zero_terminal
 
 OF_2021 = {"vp": sdes.VP(), "subvp": sdes.SubVP(), "ve": sdes.VE()}

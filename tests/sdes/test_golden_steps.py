@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from score_sde import sdes
-from score_sde.dynamics import score
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
-from score_sde.solvers import Ancestral, ReverseDiffusion, TimestepSpacing
+from score_sde.denoising.dynamics import score
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.solvers import Ancestral, ReverseDiffusion
+from score_sde.solvers.grids import TimestepSpacing
 from tests.sdes.peers import load, relative
 from tests.sdes.test_golden import OF_2021, close, wide
 from tests.solvers import replay

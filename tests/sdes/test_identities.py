@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from score_sde import sdes
-from score_sde.dynamics import velocity
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.dynamics import velocity
+from score_sde.denoising.estimate import Estimate
 from tests.sdes.peers import ALL, DRAWS, LOSES_SIGNAL, METHODS, evaluate, facts, times
 
 every_sde = pytest.mark.parametrize("name", ALL)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import parameterizations
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import reverse_drift, score, velocity
-from score_sde.pytree import pytree
+from score_sde.denoising import parameterizations
+from score_sde.denoising.dynamics import reverse_drift, score, velocity
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree
 from score_sde.sdes import SDE
 
 

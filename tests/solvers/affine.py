@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.analytic import ExactDenoise, GaussianMixture
+from score_sde.denoising.gaussian_mixture import ExactDenoise, GaussianMixture
 from score_sde.solvers import noise
 from tests.conformance import SDES
 from tests.solvers.chosen import chosen

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE
 from tests.conformance import SDES
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import noise
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "solvers"

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
-from score_sde.solvers import adaptive_dpm, noise, sample
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.solvers import noise, sample
+from score_sde.solvers.ode import dpm_solver_adaptive as adaptive_dpm
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES
 from tests.solvers import replay
@@ -92,7 +93,7 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
             KEY,
             mixture.denoise(sde),
             family(0.02, 1e-3, max_growth=np.inf, **fields),
-            solvers.Uniform(1, end=1e-3),
+            solvers.grids.Uniform(1, end=1e-3),
             start.shape,
         )
         samples = sample(*args, x_start=start)
@@ -120,7 +121,7 @@ def test_a_step_is_not_longer_than_max_growth_allows():
     point = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.zeros((1, 2)))
     sde = sdes.EDM()
     for growth, steps in ((2.0, 8), (3.0, 6), (np.inf, 2)):
-        solver, grid = solvers.DPMSolver12(max_growth=growth, predicts="x0"), solvers.Uniform(1, end=0.002)
+        solver, grid = solvers.DPMSolver12(max_growth=growth, predicts="x0"), solvers.grids.Uniform(1, end=0.002)
         assert np.sum(0.05 * min(growth, 1e9) ** np.arange(steps - 1)) < np.log(80 / 0.002)
         assert np.sum(0.05 * min(growth, 1e9) ** np.arange(steps)) > np.log(80 / 0.002)
         np.testing.assert_array_equal(sample(KEY, point.denoise(sde), solver, grid, (2, 2)).nfe, 2 * steps)
@@ -182,7 +183,9 @@ def test_adaptive_tolerances_are_kept():
         mixture = GaussianMixture(*(jnp.asarray(part, jnp.float64) for part in ground_truth.POINTS))
 
         def solve(solver):
-            return sample(KEY, mixture.denoise(sde), solver, solvers.Uniform(2, end=1e-3), start.shape, x_start=start)
+            return sample(
+                KEY, mixture.denoise(sde), solver, solvers.grids.Uniform(2, end=1e-3), start.shape, x_start=start
+            )
 
         exact = solve(solvers.ProbabilityFlow(1e-10, 1e-10)).x
         for family, predicts in ((solvers.DPMSolver12, "x0"), (solvers.DPMSolver23, "eps")):
@@ -200,7 +203,7 @@ def test_adaptive_errors():
     def draw(solver, sde=None, denoise=None, **grid):
         sde = sdes.VP() if sde is None else sde
         denoise = MIXTURE.denoise(sde) if denoise is None else denoise
-        return sample(KEY, denoise, solver, solvers.Uniform(1, **grid), (2, 2)).x
+        return sample(KEY, denoise, solver, solvers.grids.Uniform(1, **grid), (2, 2)).x
 
     for family in (solvers.DPMSolver12, solvers.DPMSolver23):
         with pytest.raises(ValueError, match=rf"{family.__name__} needs a grid where log\(α/σ\) is finite.*t=0.0"):

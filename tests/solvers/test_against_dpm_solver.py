@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.solvers import adaptive_dpm
+from score_sde.solvers import grids
+from score_sde.solvers.ode import dpm_solver_adaptive as adaptive_dpm
 from tests.solvers import replay
 
 ARRAYS, META = replay.load("dpm_solver.npz")
 VP = sdes.VP()
 START = ARRAYS["z0_m2"]
-GRIDS = {"time_uniform": solvers.Uniform, "logSNR": solvers.LogSNRUniform, "time_quadratic": solvers.Quadratic}
+GRIDS = {
+    "time_uniform": grids.Uniform,
+    "logSNR": grids.LogSNRUniform,
+    "time_quadratic": grids.Quadratic,
+}
 # The authors' code gives the second difference of a multistep method half of its weight: test_order_of_the_authors_3m.
 CODE = {"curvature": 0.5}
 
@@ -107,7 +112,7 @@ def test_fast(group):
         if case["skip_type"] == "logSNR":
             predicts = "x0" if case["algorithm_type"] == "dpmsolver++" else "eps"
             solver = solvers.DPMSolverFast(case["steps"] % 3, predicts, case["solver_type"])
-            times = solvers.LogSNRUniform(case["steps"] // 3 + 1, end=1e-3).times(VP)
+            times = grids.LogSNRUniform(case["steps"] // 3 + 1, end=1e-3).times(VP)
             states, evaluations = replay.solve(solver, replay.mixture(ARRAYS).denoise(VP), START, times)
             np.testing.assert_allclose(states[-1], ARRAYS[f"{name}/final"], rtol=1e-9, atol=1e-11, err_msg=name)
             assert evaluations == ARRAYS[f"{name}/nfe"] == case["steps"]

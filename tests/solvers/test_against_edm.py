@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE
 from tests.solvers import replay
 
@@ -42,16 +42,16 @@ def setting(case):
     n = case["num_steps"]
     kind = case.get("discretization", "edm"), case.get("schedule", "linear")
     if kind == ("edm", "linear"):
-        return sdes.EDM(), solvers.EDMRho(n)
+        return sdes.EDM(), solvers.grids.EDMRho(n)
     if kind == ("iddpm", "linear"):
-        return sdes.EDM(sigma_max=100.0), solvers.Given([*ARRAYS["iddpm_steps_n5"], 0.0])
+        return sdes.EDM(sigma_max=100.0), solvers.grids.Given([*ARRAYS["iddpm_steps_n5"], 0.0])
     if kind == ("vp", "vp"):
-        return sdes.VP(), solvers.Uniform(n, end=1e-3, to_zero=True)
+        return sdes.VP(), solvers.grids.Uniform(n, end=1e-3, to_zero=True)
     if kind == ("ve", "ve"):
-        return SqrtVE(), solvers.LogSNRUniform(n, end=0.02**2, to_zero=True)
+        return SqrtVE(), solvers.grids.LogSNRUniform(n, end=0.02**2, to_zero=True)
     assert kind == ("edm", "vp")
     vp = vp_between(0.002, 80.0)
-    return vp, solvers.EDMRho(n, 1.0, 1e-3)
+    return vp, solvers.grids.EDMRho(n, 1.0, 1e-3)
 
 
 def solver_of(case):

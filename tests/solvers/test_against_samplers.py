@@ -42,7 +42,7 @@ def crowson_solver(case):
 @pytest.mark.parametrize("name", CROWSON_META["cases"])
 def test_k_diffusion(name):
     case, sde = CROWSON_META["cases"][name], sdes.EDM()
-    times = solvers.EDMRho(case["n_sigmas"]).times(sde)
+    times = solvers.grids.EDMRho(case["n_sigmas"]).times(sde)
     denoise, start = replay.mixture(CROWSON).denoise(sde), 80 * CROWSON["z0_m2"]
     states, evaluations = replay.solve(crowson_solver(case), denoise, start, times)
     np.testing.assert_allclose(states[-1], CROWSON[f"{name}/final"], rtol=1e-9, atol=1e-11)
@@ -56,7 +56,7 @@ FAST, FAST_META = replay.load("k_diffusion_fast.npz")
 def test_k_diffusion_fast(name):
     """Step by step; with η its last step, which would go below σ_min, adds no noise."""
     case, sde, x = FAST_META["cases"][name], sdes.EDM(), jnp.asarray(80 * FAST["z0_m2"])
-    times = jnp.asarray(solvers.LogSNRUniform(case["n"] // 3 + 1, end=case["sigma_min"]).times(sde))
+    times = jnp.asarray(solvers.grids.LogSNRUniform(case["n"] // 3 + 1, end=case["sigma_min"]).times(sde))
     last, evaluations, denoise = len(times) - 2, 0, replay.mixture(FAST).denoise(sde)
     theirs = np.concatenate([FAST[f"{name}/states"][1:], FAST[f"{name}/final"][None]])
     draws = FAST.get(f"{name}/noise", np.zeros_like(theirs))

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import dynamics, sdes, solvers
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde import sdes, solvers
+from score_sde.denoising import dynamics
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE
 from tests.solvers import replay
 

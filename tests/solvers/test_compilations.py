@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
-from score_sde.solvers import sample
+from score_sde import sdes
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree
+from score_sde.solvers import grids, sample
 from tests import ground_truth
 from tests.conformance import SOLVERS, STOCHASTIC
 from tests.solvers.test_sample import compilations
@@ -53,9 +53,17 @@ def test_nothing_is_compiled_again(name):
         return lambda n: kind(num_steps=n, start=0.999, end=0.01, to_zero=name == "denoise_last")
 
     def restarted(n):
-        return solvers.WithRestarts(solvers.Uniform(n, end=0.01), solvers.Uniform(n), 0.2, 0.5, repeats=n % 3)
+        return grids.WithRestarts(grids.Uniform(n, end=0.01), grids.Uniform(n), 0.2, 0.5, repeats=n % 3)
 
-    kinds = [ending(kind) for kind in (solvers.Uniform, solvers.Shifted, solvers.ArctanUniform, solvers.AlignYourSteps)]
+    kinds = [
+        ending(kind)
+        for kind in (
+            grids.Uniform,
+            grids.Shifted,
+            grids.ArctanUniform,
+            grids.AlignYourSteps,
+        )
+    ]
     kinds += [restarted] if name == "restart" else []
     first = [draw(4, 0.0, kind) for kind in kinds]
     with compilations() as seen:

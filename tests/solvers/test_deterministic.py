@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.conformance import DETERMINISTIC, GRIDS, SDES
@@ -92,7 +92,7 @@ def test_the_number_of_evaluations_is_the_true_one(name):
     def step(x, t, s, carry):
         return solver.step(jax.random.key(0), FunctionDenoiser(vp, counted), x, t, s, carry)
 
-    times = [0.999, 1e-3] if name in ADAPTIVE else solvers.Uniform(12, end=0.01, to_zero=True).times(vp)
+    times = [0.999, 1e-3] if name in ADAPTIVE else solvers.grids.Uniform(12, end=0.01, to_zero=True).times(vp)
     for end in (None,) if name in ADAPTIVE else (None, -1):
         calls.clear()
         x = jnp.ones((1, 2))
@@ -117,7 +117,7 @@ def test_another_number_of_steps_or_another_field_compiles_nothing(name):
             solvers.UniPC(lower_order_below=steps + 1) if name == "unipc" else solvers.DPMSolver(3, value, 2 * value)
         )
         vp = sdes.VP(beta_max=20.0 - value)
-        return sample(jax.random.key(0), mixture.denoise(vp), solver, solvers.Uniform(steps, end=0.01), (4, 2)).x
+        return sample(jax.random.key(0), mixture.denoise(vp), solver, solvers.grids.Uniform(steps, end=0.01), (4, 2)).x
 
     first = draw(3, 0.3)
     with compilations() as seen:

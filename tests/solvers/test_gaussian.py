@@ -61,7 +61,7 @@ def test_steps_of_1_over_n_do_not_converge():
     """
     errors = {"ours": [], "theirs": []}
     for steps in (100, 400):
-        grid = solvers.Uniform(steps, end=0.1)
+        grid = solvers.grids.Uniform(steps, end=0.1)
         errors["ours"].append(affine.error(solvers.EulerMaruyama(), "vp", DATA, grid))
         times = np.linspace(1.0, 0.1, steps)
         ends = times - 1 / steps

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from score_sde import solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.solvers.runge_kutta import TABLEAUS
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.solvers.ode.runge_kutta import TABLEAUS
 from tests import ground_truth
 from tests.solvers.test_order import MIX, PROCESSES, START
 
@@ -90,7 +90,7 @@ STRUCTURE = jax.tree.structure(GaussianMixture(*map(jnp.asarray, MIX)))
 def setting(process, steps):
     """(times, exact states at the first ones, exact state at the end)."""
     sde, coefficients, end, scale = PROCESSES[process]
-    times = solvers.EDMRho(steps, end=end, to_zero=False).times(sde)
+    times = solvers.grids.EDMRho(steps, end=end, to_zero=False).times(sde)
     states = [scale * START]
     for t, s in itertools.pairwise(times[: SEEDED + 1]):
         states.append(ground_truth.probability_flow(MIX, states[-1], t, s, coefficients, 1e-13))
@@ -172,8 +172,8 @@ def test_pndm_on_equal_and_on_unequal_steps():
         x = solve(solver, sde, tuple(MIX), padded, len(times) - 1, seeds, 1)
         return np.abs(np.asarray(x) - exact).max()
 
-    equal = [at(solvers.Uniform(n, end=end).times(sde), solvers.PNDM()) for n in (640, 1280)]
-    smooth = [at(solvers.EDMRho(n, end=end, to_zero=False).times(sde), solvers.IPNDM()) for n in (160, 320)]
+    equal = [at(solvers.grids.Uniform(n, end=end).times(sde), solvers.PNDM()) for n in (640, 1280)]
+    smooth = [at(solvers.grids.EDMRho(n, end=end, to_zero=False).times(sde), solvers.IPNDM()) for n in (160, 320)]
     rough = []
     for n in (160, 320):
         steps = np.where(np.arange(n) % 2 == 0, 1.0, 3.0)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree
 from score_sde.solvers import brownian, noise
 from score_sde.solvers.base import Solver
 from tests.independence import assert_all_independent, assert_independent
@@ -67,7 +67,9 @@ def test_a_wrapper_and_the_solver_inside_draw_apart(name):
 
 def test_the_start_every_step_and_every_image_draw_apart():
     """Of a solver whose state after a step is the noise of the step."""
-    samples = solvers.sample(jax.random.key(1), nothing(), Loud(), solvers.EDMRho(4), (NUMBER, 2), keep=(0, 1, 2, 3, 4))
+    samples = solvers.sample(
+        jax.random.key(1), nothing(), Loud(), solvers.grids.EDMRho(4), (NUMBER, 2), keep=(0, 1, 2, 3, 4)
+    )
     states = np.asarray(samples.trajectory)
     assert_all_independent(states.transpose(1, 0, 2))
     for image in (1, 2):
@@ -76,7 +78,7 @@ def test_the_start_every_step_and_every_image_draw_apart():
 
 def test_solves_of_other_keys_and_indices_draw_apart():
     def solve(seed, first_index):
-        args = nothing(), Loud(), solvers.EDMRho(2), (NUMBER, 2)
+        args = nothing(), Loud(), solvers.grids.EDMRho(2), (NUMBER, 2)
         return solvers.sample(jax.random.key(seed), *args, first_index=first_index, keep=(0, 2)).trajectory
 
     one, others = solve(0, 0), [solve(1, 0), solve(0, NUMBER), solve(2, NUMBER)]
@@ -134,7 +136,7 @@ def test_attempts_of_an_adaptive_step_draw_apart():
     """The variance of a Gaussian of data, which a noise drawn twice would miss, though each attempt alone has the right one."""
     data = GaussianMixture(jnp.ones(1), jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))
     solver = solvers.DPMSolver12(rtol=0.05, atol=0.05, eta=1.0)
-    grid = solvers.Given((10.0, 0.01))  # one step of the grid, many attempts
+    grid = solvers.grids.Given((10.0, 0.01))  # one step of the grid, many attempts
     x = solvers.sample(jax.random.key(5), data.denoise(SDE), solver, grid, (NUMBER, 2)).x
     variance, exact = np.asarray(x).var(axis=0), 0.25 + 1e-4
     assert np.all(np.abs(variance / exact - 1) < 0.05 + 5 * np.sqrt(2 / NUMBER)), variance

@@ -9,9 +9,10 @@ import pytest
 from scipy import integrate
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.solvers import history, integrators, pndm, sample
-from score_sde.solvers.adams import quadrature
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.solvers import history, integrators, sample
+from score_sde.solvers.ode import pndm
+from score_sde.solvers.ode.adams import quadrature
 from tests import ground_truth
 from tests.conformance import DETERMINISTIC, SDES
 from tests.solvers import replay
@@ -132,7 +133,7 @@ def test_from_where_the_signal_is_gone_to_where_the_noise_is_gone(name):
     """Flow from α = 0 to σ = 0, in float32: finite, and near the exact solution for Gaussian data."""
     sde = sdes.Flow()
     x = np.asarray([[0.3, -1.2], [1.5, 0.1]], np.float32)
-    times = solvers.Uniform(60, end=0.01, to_zero=True).times(sde)
+    times = solvers.grids.Uniform(60, end=0.01, to_zero=True).times(sde)
     states, nfe = walk(DETERMINISTIC[name], sde, times, x, GAUSSIAN.denoise(sde))
     exact = GAUSSIAN.means + GAUSSIAN.stds * x  # x_1 is pure noise
     assert np.all(np.isfinite(states))
@@ -143,7 +144,7 @@ def test_from_where_the_signal_is_gone_to_where_the_noise_is_gone(name):
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in SOME else pytest.mark.slow) for n in FIXED])
 def test_float32_keeps_the_digits_of_short_steps(name):
     """1000 steps end where they do in float64."""
-    grid = solvers.EDMRho(1000, end=1e-3, to_zero=False)
+    grid = solvers.grids.EDMRho(1000, end=1e-3, to_zero=False)
     start = np.asarray([[0.3, -1.2], [1.5, 0.1]])
     ends = []
     for x64 in (False, True):
@@ -192,7 +193,7 @@ def test_the_rosenbrock_method_is_exact_for_the_gaussian_it_is_made_for():
 def test_equal_methods():
     """DEIS in log ρ is the "taylor" multistep DPM-Solver; LMS is DEIS in ρ; UniP-3 is DPM-Solver++(3M); and so on."""
     sde, x = sdes.VP(), np.asarray([[0.3, -1.2], [1.5, 0.1]], np.float32)
-    times = solvers.LogSNRUniform(12, end=0.01).times(sde)
+    times = solvers.grids.LogSNRUniform(12, end=0.01).times(sde)
     pairs = (
         (solvers.DEIS(3, "log_rho"), solvers.DPMSolverMultistep(3, "taylor", 0)),
         (solvers.LMS(), solvers.DEIS(4, "rho")),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 
 KEY = jax.random.key(11)
 VP = sdes.VP()

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Parameterization
-from score_sde.pytree import pytree
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.denoising.parameterizations import Parameterization
+from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import sample
 from tests import ground_truth

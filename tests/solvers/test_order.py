@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.solvers import replay
@@ -67,7 +67,7 @@ def test_halving_the_step_divides_the_error_by_2_to_the_order(name, process, flo
     solver, order = ORDERS[name]
     errors = []
     for steps in (80, 160, 320):
-        grid = solvers.EDMRho(steps, end=end, to_zero=False)
+        grid = solvers.grids.EDMRho(steps, end=end, to_zero=False)
         x = sample(jax.random.key(0), exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
         errors.append(np.abs(np.asarray(x) - flows[process]).max())
     rates = np.log2(np.array(errors[:-1]) / errors[1:])
@@ -78,7 +78,7 @@ def test_adaptive_solves_end_within_their_tolerance(flows):
     for process, (sde, _, end, scale) in PROCESSES.items():
         for tolerance in (1e-4, 1e-8):
             solver = solvers.ProbabilityFlow(tolerance, tolerance)
-            grid = solvers.Uniform(1, end=end)
+            grid = solvers.grids.Uniform(1, end=end)
             x = sample(jax.random.key(0), exact_denoise(MIX, sde), solver, grid, (8, 2), x_start=scale * START).x
             assert np.abs(np.asarray(x) - flows[process]).max() < 100 * tolerance
 
@@ -111,7 +111,7 @@ def test_other_exact_solutions_of_the_flow():
             ground_truth.probability_flow(mix, start, sde.t_max, end, coefficients), theirs, **close
         )
         denoise, solver = exact_denoise(mix, sde), solvers.ProbabilityFlow(1e-10, 1e-10)
-        grid = solvers.Uniform(1, end=end)
+        grid = solvers.grids.Uniform(1, end=end)
         x = sample(jax.random.key(0), denoise, solver, grid, start.shape, x_start=start).x
         np.testing.assert_allclose(np.asarray(x), theirs, **close)
 
@@ -127,7 +127,7 @@ def test_the_2021_codes_ode_sampler(name):
 
     def solve(tolerance):
         args = jax.random.key(0), exact_denoise(mix, sde), solvers.ProbabilityFlow(tolerance, tolerance)
-        return sample(*args, solvers.Uniform(1, end=end), start.shape, x_start=start)
+        return sample(*args, solvers.grids.Uniform(1, end=end), start.shape, x_start=start)
 
     exact, ours = (np.asarray(solve(tolerance).x) for tolerance in (1e-10, 1e-5))
     np.testing.assert_allclose(ARRAYS[f"{case}/final"], exact, atol=1e-3)

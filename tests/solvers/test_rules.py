@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import noise, sample
 from tests.conformance import DETERMINISTIC, SDES, SOLVERS, STOCHASTIC
 
@@ -71,7 +71,7 @@ def test_ancestral_and_ddim_are_exact_for_one_data_point():
     for name in ("sub_vp", "flow"):
         sde = SDES[name]
         alpha, sigma = sde.marginal(jnp.asarray(0.25))
-        x = sample(KEY, point.denoise(sde), solvers.Ancestral(), solvers.Given([1.0, 0.6, 0.25]), (4000, 3)).x
+        x = sample(KEY, point.denoise(sde), solvers.Ancestral(), solvers.grids.Given([1.0, 0.6, 0.25]), (4000, 3)).x
         eps = (np.asarray(x, np.float64) - float(alpha) * np.asarray(point.means)) / float(sigma)
         assert np.abs(eps.mean(axis=0)).max() < 4 / np.sqrt(4000)
         assert np.abs(np.cov(eps.T) - np.eye(3)).max() < 4 * np.sqrt(2 / 4000)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
-from score_sde.function_denoiser import FunctionDenoiser
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree
 from score_sde.solvers import grids, loop, noise, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, SOLVERS
@@ -22,7 +22,7 @@ from tests.solvers.chosen import chosen
 
 KEY = jax.random.key(3)
 VP = sdes.VP()
-GRID = solvers.Uniform(12, end=0.01, to_zero=True)
+GRID = solvers.grids.Uniform(12, end=0.01, to_zero=True)
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 DENOISE = MIXTURE.denoise(VP)
 
@@ -71,7 +71,7 @@ def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
         if expected is None:
             continue
         calls.clear()
-        grid = solvers.Uniform(12, end=0.01, to_zero=to_zero)
+        grid = solvers.grids.Uniform(12, end=0.01, to_zero=to_zero)
         samples = sample(
             KEY, FunctionDenoiser(VP, counted), SOLVERS[name], grid, (3, 4, 2, 1), x_start=jnp.ones((3, 4, 2, 1))
         )
@@ -101,7 +101,7 @@ def test_another_number_of_steps_noise_or_schedule_compiles_nothing(name):
         times = grid(steps, start=0.999 - 0.01 * value, end=0.01 + 0.01 * value)
         return sample(KEY, MIXTURE.denoise(sde), solver, times, (4, 2), first_index=first_index).x
 
-    kinds = (solvers.Uniform, solvers.LogSNRUniform) if name == "ddim" else (solvers.Uniform,)
+    kinds = (solvers.grids.Uniform, solvers.grids.LogSNRUniform) if name == "ddim" else (solvers.grids.Uniform,)
     for grid in kinds:
         first = draw(3, 0.0, grid, 0)
     with compilations() as seen:
@@ -112,7 +112,7 @@ def test_another_number_of_steps_noise_or_schedule_compiles_nothing(name):
 
 def test_beyond_max_steps_one_more_program_serves_up_to_twice_as_many():
     def draw(steps):
-        return sample(KEY, HALF, solvers.Euler(), solvers.Uniform(steps, end=0.01), (1, 1)).nfe[0]
+        return sample(KEY, HALF, solvers.Euler(), solvers.grids.Uniform(steps, end=0.01), (1, 1)).nfe[0]
 
     assert draw(grids.MAX_STEPS) == grids.MAX_STEPS
     assert draw(grids.MAX_STEPS + 1) == grids.MAX_STEPS + 1
@@ -126,7 +126,7 @@ def test_an_image_is_the_same_alone_and_in_any_batch(name):
     """Its noise to the bit; the rest to rounding, for XLA orders a sum by the shape. In batches of one size, to the bit."""
 
     def draw(number, first_index=0):
-        grid = solvers.Uniform(1 if name == "probability_flow" else 12, end=0.01)
+        grid = solvers.grids.Uniform(1 if name == "probability_flow" else 12, end=0.01)
         samples = sample(KEY, DENOISE, SOLVERS[name], grid, (number, 2), first_index=first_index)
         return np.asarray(samples.x), np.asarray(samples.nfe)
 
@@ -142,7 +142,7 @@ def test_an_image_is_the_same_alone_and_in_any_batch(name):
 
 def test_an_adaptive_solve_of_one_image_does_not_see_its_neighbours():
     """Neighbours further and further out change neither the image nor its number of steps; theirs change."""
-    solver, grid = solvers.ProbabilityFlow(), solvers.Uniform(1, end=0.01)
+    solver, grid = solvers.ProbabilityFlow(), solvers.grids.Uniform(1, end=0.01)
     start = jnp.asarray([[0.3, -0.2], [1.0, 1.0]])
     near, *far = (
         sample(KEY, DENOISE, solver, grid, (2, 2), x_start=start.at[1].mul(factor))
@@ -167,7 +167,7 @@ def test_trajectory():
     # The states between are those of the shorter solve.
     times = GRID.times(VP)
     start = every.trajectory[0]
-    short = sample(KEY, DENOISE, solvers.Ancestral(), solvers.Given(times[:5]), (3, 2), x_start=start)
+    short = sample(KEY, DENOISE, solvers.Ancestral(), solvers.grids.Given(times[:5]), (3, 2), x_start=start)
     np.testing.assert_array_equal(short.x, every.trajectory[4])
     assert short.trajectory is None
 
@@ -180,7 +180,7 @@ def test_the_start_is_the_prior():
         (VP, None, 1.0),
         (sdes.EDM(), 8.0, 8.0),
     ):
-        grid = solvers.Uniform(1, start=start, end=1e-3)
+        grid = solvers.grids.Uniform(1, start=start, end=1e-3)
         samples = sample(KEY, MIXTURE.denoise(sde), solvers.Euler(), grid, (4000, 2), keep=(0,))
         x = np.asarray(samples.trajectory[0], np.float64)
         assert abs(x.mean()) < 4 * std / np.sqrt(x.size)
@@ -196,7 +196,7 @@ def test_no_noise_of_a_step_is_the_start_or_another_steps():
             draws = (noise.standard_normal(noise.fold_in(key, n), x) for n in (0, 1))
             return x + sum(draws), carry, 0
 
-    states = sample(KEY, HALF, Walk(), solvers.Uniform(6), (50, 40), keep=tuple(range(7))).trajectory
+    states = sample(KEY, HALF, Walk(), solvers.grids.Uniform(6), (50, 40), keep=tuple(range(7))).trajectory
     states = np.asarray(states, np.float64).reshape(7, -1)
     increments = np.concatenate([states[:1], np.diff(states, axis=0) / np.sqrt(2)])
     correlation = np.cov(increments)
@@ -289,7 +289,7 @@ def test_steps_to_zero_are_finite(name):
 
     for sde_name, sde in SDES.items():
         start = None if name in ("ddim", "ancestral", "edm_heun") else float(GRIDS["uniform"](sde, 2).start)
-        times = solvers.Uniform(5, start, 1e-3 * sde.t_max, to_zero=True).times(sde)
+        times = solvers.grids.Uniform(5, start, 1e-3 * sde.t_max, to_zero=True).times(sde)
         x = sde.sigma(jnp.asarray(times[0])) * jnp.ones((3, 2))
         for t, s in itertools.pairwise(times):
             x = step(chosen(sde_name), x, t, s)
@@ -312,17 +312,17 @@ def test_errors():
     with pytest.raises(
         ValueError, match=r"EulerMaruyama needs a finite f\(t\), which Flow lacks at t=1.0; start the grid"
     ):
-        draw(solver=solvers.EulerMaruyama(), sde=sdes.Flow(), grid=solvers.Uniform(5))
+        draw(solver=solvers.EulerMaruyama(), sde=sdes.Flow(), grid=solvers.grids.Uniform(5))
     wrapped = solvers.DenoiseLast(solvers.PredictorCorrector(solvers.EulerMaruyama(), solvers.Langevin()))
     with pytest.raises(ValueError, match="EulerMaruyama needs a finite"):
         draw(solver=wrapped, sde=sdes.Cosine(), grid=GRID)
     with pytest.raises(ValueError, match="DenoiseLast needs a grid that goes to 0"):
-        draw(solver=wrapped, grid=solvers.Uniform(5))
+        draw(solver=wrapped, grid=solvers.grids.Uniform(5))
     with pytest.raises(
         ValueError, match="DenoiseLast needs a step of its solver before the last one, got 1 step; take 2"
     ):
-        draw(solver=wrapped, grid=solvers.Given((0.9, 0.0)))
+        draw(solver=wrapped, grid=solvers.grids.Given((0.9, 0.0)))
     with pytest.raises(ValueError, match="ProbabilityFlow needs a grid that ends where σ > 0, got σ=0 at t=0.0"):
         draw(solver=solvers.ProbabilityFlow())
     with pytest.raises(ValueError, match="This grid needs 0 <= end < start <= t_max=1.0, got start=2.0"):
-        draw(grid=solvers.Uniform(5, start=2.0))
+        draw(grid=solvers.grids.Uniform(5, start=2.0))

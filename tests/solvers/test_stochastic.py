@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import brownian, exponential, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, STOCHASTIC
@@ -47,7 +47,7 @@ def test_mean_and_variance(name, sde_name):
 
 def short(solver):
     """The end of a short solve, always with the same key and start."""
-    return np.asarray(run(solver, solvers.LogSNRUniform(12)))
+    return np.asarray(run(solver, solvers.grids.LogSNRUniform(12)))
 
 
 def run(solver, grid, key=KEY, sde=VP, denoise=None, x=None):
@@ -95,21 +95,22 @@ def test_sa_solver_with_noise_is_the_multistep_sde():
 )
 def test_order_of_sa_solver_without_noise(predictor, corrector, order):
     solver = solvers.SASolver(0.0, predictor_order=predictor, corrector_order=corrector)
-    exact = np.asarray(run(solvers.ProbabilityFlow(1e-11, 1e-11), solvers.Uniform(1, end=0.05)))
+    exact = np.asarray(run(solvers.ProbabilityFlow(1e-11, 1e-11), solvers.grids.Uniform(1, end=0.05)))
     errors = [
-        np.abs(np.asarray(run(solver, solvers.LogSNRUniform(steps, end=0.05))) - exact).mean() for steps in (160, 320)
+        np.abs(np.asarray(run(solver, solvers.grids.LogSNRUniform(steps, end=0.05))) - exact).mean()
+        for steps in (160, 320)
     ]
     assert abs(np.log2(errors[0] / errors[1]) - order) < 0.5, errors
 
 
 def test_the_authors_third_order_loses_an_order():
     """Half the weight of the second difference, as in the code of DPM-Solver++ and k-diffusion, against the exact flow."""
-    exact = np.asarray(run(solvers.ProbabilityFlow(1e-11, 1e-11), solvers.Uniform(1, end=0.05)))
+    exact = np.asarray(run(solvers.ProbabilityFlow(1e-11, 1e-11), solvers.grids.Uniform(1, end=0.05)))
     orders = {}
     for solver_type in ("taylor", "dpmsolver"):
         solver = solvers.DPMSolverPP3MSDE(0.0, 1.0, solver_type)
         errors = [
-            np.abs(np.asarray(run(solver, solvers.LogSNRUniform(steps, end=0.05))) - exact).mean()
+            np.abs(np.asarray(run(solver, solvers.grids.LogSNRUniform(steps, end=0.05))) - exact).mean()
             for steps in (160, 320)
         ]
         orders[solver_type] = np.log2(errors[0] / errors[1]), errors[1]
@@ -130,7 +131,7 @@ def test_strong_convergence_along_one_path(name):
     """The same key on grids of 20, 40 and 80 steps against 640: the images converge with the path, and not without."""
     ends = {}
     for solver, kind in zip(CONSISTENT[name], ("path", "fresh"), strict=True):
-        x = {n: np.asarray(run(solver, solvers.LogSNRUniform(n, end=0.05))) for n in (20, 40, 80, 640)}
+        x = {n: np.asarray(run(solver, solvers.grids.LogSNRUniform(n, end=0.05))) for n in (20, 40, 80, 640)}
         ends[kind] = [np.mean(np.abs(x[n] - x[640])) for n in (20, 40, 80)]
     assert ends["path"][2] < 0.35 * ends["path"][0], ends
     assert ends["path"][2] < 0.1 * ends["fresh"][2], ends
@@ -140,7 +141,7 @@ def test_on_point_data_a_path_has_no_error_at_all():
     """Where x̂0 is constant every grid ends at the same image."""
     point = GaussianMixture(jnp.ones(1), jnp.asarray([[0.7, -0.3]]), jnp.zeros((1, 2))).denoise(VP)
     for solver in (solvers.DPMSolverPP2MSDE(0.7, consistent=True), solvers.DPMSolverPPSDE(consistent=True)):
-        coarse, fine = (run(solver, solvers.LogSNRUniform(n, end=0.1), denoise=point) for n in (4, 17))
+        coarse, fine = (run(solver, solvers.grids.LogSNRUniform(n, end=0.1), denoise=point) for n in (4, 17))
         np.testing.assert_allclose(coarse, fine, atol=1e-9)
 
 
@@ -196,19 +197,19 @@ def test_steps_to_zero_and_from_the_end_are_finite(name):
     """To σ = 0 the step is x̂0; from α = 0, where `Flow` starts, it draws the posterior of an unknown x."""
     solver = STOCHASTIC[name]
     for sde in (VP, sdes.Flow(), sdes.EDM()):
-        times = solvers.Uniform(5, end=1e-2 * sde.t_max, to_zero=True)
+        times = solvers.grids.Uniform(5, end=1e-2 * sde.t_max, to_zero=True)
         x = np.asarray(run(solver, times, sde=sde, x=float(sde.sigma(sde.t_max)) * START))
         assert np.all(np.isfinite(x))
     if name not in ("ancestral_heun", "churn", "step_scale"):
         t, x = jnp.asarray(0.3), jnp.asarray(START)
         x0 = exact_denoise(VP)(x, t).x0
-        np.testing.assert_allclose(run(solver, solvers.Given([0.3, 0.0]), x=START), x0, rtol=1e-9)
+        np.testing.assert_allclose(run(solver, solvers.grids.Given([0.3, 0.0]), x=START), x0, rtol=1e-9)
 
 
 def test_the_number_of_evaluations():
     expected = {"sde": 23, "2m": 12, "3m": 12, "sa": 12, "ancestral_heun": 23, "ancestral_ddim": 12, "churn": 23}
     for name, number in expected.items():
-        grid = solvers.Uniform(12, end=0.01, to_zero=True)
+        grid = solvers.grids.Uniform(12, end=0.01, to_zero=True)
         nfe = sample(KEY, exact_denoise(VP), STOCHASTIC[name], grid, (3, 2)).nfe
         assert np.all(np.asarray(nfe) == number), (name, nfe)
 
@@ -217,7 +218,7 @@ def test_an_image_is_the_same_in_any_batch():
     for solver in (solvers.SASolver(consistent=True), solvers.AncestralSteps(solvers.DPMSolverPP2M())):
 
         def draw(number, first_index=0, solver=solver):
-            grid = solvers.Uniform(6, end=0.01)
+            grid = solvers.grids.Uniform(6, end=0.01)
             return sample(KEY, exact_denoise(VP), solver, grid, (number, 2), first_index=first_index).x
 
         np.testing.assert_allclose(draw(2, 3), draw(6)[3:5], rtol=1e-9)

@@ -13,8 +13,8 @@ import pytest
 
 from score_sde import sdes, solvers
 from score_sde.solvers import brownian, noise
-from score_sde.solvers.dpm2 import DPM2
-from score_sde.solvers.dpm_solver import DPMSolverPP2S
+from score_sde.solvers.ode.dpm2 import DPM2
+from score_sde.solvers.ode.dpm_solver import DPMSolverPP2S
 from tests.solvers import replay
 
 ARRAYS, META = replay.load("stochastic.npz")
@@ -83,7 +83,7 @@ def k_diffusion(case):
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("kd/")])
 def test_k_diffusion(name):
     case = CASES[name]
-    times = solvers.EDMRho(case["n_sigmas"], case["sigma_max"], case["sigma_min"], case["rho"]).times(SDE)
+    times = solvers.grids.EDMRho(case["n_sigmas"], case["sigma_max"], case["sigma_min"], case["rho"]).times(SDE)
     solver, each = k_diffusion(case)
     states = solve(solver, ARRAYS["z0_m2"] * 80.0, times, ARRAYS.get(f"{name}/noise"), each)
     theirs = np.concatenate([ARRAYS[f"{name}/states"][1:], ARRAYS[f"{name}/final"][None]])
@@ -93,7 +93,7 @@ def test_k_diffusion(name):
 
 
 def test_euler_ancestral_is_ddim_with_eta():
-    times = solvers.EDMRho(10, 80.0).times(SDE)
+    times = solvers.grids.EDMRho(10, 80.0).times(SDE)
     draws, x = ARRAYS["kd/euler_ancestral_eta1_n10/noise"], 80.0 * ARRAYS["z0_m2"]
     for eta in (0.4, 1.0):
         ours = solve(solvers.DDIM(eta), x, times, draws)
@@ -195,7 +195,7 @@ def _third_order_step(x, past, alpha, ratio, log_ratio, k, draw, sign, second):
 
 
 @pytest.mark.parametrize("n", [10, 20, 35, 70])
-@pytest.mark.parametrize("grid", [solvers.LogSNRUniform, solvers.EDMRho])
+@pytest.mark.parametrize("grid", [solvers.grids.LogSNRUniform, solvers.grids.EDMRho])
 def test_third_order_sde_multistep_is_the_formula(n, grid):
     """In float64, with new noise at each step."""
     times = np.append(grid(n - 1, 80.0, 0.02, to_zero=False).times(SDE), 0.0)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.adaptive import Adaptive
-from score_sde.analytic import GaussianMixture
-from score_sde.dynamics import Denoise
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.internal.pytree import pytree
 from score_sde.likelihood import ExactTrace, Hutchinson, LogProb
-from score_sde.parameterizations import Estimate
-from score_sde.pytree import pytree
 from score_sde.solvers import sample
+from score_sde.solvers.adaptive_ode import Adaptive
 from tests import ground_truth
 from tests.conformance import DETERMINISTIC, SOLVERS, STOCHASTIC
 
@@ -32,7 +32,7 @@ CI = {
     "sa",
     "restart",
 }
-STEPS = solvers.EDMRho(5, 0.95, 0.02)
+STEPS = solvers.grids.EDMRho(5, 0.95, 0.02)
 
 
 def each(names):
@@ -41,8 +41,8 @@ def each(names):
 
 def grid_of(name):
     if name in ADAPTIVE:
-        return solvers.Uniform(1, 0.95, 0.02)
-    return solvers.WithRestarts(STEPS, solvers.Uniform(2), 0.3, 0.6) if name == "restart" else STEPS
+        return solvers.grids.Uniform(1, 0.95, 0.02)
+    return solvers.grids.WithRestarts(STEPS, solvers.grids.Uniform(2), 0.3, 0.6) if name == "restart" else STEPS
 
 
 def solve(name, key=KEY, denoise=DENOISE, number=3, **options):
@@ -87,7 +87,7 @@ def test_within_vmap(name):
         np.testing.assert_allclose(x, solve(name, key).x, atol=1e-4)
 
 
-@pytest.mark.parametrize("grid", [STEPS, solvers.Upward(STEPS), solvers.Given([0.9, 0.4, 0.1])])
+@pytest.mark.parametrize("grid", [STEPS, solvers.grids.Upward(STEPS), solvers.grids.Given([0.9, 0.4, 0.1])])
 def test_a_denoiser_that_is_an_argument(grid):
     """Its SDE is then traced, and with it the times."""
 
@@ -99,7 +99,7 @@ def test_a_denoiser_that_is_an_argument(grid):
 
 
 def test_numbers_that_have_to_be_known():
-    restarts = solvers.WithRestarts(STEPS, solvers.Uniform(2), 0.3, 0.6)
+    restarts = solvers.grids.WithRestarts(STEPS, solvers.grids.Uniform(2), 0.3, 0.6)
     with pytest.raises(TypeError, match=r"WithRestarts needs to know the numbers of VP, .* close over the SDE"):
         jax.jit(lambda denoise: sample(KEY, denoise, solvers.Restart(solvers.DDIM()), restarts, (3, 2)).x)(DENOISE)
     with pytest.raises(
@@ -127,7 +127,7 @@ def test_a_failed_image_is_flagged_within_jit_and_an_error_outside(name):
         "predictor": solvers.PredictorCorrector(solvers.DPMSolver12(), solvers.AnnealedLangevin()),
     }
     solver, x_start = wrapped.get(name, EVERY.get(name)), jnp.asarray([[0.1, 0.2], [9.0, 0.0], [-0.3, 1.0]])
-    fields = {"grid": solvers.Uniform(1, 0.95, 0.02), "shape": (3, 2), "x_start": x_start}
+    fields = {"grid": solvers.grids.Uniform(1, 0.95, 0.02), "shape": (3, 2), "x_start": x_start}
     samples = jax.jit(lambda: sample(KEY, NaNFrom(8.0), solver, **fields))()
     np.testing.assert_array_equal(samples.failed, [False, True, False])
     assert np.all(np.isnan(samples.x[1])) and np.all(np.isfinite(samples.x[np.array([0, 2])]))
@@ -201,4 +201,4 @@ def test_solvers_that_choose_their_steps_have_no_reverse_mode(solver):
     with pytest.raises(
         ValueError, match=rf"{name} chooses its steps while it runs, .* no reverse mode; .* such as Heun"
     ):
-        sample(KEY, DENOISE, solver, solvers.Uniform(1, 0.95, 0.02), (3, 2), differentiable=True)
+        sample(KEY, DENOISE, solver, solvers.grids.Uniform(1, 0.95, 0.02), (3, 2), differentiable=True)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.dynamics import Denoise
-from score_sde.parameterizations import Parameterization
-from score_sde.pytree import pytree
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.parameterizations import Parameterization
+from score_sde.internal.pytree import pytree
 from score_sde.solvers import sample
 from tests.conformance import PARAMETERIZATIONS
 
 KEY = jax.random.key(3)
-FULL, BELOW = (solvers.Uniform(4, start=start, end=0.1, to_zero=True) for start in (None, 0.999))
+FULL, BELOW = (solvers.grids.Uniform(4, start=start, end=0.1, to_zero=True) for start in (None, 0.999))
 
 
 @pytree
@@ -45,7 +45,7 @@ def test_a_start_where_x0_cannot_be_known_is_an_error(name, sde):
         sample(*args, FULL, (2, 3))
     np.testing.assert_allclose(sample(*args, BELOW, (2, 3)).x, 0.7, rtol=1e-4)
     with pytest.raises(ValueError, match=r"start the grid below, as in Uniform\(start=0.999\)"):
-        sample(*args[:2], solvers.Heun(), solvers.Upward(solvers.Uniform(4, end=0.1)), (2, 3))
+        sample(*args[:2], solvers.Heun(), solvers.grids.Upward(solvers.grids.Uniform(4, end=0.1)), (2, 3))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,6 @@ def test_a_start_where_x0_is_read_without_signal(name, sde):
 
 def test_a_solver_that_asks_only_for_eps_starts_without_signal():
     """`ReverseDiffusion` never looks at x̂0."""
-    grid, denoise = solvers.Uniform(50, end=0.01), Constant(PARAMETERIZATIONS["eps"], sdes.Flow())
+    grid, denoise = solvers.grids.Uniform(50, end=0.01), Constant(PARAMETERIZATIONS["eps"], sdes.Flow())
     x = sample(KEY, denoise, solvers.ReverseDiffusion(), grid, (100, 3)).x
     assert abs(float(x.mean()) - 0.7) < 0.1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.analytic import GaussianMixture
+from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import noise, sample
 from tests import ground_truth
 from tests.solvers.test_sample import compilations
@@ -97,12 +97,12 @@ def test_the_samplers_of_clouds_of_points():
         jnp.ones(1), clouds(1) - jnp.mean(clouds(1), axis=1, keepdims=True), 0.1 * jnp.ones((1, 6, 3))
     )
     solver = solvers.Hook(solvers.StepScale(solvers.DDIM()), solvers.recentre)
-    x = sample(KEY, data.denoise(EDM), solver, solvers.EDMRho(8), (4, 6, 3)).x
+    x = sample(KEY, data.denoise(EDM), solver, solvers.grids.EDMRho(8), (4, 6, 3)).x
     moved = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.0), solvers.RandomRigidMotion())
-    y = sample(KEY, data.denoise(EDM), moved, solvers.EDMRho(8), (4, 6, 3)).x
+    y = sample(KEY, data.denoise(EDM), moved, solvers.grids.EDMRho(8), (4, 6, 3)).x
     assert np.abs(np.mean(x, axis=1)).max() < 0.2
     assert np.all(np.isfinite(y))
     with compilations() as seen:
         other = solvers.Hook(solvers.StepScale(solvers.DDIM(), 1.2, 1.0, 0.5, 0.2), solvers.RandomRigidMotion(0.1))
-        sample(KEY, data.denoise(EDM), other, solvers.EDMRho(9), (4, 6, 3))
+        sample(KEY, data.denoise(EDM), other, solvers.grids.EDMRho(9), (4, 6, 3))
     assert not seen

@@ -31,24 +31,24 @@ from configs import base
 from score_sde.experiment import Experiment
 from score_sde.networks import MLP, NETWORKS
 from score_sde.runs import run_training
-from score_sde.training import checkpoints
+from score_sde.training.saving import checkpoints
 
 MOMENTS = {
     "lock": ("score_sde.training.lock", "RunLock._acquire"),
     "write config": ("score_sde.experiment", "Experiment.write_config"),
-    "verify": ("score_sde.training.verification", "find_damage"),
-    "restore": ("score_sde.training.checkpoints", "Checkpoints.restore"),
-    "drop lines": ("score_sde.training.logging", "drop_lines_after"),
+    "verify": ("score_sde.training.saving.verification", "find_damage"),
+    "restore": ("score_sde.training.saving.checkpoints", "Checkpoints.restore"),
+    "drop lines": ("score_sde.training.logs.logging", "drop_lines_after"),
     "compile": ("score_sde.runs.training", "compile_step"),
     "step": ("score_sde.training.incidents", "FiniteGuard.add"),
-    "log": ("score_sde.training.logging", "MetricLogger.log"),
-    "flush": ("score_sde.training.logging", "MetricLogger.flush"),
+    "log": ("score_sde.training.logs.logging", "MetricLogger.log"),
+    "flush": ("score_sde.training.logs.logging", "MetricLogger.flush"),
     "evaluate": ("score_sde.runs.training", "held_out_batches"),
     "draw": ("score_sde.plots", "save_image"),
-    "save": ("score_sde.training.checkpoints", "Checkpoints.save"),
-    "manifest": ("score_sde.training.checkpoints", "write_manifest"),
-    "wait": ("score_sde.training.checkpoints", "Checkpoints.wait"),
-    "close": ("score_sde.training.checkpoints", "Checkpoints.close"),
+    "save": ("score_sde.training.saving.checkpoints", "Checkpoints.save"),
+    "manifest": ("score_sde.training.saving.checkpoints", "write_manifest"),
+    "wait": ("score_sde.training.saving.checkpoints", "Checkpoints.wait"),
+    "close": ("score_sde.training.saving.checkpoints", "Checkpoints.close"),
 }
 
 

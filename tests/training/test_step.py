@@ -12,7 +12,7 @@ from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, SlicedScoreMatching, Stratified
-from score_sde.training.ema import ema_decay, update_ema
+from score_sde.training.averages import ema_decay, update_ema
 from score_sde.training.state import create_state, ema_name
 from score_sde.training.step import make_train_step
 from tests.independence import assert_independent

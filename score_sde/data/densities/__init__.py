@@ -16,14 +16,3 @@ DENSITIES: dict[str, type[Density]] = {
     "swiss_roll": SwissRoll,
     "pinwheel": Pinwheel,
 }
-
-__all__ = [
-    "DENSITIES",
-    "Checkerboard",
-    "Density",
-    "GaussianMixture",
-    "Moons",
-    "Pinwheel",
-    "Rings",
-    "SwissRoll",
-]

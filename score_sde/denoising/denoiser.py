@@ -1,0 +1,130 @@
+"""The denoiser: a network, read through a parameterization, on an SDE; bound to parameters it is `denoise(x, t)`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.parameterizations import LogSigmaLabel, Parameterization
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree, static
+from score_sde.sdes.base import SDE, Time
+
+Condition = Mapping[str, Array]
+Params = Mapping[str, Any]
+
+
+class Uncertainty(nn.Module):
+    """u(c), the learned log-variance of the loss at the noise level c = log(σ/α)/4: a linear map of waves, 0 at first.
+
+    The frequencies are fixed: 1/4, 1/2, … 1/4 · 2^(num_frequencies − 1) cycles per unit of c, so 4 at the default.
+
+    Source: Karras et al., arXiv 2312.02696, Eq. 14 and App. B.1, which draws the frequencies at random.
+    """
+
+    num_frequencies: int = 5
+
+    @nn.compact
+    def __call__(self, noise_label: Float[Array, " b"]) -> Float[Array, " b"]:
+        angle = 0.5 * jnp.pi * noise_label[:, None] * 2.0 ** jnp.arange(self.num_frequencies, dtype=jnp.float32)[None]
+        features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
+        return nn.Dense(1, kernel_init=nn.initializers.zeros_init())(features)[:, 0]
+
+
+@pytree
+class Denoiser:
+    """D: (network, parameterization, SDE), without parameters.
+
+    The parameters are `{"network": …}` and, with an `uncertainty` module, `{"uncertainty": …}` beside it. The network
+    is a Flax module called as `network.apply({"params": p}, c_in x, c_noise, condition, train, rngs={"dropout": key})`.
+    """
+
+    sde: SDE
+    parameterization: Parameterization
+    network: nn.Module = static()
+    uncertainty: nn.Module | None = static(default=None)
+
+    def init(self, key: Key[Array, ""], batch: Mapping[str, Any], condition: Condition | None = None) -> Params:
+        """Draws parameters for inputs like `batch["x"]` (of which only shape and dtype matter) and `condition`.
+
+        Raises: ValueError for a network whose output has another shape than x.
+        """
+        x = jnp.zeros(batch["x"].shape, jnp.float32)
+        label = jnp.zeros(x.shape[:1], jnp.float32)
+        output: Any
+        output, variables = self.network.init_with_output(key, x, label, condition)
+        if output.shape != x.shape:  # else one channel would be broadcast to all
+            raise ValueError(
+                f"The network {type(self.network).__name__} needs an output of the shape of x, {x.shape}, got {output.shape}; "
+                "set out_channels or out_features to None."
+            )
+        params = {"network": variables["params"]}
+        if self.uncertainty is not None:
+            params["uncertainty"] = self.uncertainty.init(jax.random.fold_in(key, 1), label)["params"]
+        return params
+
+    def bind(
+        self,
+        params: Params,
+        condition: Condition | None = None,
+        *,
+        train: bool = False,
+        dropout_key: Key[Array, ""] | None = None,
+    ) -> "BoundDenoiser":
+        """Returns `denoise(x, t) -> Estimate` with these parameters and this condition (arrays with a batch axis)."""
+        return BoundDenoiser(self, params, condition, dropout_key, train)
+
+
+@pytree
+class BoundDenoiser(Denoise):
+    """denoise(x, t) -> (x̂0, ε̂); made by `Denoiser.bind`. A pytree: new parameters compile nothing again."""
+
+    denoiser: Denoiser
+    params: Params
+    condition: Condition | None
+    dropout_key: Key[Array, ""] | None
+    train: bool = static()
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoiser.sde
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        sde, parameterization = self.denoiser.sde, self.denoiser.parameterization
+        c_in, c_noise = parameterization.inputs(sde, t)
+        rngs = None if self.dropout_key is None else {"dropout": self.dropout_key}
+        output: Any = self.denoiser.network.apply(
+            {"params": self.params["network"]},
+            expand_like(c_in, x) * x,
+            jnp.broadcast_to(c_noise, x.shape[:1]),
+            self.condition,
+            self.train,
+            rngs=rngs,
+        )
+        return parameterization.decode(output, x, t, sde)
+
+    def with_condition(self, condition: Condition) -> "BoundDenoiser":
+        """The same denoiser with another condition, also of another batch size."""
+        return dataclasses.replace(self, condition=condition)
+
+    def null_condition(self) -> Condition:
+        """What training showed in place of a dropped condition: `network.null(condition)`."""
+        return self.denoiser.network.null(self.condition)
+
+    def log_variance(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
+        """u(t), the learned log-variance of the loss, whatever the label that the network is given.
+
+        Raises: ValueError without an `uncertainty` module.
+        """
+        denoiser = self.denoiser
+        if denoiser.uncertainty is None:
+            raise ValueError("A learned weighting needs Denoiser(uncertainty=Uncertainty()), got uncertainty=None.")
+        label = LogSigmaLabel()(denoiser.sde, t)
+        log_variance: Any = denoiser.uncertainty.apply({"params": self.params["uncertainty"]}, label)
+        return log_variance

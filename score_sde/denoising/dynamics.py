@@ -1,0 +1,63 @@
+"""The denoiser's protocol, and the reverse-time SDE and the probability-flow ODE that a denoiser gives.
+
+Source: Song et al., arXiv 2011.13456, Eqs. 6 and 13; Anderson 1982.
+"""
+
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float, Int
+
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.broadcast import expand_like
+from score_sde.sdes.base import SDE, Time
+
+Evaluations = Int[Array, "..."] | int  # one number, or one for each image
+
+
+@runtime_checkable
+class Denoise(Protocol):
+    """denoise(x, t) -> (x̂0, ε̂), the one thing that networks, guidance, solvers and the likelihood exchange.
+
+    Attributes:
+      sde: the SDE whose x_t it denoises. Solvers and likelihoods take the SDE from here.
+    """
+
+    if TYPE_CHECKING:  # read-only; but a dataclass below would take a property for the default of its field
+
+        @property
+        def sde(self) -> SDE: ...
+
+    else:
+        sde: SDE
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        """(x̂0, ε̂) of x_t; t is one time, or one for each image."""
+        ...
+
+    def evaluations(self, t: Time) -> Evaluations:
+        """Network evaluations that a call at t costs: one number, or one for each time of t.
+
+        A guided denoiser that runs its network twice gives 2, and 1 at times where it does not guide.
+        """
+        return 1
+
+
+def score(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
+    """∇ log p_t(x_t) = −ε̂/σ(t)."""
+    return -estimate.eps / expand_like(sde.sigma(t), estimate.eps)
+
+
+def velocity(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
+    """dx/dt of the probability flow = f x − ½ g² ∇ log p_t = α' x̂0 + σ' ε̂.
+
+    The second form, from the pair, is finite where f is not (α = 0), and needs no division.
+    """
+    alpha_rate = sde.alpha_and_derivative(t)[1]
+    sigma_rate = sde.sigma_and_derivative(t)[1]
+    return expand_like(alpha_rate, estimate.x0) * estimate.x0 + expand_like(sigma_rate, estimate.eps) * estimate.eps
+
+
+def reverse_drift(sde: SDE, estimate: Estimate, x: Float[Array, "b *shape"], t: Time) -> Float[Array, "b *shape"]:
+    """f x − g² ∇ log p_t, the drift of the reverse SDE in the direction of growing t; its noise is g(t)."""
+    squared = sde.diffusion(t) ** 2
+    return expand_like(sde.drift(t), x) * x - expand_like(squared, x) * score(sde, estimate, t)

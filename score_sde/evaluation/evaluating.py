@@ -1,0 +1,315 @@
+"""One evaluation: samples become features, features become numbers, and the numbers a line of the ledger."""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import pathlib
+import shlex
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from score_sde import parallel
+from score_sde.config import plain
+from score_sde.evaluation.counts import check_counts, count_warnings
+from score_sde.evaluation.extractors import Extractor, get_extractor
+from score_sde.evaluation.features import FeatureSet, in_8_bits, sample_features
+from score_sde.evaluation.ledger import append_row, digest_of_json, with_error, without_folders
+from score_sde.evaluation.memorization import draw_closest, memorization
+from score_sde.evaluation.model_metrics import MODEL_METRICS, model_results
+from score_sde.evaluation.reference_checks import check_holds, check_reference
+from score_sde.evaluation.references import Reference, data_reference, load_reference
+from score_sde.evaluation.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, Result, Sampled, over_seeds
+from score_sde.experiment import Experiment
+from score_sde.internal.programs import PROGRAM
+from score_sde.plots.html_report import code_version, environment
+from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.resuming import read_history
+from score_sde.runs.streams import digest_of
+from score_sde.training.logs.stages import stage
+from score_sde.training.state import Params
+from score_sde.training.stopping import kept
+
+METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
+# The names of numbers with other features than Inception's, and short ones.
+ALIASES = {"bpd": "bits_per_dim", "inception_score": "is", "classifier_score": "is"}
+ALIASES |= {"fd": "fid", "sfd": "sfid", "kd": "kid", "fid_infinity": "fd_infinity"}
+
+
+class Evaluation(NamedTuple):
+    """What is evaluated and how; the flags of `score-sde evaluate`.
+
+    Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
+    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for a normal distribution's, None for 100 where cheap;
+    `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
+    """
+
+    metrics: tuple[str, ...]
+    num_samples: int = 50_000
+    seeds: tuple[int, ...] = (0,)
+    batch_size: int = 64
+    reference: str = "train"
+    features: str = "inception"
+    ema: str | None = None
+    max_examples: int | None = None
+    bootstrap: int | None = None
+    keep_samples: str | None = None
+    keep_features: bool = True
+    overrides: tuple[str, ...] = ()
+
+    def checked(self) -> "Evaluation":
+        """With metrics under their own names. Raises: ValueError for what cannot be evaluated."""
+        metrics = tuple(dict.fromkeys(ALIASES.get(name, name) for name in self.metrics))
+        unknown = [name for name in metrics if name not in METRICS]
+        if unknown or not metrics:
+            raise ValueError(f"--metrics needs names among {sorted(METRICS)}, got {unknown or 'none'}.")
+        if self.num_samples < 2 or self.batch_size < 1:
+            raise ValueError(f"An evaluation needs num_samples >= 2 and batch_size >= 1, got {self}.")
+        seeds = self.seeds
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or (max(seeds) + 1) * self.num_samples > 2**31:
+            raise ValueError(
+                f"--seeds needs different numbers s >= 0 with (s + 1) · num_samples <= 2³¹, got {list(seeds)}: seed s is "
+                "images s · num_samples … (s + 1) · num_samples − 1."
+            )
+        if self.bootstrap and self.bootstrap < LEAST_RESAMPLES:
+            raise ValueError(
+                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for that of a normal "
+                f"distribution, got {self.bootstrap}; {RESAMPLES} are usual."
+            )
+        if self.bootstrap is not None and not {"fid", "sfid"} & set(metrics):
+            raise ValueError(f"--bootstrap is for fid and sfid, got --metrics={','.join(metrics)}; drop it.")
+        if self.bootstrap and len(seeds) > 1:
+            raise ValueError(
+                f"--bootstrap is of one seed's samples, got --seeds={','.join(map(str, seeds))}, which have a spread of "
+                "their own; give one seed, or drop --bootstrap."
+            )
+        return self._replace(metrics=metrics)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether any metric is of samples."""
+        return any(name not in MODEL_METRICS for name in self.metrics)
+
+    def command(self, workdir: pathlib.Path, step: int) -> str:
+        """What makes the same row again."""
+        flags: dict[str, Any] = {
+            "workdir": workdir,
+            "checkpoint": step,
+            "ema": self.ema,
+            "metrics": ",".join(self.metrics),
+        }
+        if self.needs_samples:
+            flags |= {"num_samples": self.num_samples, "seeds": ",".join(map(str, self.seeds))}
+            flags |= {"batch_size": self.batch_size, "reference": self.reference, "features": self.features}
+            flags["bootstrap"] = self.bootstrap
+        flags["max_examples"] = self.max_examples
+        words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+        return shlex.join([*PROGRAM, "evaluate", *words, *(f"--set={o}" for o in self.overrides)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One evaluation of one checkpoint; how many images it drew, and the seconds of that."""
+
+    experiment: Experiment
+    workdir: pathlib.Path
+    evaluation: Evaluation
+    params: Params
+    step: int
+    quiet: bool
+    drawn: list[int] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        with self.stage(f"reading the weights of {self.evaluation.features}"):
+            return get_extractor(self.evaluation.features, self.experiment.mesh)
+
+    def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Named on the console where it takes long."""
+        return stage(name, quiet=self.quiet or None)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those of features alone."""
+        return [name for name in self.evaluation.metrics if name in FEATURE_METRICS]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The outputs of the extractor that they need."""
+        return tuple(sorted({"pool"}.union(*(FEATURE_METRICS[name].outputs for name in self.metrics))))
+
+    def data(self, split: str) -> tuple[Reference, FeatureSet]:
+        """The reference of a split, and its features."""
+        outputs = tuple(name for name in self.wanted if name != "logits")
+        folder, size = self.workdir / "references", self.evaluation.batch_size
+        return data_reference(
+            self.experiment, split, self.extractor, folder, wanted=outputs, batch_size=size, quiet=self.quiet
+        )
+
+    def reference(self) -> Reference:
+        """The file's, or that of a split, with its features."""
+        name = self.evaluation.reference
+        if name not in ("train", "eval"):
+            return load_reference(pathlib.Path(name))
+        made, features = self.data(name)
+        return made._replace(features=features.read())
+
+    def samples(self, seed: int) -> FeatureSet:
+        """The features of one seed's images."""
+        number, began = self.evaluation.num_samples, time.perf_counter()
+        features = sample_features(
+            self.experiment,
+            self.params,
+            self.extractor,
+            self.wanted,
+            self.workdir / "evaluations",
+            num_samples=number,
+            batch_size=self.evaluation.batch_size,
+            first_index=seed * number,
+            keep_samples=self.evaluation.keep_samples,
+            quiet=self.quiet,
+            drawn=self.drawn,
+        )
+        self.seconds.append(time.perf_counter() - began)
+        return features
+
+    def memorized(self, pool: np.ndarray, seed: int) -> Result:
+        """The metric of this name, with its picture."""
+        (train, near), (held_out, far) = (self.data(split) for split in ("train", "eval"))
+        first = seed * self.evaluation.num_samples
+        with self.stage("looking for memorized images"):
+            result = memorization(pool, near.read(), far.read(), first)
+        result |= {"train_digest": train.digest, "held_out_digest": held_out.digest}
+        if len(self.experiment.spec.shape) == 3:
+            path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
+            size = min(self.evaluation.batch_size, self.evaluation.num_samples)
+            with self.stage("drawing the closest pairs"):
+                draw_closest(self.experiment, self.params, result, size, first, path)
+        return result
+
+    def score(self, sampled: Sampled, seed: int) -> dict[str, Result]:
+        """All metrics of one seed's features."""
+        found: dict[str, Result] = {}
+        for name in self.metrics:
+            with self.stage(f"computing {name}"):
+                found |= FEATURE_METRICS[name].compute(sampled)
+        if "memorization" in self.evaluation.metrics:
+            found["memorization"] = self.memorized(sampled.pool, seed)
+        return found
+
+
+def run_evaluation(
+    experiment: Experiment,
+    workdir: pathlib.Path,
+    evaluation: Evaluation,
+    checkpoint: int | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint, prints the numbers, and appends a row to the ledger; returns the row.
+
+    The features of the samples are kept in workdir/evaluations and those of the data in workdir/references, so that the
+    same call goes on where it was killed and gives the same numbers.
+    """
+    folders = f"{workdir / 'evaluations'} and {workdir / 'references'}"
+    with kept(f"the features computed so far are saved in {folders}. The same command goes on from there."):
+        return _evaluate(experiment, workdir, evaluation.checked(), checkpoint, quiet)
+
+
+def _evaluate(
+    experiment: Experiment, workdir: pathlib.Path, evaluation: Evaluation, checkpoint: int | None, quiet: bool
+) -> dict[str, Any]:
+    began, state = time.perf_counter(), restore(experiment, workdir, checkpoint)
+    job = _Job(experiment, workdir, evaluation, pick_params(state, evaluation.ema), int(state.step), quiet)
+    row = _identity(job) | {"ema": evaluation.ema or next(iter(state.ema), "none")}
+    results: dict[str, Result] = {}
+    if evaluation.needs_samples:
+        results, more = _feature_results(job)
+        row |= more
+    if job.drawn:
+        number = sum(job.drawn)
+        row |= {"images_drawn": number, "images_per_second": round(number / sum(job.seconds), 3)}
+    of_model, more = model_results(
+        experiment, workdir, evaluation.metrics, int(state.step), evaluation.ema, evaluation.max_examples
+    )
+    results |= of_model
+    row |= more
+    row |= {"results": results, "seconds": round(time.perf_counter() - began, 2)}
+    if jax.process_index() == 0:
+        append_row(workdir, row)
+        _print(row)
+    return row
+
+
+def _identity(job: _Job) -> dict[str, Any]:
+    """What was evaluated, by what."""
+    config, about = plain(job.experiment.config), environment()
+    origin = read_history(job.workdir).get("init_from")
+    sampling = {name: value for name, value in config["sampling"].items() if name != "num_preview"}
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "workdir": str(job.workdir),
+        "config_digest": digest_of_json(config),
+        "step": job.step,
+        **({"init_from": without_folders(origin)} if origin else {}),
+        "checkpoint_digest": digest_of(job.params),
+        "training_images": job.step * config["training"]["batch_size"],
+        "sampling": sampling,
+        "commit": code_version(),
+        "hardware": f"{about['devices']}; {about['processor']}",
+        "versions": f"Python {about['Python']}, {about['packages']}",
+        "command": job.evaluation.command(job.workdir, job.step),
+        "warnings": [],
+    }
+
+
+def _checked_reference(job: _Job) -> Reference:
+    """The reference. Raises: ValueError for what cannot work, before any sample is drawn."""
+    spec = job.experiment.spec
+    job.extractor.check(job.wanted)
+    job.extractor.check_data(spec.shape, np.uint8 if in_8_bits(spec) else np.float32)
+    check_counts(job.metrics, job.evaluation.num_samples)
+    reference = job.reference()
+    check_holds(reference, job.metrics)
+    check_counts(job.metrics, job.evaluation.num_samples, reference)
+    return reference
+
+
+def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
+    """The metrics of samples over all seeds, and the fields of the row that belong to them."""
+    reference = _checked_reference(job)
+    evaluation, warnings = job.evaluation, check_reference(reference, job.extractor, job.experiment)
+    per_seed, nfe = [], []
+    resamples = evaluation.bootstrap if len(evaluation.seeds) == 1 else 0  # of several, no interval is kept
+    for seed in evaluation.seeds:
+        features = job.samples(seed)
+        sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name, resamples)
+        per_seed.append(job.score(sampled, seed))
+        nfe.append(features.read("nfe").mean())
+        if seed == evaluation.seeds[0]:
+            with job.stage("estimating what 50,000 samples would have"):
+                warnings += count_warnings(sampled, job.metrics)
+        if not evaluation.keep_features:
+            parallel.meet("all have read the features")
+            if jax.process_index() == 0:
+                features.remove()
+    about = {"name": reference.name, "digest": reference.digest, "count": reference.num_examples}
+    about |= {name: reference.description.get(name) for name in ("split", "crop", "source")}
+    about["source"] = without_folders(about["source"])
+    row: dict[str, Any] = {"features": job.extractor.name, "extractor_digest": job.extractor.digest, "reference": about}
+    row |= {"num_samples": evaluation.num_samples, "seeds": list(evaluation.seeds), "nfe": float(np.mean(nfe))}
+    return over_seeds(per_seed, evaluation.seeds), row | {"warnings": warnings}
+
+
+def _print(row: dict[str, Any]) -> None:
+    for name, result in row["results"].items():
+        text = f"{name:16s} {with_error(result)}"
+        text += "".join(f", {key.replace('_', ' ')} {result[key]:.4g}" for key in result if key.startswith("min_of_"))
+        if "interval" in result:
+            text += ", 95 % interval {:.4g} to {:.4g}".format(*result["interval"])
+        print(f"{text}  {result.get('note', '')}".rstrip())
+    for warning in row["warnings"]:
+        print(f"Warning: {warning}")

@@ -1,0 +1,35 @@
+"""How far two references lie apart: a test set from a training set, or one half of a set from the other."""
+
+from score_sde.evaluation.counts import singular_warning
+from score_sde.evaluation.reference_checks import check_alike
+from score_sde.evaluation.references import Reference
+from score_sde.evaluation.scores import FEATURE_METRICS, Result, Sampled, published_name
+from score_sde.metrics import frechet_standard_error
+
+
+def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Result], list[str]]:
+    """The Fréchet distance of `one` from `other`, and what is not known about them, as warnings.
+
+    With the spatial distance where both know it, and the kernel distance where both hold their features. The error is over
+    sets such as `one`, where its features are there, the other fixed.
+
+    Raises: ValueError where they are of different features, weights, resolutions, channels or crops.
+    """
+    warnings = check_alike(one, other.description, f"those of {other.name}", f"{other.name} is of")
+    warnings += check_alike(other, one.description, f"those of {one.name}", f"{one.name} is of")
+    if one.digest == other.digest:
+        warnings.append(f"{one.name} and {other.name} are of the same images.")
+    name, pool = one.description["features"], other.statistics["pool"]
+    counts = [r.num_examples for r in (one, other) if r.num_examples is not None]
+    warnings += singular_warning(min(counts), len(pool.mean)) if counts else []
+    distance: Result = {"value": one.statistics["pool"].frechet_distance(pool)}
+    if one.features is not None:
+        distance["standard_error"] = frechet_standard_error(one.features, pool)
+    results: dict[str, Result] = {published_name("fid", name): distance}
+    if "spatial" in one.statistics and "spatial" in other.statistics:
+        results[published_name("sfid", name)] = {
+            "value": one.statistics["spatial"].frechet_distance(other.statistics["spatial"])
+        }
+    if one.features is not None and other.features is not None:
+        results |= FEATURE_METRICS["kid"].compute(Sampled({"pool": one.features}, other, name))
+    return results, warnings

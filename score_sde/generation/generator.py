@@ -1,0 +1,114 @@
+"""Images from a trained denoiser, drawn in batches over the devices of a mesh."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from score_sde import parallel
+from score_sde.denoising.denoiser import Condition, Denoiser, Params
+from score_sde.denoising.dynamics import Denoise
+from score_sde.guidance import Guidance, guide
+from score_sde.solvers import Solver, sample
+from score_sde.solvers.grids import Grid
+
+
+class Generated(NamedTuple):
+    """A part of the images, on the host: the index of its first, the images, their conditions and evaluations.
+
+    `trajectory` has each image's states after the steps that the generator keeps, or is None if it keeps none.
+    """
+
+    first_index: int
+    x: Float[np.ndarray, "b *shape"]
+    condition: dict[str, np.ndarray]
+    nfe: Int[np.ndarray, " b"]
+    trajectory: Float[np.ndarray, "b k *shape"] | None
+
+
+class Generator(NamedTuple):
+    """Draws image i from fold_in(key, i), with noise that depends on neither the batch size nor the number of devices.
+
+    At one batch size, on the same devices and at one place in the batch the image is the same to the bit. At others
+    it is the same to rounding (measured: 4e-7, and 5e-5 with the adaptive solvers), for the sums run in another order.
+
+    Fields: `condition(first_index, number)` gives the condition of a batch of images; `guidance` are the rules around the
+    bound denoiser, the innermost first; `keep` are the steps after which the states are kept (0 is the start), none by default;
+    `place` puts parameters on the mesh, and None copies them to every device. Parameters that it divides stay divided: XLA
+    brings together what a layer needs when the layer runs.
+    """
+
+    denoiser: Denoiser
+    solver: Solver
+    grid: Grid
+    shape: tuple[int, ...]
+    mesh: Mesh
+    condition: Callable[[int, int], Condition] = lambda first_index, number: {}
+    guidance: tuple[Guidance, ...] = ()
+    keep: tuple[int, ...] = ()
+    place: Callable[[Params], Params] | None = None
+
+    def batches(
+        self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
+    ) -> Iterator[Generated]:
+        """Yields images first_index … first_index + number − 1 in order, `batch_size` at a time.
+
+        The last batch is drawn whole, so that one program serves all, and cut.
+
+        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices that share it.
+        """
+        if number < 1:
+            raise ValueError(f"Sampling needs a number of images >= 1, got {number}.")
+        params = parallel.replicate(params, self.mesh) if self.place is None else self.place(params)
+        for start in range(first_index, first_index + number, batch_size):
+            yield self.batch(key, params, batch_size, start, min(batch_size, first_index + number - start))
+
+    def batch(
+        self, key: Key[Array, ""], params: Params, batch_size: int, first_index: int = 0, count: int | None = None
+    ) -> Generated:
+        """Images first_index … first_index + batch_size − 1 as one program; the first `count` of them are returned.
+
+        `params` as `place` gives them: calls for several batches need not move them again.
+
+        Raises: ValueError unless batch_size is a multiple of the number of devices that share it.
+        """
+        parallel.check_batch_size(batch_size, self.mesh)
+        sharding = parallel.batch_sharding(self.mesh)
+        condition = jax.device_put(dict(self.condition(first_index, batch_size)), sharding)
+        denoise = self.denoise(params, condition)
+        shape = (batch_size, *self.shape)
+        samples = sample(
+            key,
+            denoise,
+            self.solver,
+            self.grid,
+            shape,
+            first_index=first_index,
+            keep=self.keep,
+            sharding=sharding,
+        )
+        trajectory = None if samples.trajectory is None else jnp.moveaxis(samples.trajectory, 0, 1)
+        parts = parallel.to_host((samples.x, condition, samples.nfe, trajectory))
+        return Generated(first_index, *jax.tree.map(lambda rows: rows[:count], parts))
+
+    def denoise(self, params: Params, condition: Condition) -> Denoise:
+        """The network with these parameters and this condition, under the guidance."""
+        return guide(self.denoiser.bind(params, condition), self.guidance)
+
+    def __call__(
+        self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0
+    ) -> Generated:
+        """All the images at once; `batch_size` None is one batch, rounded up to the number of devices."""
+        if batch_size is None:
+            batch_size = parallel.round_up(number, self.mesh)
+        return join(list(self.batches(key, params, number, batch_size, first_index)))
+
+
+def join(parts: Sequence[Generated]) -> Generated:
+    """Consecutive parts as one."""
+    arrays = jax.tree.map(lambda *rows: np.concatenate(rows), *(part[1:] for part in parts))
+    return Generated(parts[0].first_index, *arrays)

@@ -1,0 +1,1 @@
+"""Internal: what any module may use. Pytrees of dataclasses, broadcasting, files, guarded readers of archives."""

@@ -1,0 +1,1 @@
+"""Kernels: operations written for one kind of hardware."""

@@ -1,0 +1,45 @@
+"""A grid that goes up again: the times of the restart sampler."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from score_sde.internal.pytree import pytree
+from score_sde.sdes.base import SDE
+from score_sde.solvers.grids.base import Grid, Spaced
+
+
+@pytree
+class WithRestarts(Grid):
+    """The times of `grid`, and where it first comes to `low` or below, `repeats` times up to `high` and down again.
+
+    The way down has `inner.num_steps` steps spaced as `inner` (any grid of the catalogue but `Given`; its start and end
+    are those of the restart), and ends at the time of `grid` where it began, so that a table with several intervals is
+    WithRestarts(WithRestarts(…)). The solver has to be a `Restart`.
+
+    Raises: ValueError unless 0 < low < high <= t_max, repeats >= 0 and `grid` passes `low` before 0.
+    Source: Xu et al., arXiv 2306.14878, Algorithm 1: low, high, repeats, inner.num_steps = t_min, t_max, K, N_Restart.
+    """
+
+    grid: Grid
+    inner: Spaced
+    low: float = 0.06
+    high: float = 0.3
+    repeats: int = 1
+
+    def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
+        """The times, not decreasing at the restarts."""
+        times = self.grid.times(sde)
+        below = np.flatnonzero((times <= self.low) & (times > 0))
+        if not (0 < self.low < self.high <= sde.t_max and self.repeats >= 0 and below.size):
+            raise ValueError(
+                f"WithRestarts needs 0 < low < high <= t_max={sde.t_max}, repeats >= 0 and a grid with a time in "
+                f"(0, low], got low={self.low}, high={self.high}, repeats={self.repeats}, times {times}."
+            )
+        place = below[0]
+        inner: Any = self.inner
+        down = dataclasses.replace(inner, start=self.high, end=float(times[place]), to_zero=False).times(sde)
+        down[-1] = times[place]
+        return np.concatenate([times[: place + 1], *[down] * self.repeats, times[place + 1 :]])

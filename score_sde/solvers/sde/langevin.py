@@ -1,0 +1,108 @@
+"""Langevin dynamics at one noise level: the correctors, and alone (without a predictor) annealed Langevin dynamics.
+
+x ← x + ε ∇ log p_t(x) + √(2ε) z, which leaves p_t as it is in the limit ε → 0, changes no noise level, and so removes
+the error that a predictor made. As a solver, its result at t is taken for x_s.
+
+**What do snr and alpha mean?** `snr` is the ratio of the two terms of one step, signal (the drift) to noise. With
+‖∇ log p_t‖ = ‖z‖/σ, as it is for typical x, the drift moves x by 2 α snr² σ ‖z‖ and the noise by 2 √α snr σ ‖z‖: their
+ratio is √α snr, a step is about 2 snr noise levels σ long, and it renews about 2 snr² of x: 5 % at snr = 0.16, the 2021
+code's value for 32×32 (it has 0.075 … 0.17 for larger images). A larger snr removes more of the predictor's error and
+adds more of its own, ε being finite: too large shows as grain, too small as unfinished pictures. `alpha` there is that of
+the discrete forward step into this level, 1 − β_i for VP and 1 for VE. Here α = α_{t|s}², of the transition between the
+grid's times, which is the same thing and exists for every SDE; on fine grids it is 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
+from score_sde.solvers import noise
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
+
+StepSize = Callable[[Float[Array, "b *shape"], Float[Array, "b *shape"]], Float[Array, "*b"]]
+
+
+@pytree
+class Langevin(Solver):
+    """x ← x + ε ∇ log p_t + √(2ε) z, `num_steps` times, with ε = 2 α (snr ‖z‖/‖∇ log p_t‖)² for each image.
+
+    The norms are over one image; the 2021 code takes their means over the batch, so that there an image depends on its
+    neighbours. In return one image can have a vanishing score (x near a mode), where ε would be infinite: ‖z‖/‖ε̂‖, which is
+    1 for typical x, is limited to `max_ratio`. In few dimensions, where it varies a lot from x to x, a step size that
+    depends on x biases the stationary density; `AnnealedLangevin` does not.
+
+    Raises: ValueError unless snr > 0, num_steps >= 1 and max_ratio > 0.
+    Source: Song et al., arXiv 2011.13456, Algorithms 4 and 5.
+    """
+
+    snr: float = 0.16
+    num_steps: int = 1
+    max_ratio: float = 2.0
+
+    def __post_init__(self):
+        _check(self, self.max_ratio > 0)
+
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        typical = _typical_step_size(self.snr, denoise.sde, t, s)
+
+        def step_size(eps, z):
+            return typical * jnp.minimum(_norm(z) / _norm(eps), self.max_ratio) ** 2
+
+        x = _langevin(key, denoise, x, t, self.num_steps, step_size)
+        return x, carry, self.num_steps * denoise.evaluations(t)
+
+
+@pytree
+class AnnealedLangevin(Solver):
+    """x ← x + ε ∇ log p_t + √(2ε) z, `num_steps` times, with ε = 2 α (snr σ)².
+
+    The paper's NCSN sampler (its ALD corrector) is this alone, for VE, with the levels of the grid.
+
+    Error: order ε in the density. Raises: ValueError unless snr > 0 and num_steps >= 1.
+    Source: Song & Ermon, arXiv 1907.05600, Algorithm 1, with ε ∝ σ²; the constant as in the code of arXiv 2011.13456.
+    """
+
+    snr: float = 0.16
+    num_steps: int = 1
+
+    def __post_init__(self):
+        _check(self)
+
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        typical = _typical_step_size(self.snr, denoise.sde, t, s)
+        x = _langevin(key, denoise, x, t, self.num_steps, lambda eps, z: typical)
+        return x, carry, self.num_steps * denoise.evaluations(t)
+
+
+def _check(corrector, also: bool = True):
+    if not (corrector.snr > 0 and corrector.num_steps >= 1 and also):
+        raise ValueError(
+            f"{type(corrector).__name__} needs snr > 0, num_steps >= 1 and limits above 0, got {corrector}."
+        )
+
+
+def _typical_step_size(snr, sde, t, s):
+    """2 α (snr σ)²: ε where ‖∇ log p_t‖ = ‖z‖/σ."""
+    return 2 * (sde.transition(s, t).scale * snr * sde.sigma(t)) ** 2
+
+
+def _norm(x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
+    """The norm of each image."""
+    return jnp.sqrt(jnp.sum(x.reshape(x.shape[0], -1) ** 2, axis=1))
+
+
+def _langevin(key, denoise, x, t, num_steps, step_size: StepSize):
+    sigma = denoise.sde.sigma(t)
+
+    def body(k, x):
+        eps, z = denoise(x, t).eps, noise.standard_normal(noise.fold_in(key, k), x)
+        size = expand_like(step_size(eps, z), x)
+        return x - size / sigma * eps + jnp.sqrt(2 * size) * z
+
+    return jax.lax.fori_loop(0, num_steps, body, x)

@@ -1,0 +1,1 @@
+"""Logs: metrics, progress, the stages of a run."""

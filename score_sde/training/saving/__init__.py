@@ -1,0 +1,1 @@
+"""Saving: checkpoints, and the proof that they can be read."""

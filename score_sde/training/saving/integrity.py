@@ -1,0 +1,96 @@
+"""SHA-256 of every file of a folder, in the format of `sha256sum`, so that a changed byte is found and named.
+
+The first line holds the number of the lines below it and their SHA-256, so that a manifest that was cut, emptied or
+changed is found too; `sha256sum -c` takes it for a comment:
+
+    # manifest 2: 14 files, 9f86d081…
+    2c26b46b…  run/metadata
+"""
+
+import concurrent.futures
+import hashlib
+import pathlib
+import re
+
+from score_sde.internal.files import write_text
+
+MANIFEST = "MANIFEST.sha256"
+FORM = 2  # the first form had no first line
+_FIRST = re.compile(r"# manifest 2: (\d+) files, ([0-9a-f]{64})")
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+def write_manifest(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()) -> None:
+    """Writes folder/MANIFEST.sha256 with a line "digest  path" for each file below.
+
+    Args: leave_out: names of files directly in `folder` that are written later.
+    """
+    names = sorted(_files(folder) - leave_out - {MANIFEST})
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        digests = pool.map(lambda name: _digest(folder / name), names)
+        lines = "".join(f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True))
+    write_text(folder / MANIFEST, f"# manifest {FORM}: {len(names)} files, {_of(lines)}\n{lines}")
+
+
+def is_of_first_form(folder: pathlib.Path) -> bool:
+    """Whether the manifest is of the form that says nothing of itself: it may be cut, and nobody would know."""
+    return _LINE.match(_read(folder)) is not None
+
+
+def find_damage(folder: pathlib.Path) -> list[str]:
+    """What differs from the manifest: "state/d/12ab was changed", "… is missing"; [] if all is as it was written.
+
+    Raises: FileNotFoundError without a manifest.
+    """
+    text = _read(folder)
+    listed = _listed(text)
+    if not _is_whole(text, listed):
+        return [f"{MANIFEST} was changed or cut"]
+    damage = []
+    for name, digest in listed.items():
+        if not (folder / name).is_file():
+            damage.append(f"{name} is missing")
+        elif _digest(folder / name) != digest:
+            damage.append(f"{name} was changed")
+    return damage
+
+
+def unlisted(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()) -> list[str]:
+    """The files that are in no line of the manifest.
+
+    Names that begin with a dot are passed over: file managers and network file systems make such files.
+
+    Args: leave_out: as when it was written.
+    """
+    others = _files(folder) - _listed(_read(folder)).keys() - leave_out - {MANIFEST}
+    return sorted(name for name in others if "/." not in f"/{name}")
+
+
+def _listed(text: str) -> dict[str, str]:
+    """Name -> digest."""
+    return {name: digest for digest, name in _LINE.findall(text)}
+
+
+def _is_whole(text: str, listed: dict[str, str]) -> bool:
+    first, _, lines = text.partition("\n")
+    told = _FIRST.fullmatch(first)
+    if told is None:  # of the first form, every line of which is one of a file
+        return bool(listed) and text.endswith("\n") and text.count("\n") == len(listed)
+    return int(told[1]) == len(listed) and told[2] == _of(lines)
+
+
+def _read(folder: pathlib.Path) -> str:
+    return (folder / MANIFEST).read_bytes().decode(errors="replace")
+
+
+def _of(lines: str) -> str:
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _files(folder: pathlib.Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
