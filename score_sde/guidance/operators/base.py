@@ -1,0 +1,129 @@
+"""The operators of inverse problems y = A(x0) + σ_y n: linear ones with their adjoint, and what else is known of each.
+
+An operator works on a batch, [b, *shape] -> [b, *m], image by image. `shape` is the shape of one image everywhere. No operator
+keeps a matrix of the size of A (but `Matrix`, which is for small problems).
+"""
+
+import abc
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.sparse.linalg import cg
+from jaxtyping import Array, Float, Shaped
+
+Shape = tuple[int, ...]
+Images = Float[Array, "b *shape"]
+Measured = Float[Array, "b *m"]
+Coordinates = Shaped[Array, "b *k"]  # real or complex
+
+
+class Operator(abc.ABC):
+    """A: what is measured of x0, before the noise. A member is a `@pytree` dataclass with `__call__`."""
+
+    @abc.abstractmethod
+    def __call__(self, x: Images) -> Measured:
+        """A(x)."""
+
+    def check(self, shape: Shape) -> None:  # noqa: B027  most measure any image
+        """Raises ValueError where images of this shape cannot be measured."""
+
+    def measured_shape(self, shape: Shape) -> Shape:
+        """The shape of the measurement of one image.
+
+        Raises: ValueError where images of this shape cannot be measured.
+        """
+        self.check(shape)
+        return tuple(jax.eval_shape(self, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:])
+
+
+class Linear(Operator):
+    """A linear operator: its adjoint is JAX's transpose, and its pseudo-inverse is solved for, unless a member knows better."""
+
+    def adjoint(self, y: Measured, shape: Shape) -> Images:
+        """Aᵀ y."""
+        x = jax.ShapeDtypeStruct((y.shape[0], *shape), y.dtype)
+        transposed: Images = jax.linear_transpose(self, x)(y)[0]
+        return transposed
+
+    def pseudo_inverse(self, y: Measured, shape: Shape, max_steps: int = 100, tolerance: float = 1e-6) -> Images:
+        """A⁺ y = Aᵀ (A Aᵀ)⁺ y, by conjugate gradients, which stop at the residual `tolerance` · ‖y‖."""
+        inner = conjugate_gradients(lambda v: self(self.adjoint(v, shape)), y, max_steps, tolerance)
+        return self.adjoint(inner, shape)
+
+
+class Decomposed(Linear):
+    """A linear operator with a known singular value decomposition A = U Σ Vᵀ, in coordinates [b, *k] of x.
+
+    V is unitary, so that white noise is white in these coordinates too. A coordinate of singular value 0 is not measured.
+    """
+
+    @abc.abstractmethod
+    def singular_values(self, shape: Shape) -> Float[Array, "*k"]:
+        """Σ, one number for each coordinate of an image, or to be broadcast to them."""
+
+    @abc.abstractmethod
+    def to_coordinates(self, x: Images) -> Coordinates:
+        """Vᵀ x."""
+
+    @abc.abstractmethod
+    def from_coordinates(self, z: Coordinates, shape: Shape) -> Images:
+        """V z."""
+
+    @abc.abstractmethod
+    def measured_coordinates(self, y: Measured, shape: Shape) -> Coordinates:
+        """Uᵀ y, each number at the coordinate of x that it measures; 0 elsewhere."""
+
+    def pseudo_inverse(self, y: Measured, shape: Shape, max_steps: int = 100, tolerance: float = 1e-6) -> Images:
+        """A⁺ y = V Σ⁺ Uᵀ y; `max_steps` is not needed. Singular values below `tolerance` times the largest count as 0."""
+        values = measured_values(self, shape, tolerance)
+        inverse = jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)
+        return self.from_coordinates(scaled(inverse, self.measured_coordinates(y, shape)), shape)
+
+
+def measured_values(operator: Decomposed, shape: Shape, tolerance: float = 1e-6) -> Float[Array, "*k"]:
+    """Singular values, those below `tolerance` times the largest set to 0: what rounding leaves of a direction that is lost."""
+    values = operator.singular_values(shape)
+    return jnp.where(values > tolerance * jnp.max(values), values, 0)
+
+
+def scaled(values: Float[Array, "*values"], z: Coordinates) -> Coordinates:
+    """values · z for real values, one for each coordinate, and real or complex coordinates."""
+    return values[None].astype(z.dtype) * z
+
+
+def conjugate_gradients(
+    matrix: Callable[[Measured], Measured], b: Measured, max_steps: int, tolerance: float = 1e-6
+) -> Measured:
+    """v with matrix(v) = b, for each image by itself; `matrix` is linear, symmetric and ≥ 0 within each image.
+
+    Each image has step sizes of its own, and stops by itself at the residual `tolerance` · ‖b‖ or after `max_steps`. `matrix`
+    is called with the whole batch: the images meet in it, as in a network, and nowhere else.
+
+    Source: Hestenes and Stiefel, 1952; the iteration is jax.scipy's.
+    """
+
+    def solve(own_b):
+        def own_row(own_v):
+            return matrix(jax.lax.all_gather(own_v, "image"))[jax.lax.axis_index("image")]
+
+        return cg(own_row, own_b, tol=tolerance, maxiter=max_steps)[0]
+
+    solution: Measured = jax.vmap(solve, axis_name="image")(b)
+    return solution
+
+
+def householder(z: Float[Array, "*rest n"], direction: Float[Array, " n"]) -> Float[Array, "*rest n"]:
+    """H z over the last axis, with H the reflection that takes direction/‖direction‖ to the first unit vector.
+
+    H is symmetric and orthogonal: its first coordinate is the component along `direction`, and it is its own inverse.
+
+    Source: Householder, 1958.
+    """
+    unit = direction / jnp.linalg.norm(direction)
+    first = jnp.zeros_like(unit).at[0].set(1)
+    # Reflecting to −e₁ where that is farther keeps the digits of the difference; the sign is put back.
+    sign = jnp.where(unit[0] > 0, -1, 1).astype(unit.dtype)
+    normal = unit - sign * first
+    normal = (normal / jnp.linalg.norm(normal)).astype(z.dtype)
+    return sign.astype(z.dtype) * (z - 2 * jnp.tensordot(z @ normal, normal, axes=0))

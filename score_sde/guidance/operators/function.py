@@ -1,0 +1,38 @@
+"""Any function as an operator."""
+
+from collections.abc import Callable
+from typing import Any
+
+from score_sde.guidance.operators.base import Images, Linear, Measured, Operator
+from score_sde.pytree import as_pytree, pytree
+
+
+@pytree
+class Function(Operator):
+    """y = function(x), any differentiable function of a batch [b, *shape] that treats each image by itself.
+
+    A function that is a pytree is traced; any other is a part of the program.
+    """
+
+    function: Callable[..., Any]
+
+    def __post_init__(self):
+        object.__setattr__(self, "function", as_pytree(self.function))
+
+    def __call__(self, x: Images) -> Measured:
+        y: Measured = self.function(x)
+        return y
+
+
+@pytree
+class LinearFunction(Linear):
+    """The same for a linear function, whose adjoint is JAX's transpose."""
+
+    function: Callable[..., Any]
+
+    def __post_init__(self):
+        object.__setattr__(self, "function", as_pytree(self.function))
+
+    def __call__(self, x: Images) -> Measured:
+        y: Measured = self.function(x)
+        return y
