@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from score_sde.guidance.operators.separable import Separable
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 
 
 @pytree

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from score_sde.guidance.operators.base import Images, Linear, Measured, Operator
-from score_sde.pytree import as_pytree, pytree
+from score_sde.internal.pytree import as_pytree, pytree
 
 
 @pytree

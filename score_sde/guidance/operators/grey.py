@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.guidance.operators.base import Coordinates, Decomposed, Images, Measured, Shape, householder
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 
 
 @pytree

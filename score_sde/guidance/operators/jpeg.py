@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from score_sde.guidance.operators.base import Images, Measured, Operator, Shape
-from score_sde.pytree import pytree
+from score_sde.internal.pytree import pytree
 
 # ITU-T T.81, Annex K, Table K.1: steps of the luminance's coefficients at quality 50, for pixels 0 … 255.
 STEPS = np.array(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from score_sde.guidance.operators.base import Images, Measured, Operator, Shape
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 
 
 @pytree

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from score_sde.guidance.operators.base import Coordinates, Decomposed, Images, Measured, Shape
-from score_sde.pytree import pytree, static
+from score_sde.internal.pytree import pytree, static
 
 
 @pytree
