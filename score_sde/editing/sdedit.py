@@ -26,6 +26,6 @@ def sdedit(
     start = jnp.asarray(grid.times(sde)[0])
     x0 = jnp.asarray(x0, start.dtype)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(first_index + jnp.arange(x0.shape[0], dtype=jnp.uint32))
-    z = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 0), x0.shape[1:], x0.dtype))(keys)
+    z = sde.noise(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys), x0.shape, x0.dtype)
     x = sde.alpha(start) * x0 + sde.sigma(start) * z
     return sample(key, denoise, solver, grid, tuple(x.shape), first_index=first_index, x_start=x)

@@ -17,6 +17,7 @@ from score_sde.denoising.dynamics import Denoise, velocity
 from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
 from score_sde.internal.pytree import is_traced, pytree
 from score_sde.likelihood.divergences import Divergence, Hutchinson
+from score_sde.sdes.base import SDE
 from score_sde.solvers.adaptive_ode import Adaptive
 
 
@@ -57,8 +58,9 @@ class LogProb:
     probes, see `Hutchinson`; and log p_{t_max}(x_T) − log N(x_T; 0, prior_std² I), about α μ x_T for each dimension of
     mean μ with α = 0.0066 at VP's t_max: up to 1e-3 nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`), and
     0.03 for VP, 0.08 for VE on a 64-D one.
-    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), or for x without a batch axis
-    or of whole numbers; RuntimeError, but not within `jit`, where an image fails.
+    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), for x without a batch axis or of whole
+    numbers, or for an SDE that overrides `noise` without `prior_log_prob`; RuntimeError, but not within `jit`, where an
+    image fails.
     """
 
     adaptive: Adaptive = Adaptive()
@@ -94,6 +96,11 @@ class LogProb:
             raise ValueError(
                 f"LogProb needs 0 < t_min < t_max={sde.t_max} of {type(sde).__name__}, got t_min={self.t_min}; "
                 "time is that of the SDE, which for EDM is the noise level."
+            )
+        if type(sde).noise is not SDE.noise and type(sde).prior_log_prob is SDE.prior_log_prob:
+            raise ValueError(
+                f"LogProb needs the density of the prior of {type(sde).__name__}, whose noise is not N(0, I): override "
+                "prior_log_prob beside noise."
             )
         index = jnp.arange(x.shape[0]) if index is None else index
         density = _solve(key, self, as_denoise(denoise), x, index)

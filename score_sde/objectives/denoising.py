@@ -39,7 +39,7 @@ class DenoisingScoreMatching(Objective):
         time_key, noise_key = jax.random.split(key)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
-        return {"t": t, "time_weight": time_weight, "eps": jax.random.normal(noise_key, x0.shape, x0.dtype)}
+        return {"t": t, "time_weight": time_weight, "eps": self.sde.noise(noise_key, x0.shape, x0.dtype)}
 
     def losses(
         self, denoise: Predict, batch: Batch, draws: Draws

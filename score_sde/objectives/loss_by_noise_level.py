@@ -65,7 +65,7 @@ class NoiseLevelLoss:
 
         def errors_at(level_and_time):
             level, t = level_and_time
-            noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, level), x0.shape[1:]))(keys)
+            noise = sde.noise(jax.vmap(lambda k: jax.random.fold_in(k, level))(keys), x0.shape)
             estimate = denoise(sde.alpha(t) * x0 + sde.sigma(t) * noise, t)
             squares = squared_error(sde, estimate, x0, noise, t, "eps")
             return jnp.mean(squares, axis=tuple(range(1, x0.ndim)))

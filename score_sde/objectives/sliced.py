@@ -38,7 +38,7 @@ class SlicedScoreMatching(Objective):
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
         directions = jax.random.normal(projection_key, (self.num_projections, *x0.shape), x0.dtype)
-        eps = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        eps = self.sde.noise(noise_key, x0.shape, x0.dtype)
         return {"t": t, "time_weight": time_weight, "eps": eps, "directions": jnp.moveaxis(directions, 0, 1)}
 
     def losses(

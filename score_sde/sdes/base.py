@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.sdes.standard_normal import standard_normal
 
 Time = Float[Array, "*b"] | float
 Scalar = Float[Array, ""] | float  # a field: a number, or an array where it is traced or learned
@@ -121,13 +122,27 @@ class SDE(abc.ABC):
         log_snr_fall = 2 * (log_scale - jnp.log1p((sigma_t - sigma_s) / sigma_s))
         return Gaussian(jnp.exp(log_scale), sigma_t * jnp.sqrt(-jnp.expm1(log_snr_fall)))
 
+    def noise(self, key: Key[Array, "*b"], shape: tuple[Any, ...], dtype: Any = float) -> Float[Array, "b *shape"]:
+        """ε, every draw of noise: ε ~ N(0, I) of `shape` = (b, *shape of one example).
+
+        Training, the prior and all solvers draw their noise here. A family with other noise overrides this method
+        alone, and `prior_log_prob` if it is to have likelihoods. The solvers assume that a sum of two draws, scaled, is
+        a draw again: this holds for noise within a subspace, such as points with their mean at 0.
+
+        Args:
+          key: one key, from which all examples are drawn together, or one key for each example. With a key for each
+            example, example i is the same in any batch.
+          shape: the shape of the whole batch.
+        """
+        return standard_normal(key, shape, dtype)
+
     def prior_std(self) -> Float[Array, ""]:
         """Standard deviation of the prior N(0, std² I) that stands for p(x at t_max): σ(t_max)."""
         return self.sigma(jnp.asarray(self.t_max, jnp.result_type(float)))
 
     def sample_prior(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-        """x ~ N(0, prior_std² I)."""
-        return self.prior_std() * jax.random.normal(key, shape)
+        """x = prior_std ε, with ε from `noise`."""
+        return self.prior_std() * self.noise(key, shape)
 
     def prior_log_prob(self, x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
         """log N(x; 0, prior_std² I), in nats per example."""
@@ -138,6 +153,6 @@ class SDE(abc.ABC):
     def perturb(
         self, key: Key[Array, ""], x0: Float[Array, "b *shape"], t: Time
     ) -> tuple[Float[Array, "b *shape"], Float[Array, "b *shape"]]:
-        """(x_t, ε) with x_t = α(t) x0 + σ(t) ε and ε ~ N(0, I)."""
-        eps = jax.random.normal(key, x0.shape, x0.dtype)
+        """(x_t, ε) with x_t = α(t) x0 + σ(t) ε and ε from `noise`."""
+        eps = self.noise(key, x0.shape, x0.dtype)
         return expand_like(self.alpha(t), x0) * x0 + expand_like(self.sigma(t), x0) * eps, eps

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, UInt
 
+from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar
 
@@ -31,7 +32,7 @@ def init(x: Batch, consistent: bool) -> Any:
 
 
 def increments(
-    key: Keys, x: Batch, path: Any, levels: tuple[Scalar, ...], gaps: tuple[Scalar, ...]
+    key: Keys, sde: SDE, x: Batch, path: Any, levels: tuple[Scalar, ...], gaps: tuple[Scalar, ...]
 ) -> tuple[tuple[Batch, ...], Any]:
     """(N from λ = levels[0] to each of levels[1:], increasing; path). N has the variance 1 − e^{−2 gap}.
 
@@ -39,21 +40,21 @@ def increments(
     last gap is 0, nothing is drawn. Without a `Path` the pieces between are drawn anew, and still add up within this step.
     """
     if not isinstance(path, Path):
-        return _independent(key, x, gaps), path
+        return _independent(key, sde, x, gaps), path
     path = _begin(key, path)
 
     def along():
-        first, *others = (ornstein_uhlenbeck(path.seeds, x, level) for level in levels)
+        first, *others = (ornstein_uhlenbeck(path.seeds, sde, x, level) for level in levels)
         return tuple(other - jnp.exp(-gap) * first for other, gap in zip(others, gaps, strict=True))
 
     return jax.lax.cond(gaps[-1] == 0, lambda: tuple(jnp.zeros_like(x) for _ in gaps), along), path
 
 
-def _independent(key, x, gaps):
+def _independent(key, sde, x, gaps):
     reached, last, total = [], jnp.zeros_like(gaps[0]), jnp.zeros_like(x)
     for index, gap in enumerate(gaps):
         piece = gap - last
-        drawn = noise.scaled(noise.fold_in(key, index), x, jnp.sqrt(-jnp.expm1(-2 * piece)))
+        drawn = noise.scaled(noise.fold_in(key, index), sde, x, jnp.sqrt(-jnp.expm1(-2 * piece)))
         total, last = jnp.exp(-piece) * total + drawn, gap
         reached.append(total)
     return tuple(reached)
@@ -65,7 +66,7 @@ def _begin(key: Keys, path: Path) -> Path:
     return Path(jnp.where(path.begun, path.seeds, drawn), jnp.ones((), bool))
 
 
-def ornstein_uhlenbeck(seeds: UInt[Array, "b 2"], x: Batch, time: Scalar) -> Batch:
+def ornstein_uhlenbeck(seeds: UInt[Array, "b 2"], sde: SDE, x: Batch, time: Scalar) -> Batch:
     """Z(time) like `x`: the same path for the same seeds, whatever is asked for before or after.
 
     Halving [−REACH, REACH]: the middle given the ends, a distance 2d apart, is N((Z_a + Z_b)/(2 cosh d), tanh d), with a
@@ -79,7 +80,7 @@ def ornstein_uhlenbeck(seeds: UInt[Array, "b 2"], x: Batch, time: Scalar) -> Bat
     time = jnp.clip(time, -REACH, REACH)
 
     def draw(node):
-        return noise.standard_normal(noise.fold_in(keys, node), x)
+        return noise.like(noise.fold_in(keys, node), sde, x)
 
     def halve(_, state):
         node, low, half, first, last = state

@@ -54,5 +54,5 @@ def without_data(
     """((σ_s/σ_t) e^{−ηh} x + σ_s s_noise N, path): the solution less the integral over x̂0."""
     noisy = times(eta, integrators.rise(sde, t, s))
     ends = tuple(times(eta, half_log_snr(sde, end)) for end in (t, s))
-    (drawn,), path = brownian.increments(key, x, path, ends, (noisy,))
+    (drawn,), path = brownian.increments(key, sde, x, path, ends, (noisy,))
     return sde.sigma(s) / sde.sigma(t) * jnp.exp(-noisy) * x + sde.sigma(s) * s_noise * drawn, path

@@ -146,8 +146,8 @@ def start_std(sde: SDE, start: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def _prior(keys, sde, start, shape):
-    """x ~ N(0, start_std² I)."""
-    return start_std(sde, start) * noise.standard_normal(noise.fold_in(keys, 0), jnp.zeros(shape, start.dtype))
+    """x = start_std ε, with the noise ε of the SDE."""
+    return start_std(sde, start) * sde.noise(noise.fold_in(keys, 0), shape, start.dtype)
 
 
 def _start(key, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):

@@ -137,7 +137,7 @@ class Classification(Task):
 
             def at(level_and_time):
                 level, t = level_and_time
-                noise = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, level), x0.shape[1:]))(keys)
+                noise = sde.noise(jax.vmap(lambda k: jax.random.fold_in(k, level))(keys), x0.shape)
                 log_probs = classify(sde.alpha(t) * x0 + sde.sigma(t) * noise, t)
                 return jnp.stack(judge(log_probs, batch["condition"]["label"]))
 

@@ -83,7 +83,7 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     mixture, start = ring(), _start(sde)
     end = end * float(sde.t_max)
     denoise, key = mixture.denoise(sde), jax.random.key(0)
-    x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, 2))
+    x_start = start_std(sde, jnp.float32(start)) * sde.noise(key, (number, 2))
     solver = ProbabilityFlow(1e-6, 1e-6)
     with stage("the reference: the adaptive probability flow"):
         grid = Uniform(1, start, end)
@@ -93,7 +93,7 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     def exact(seed, number=number):
         keys = jax.random.split(jax.random.key(seed))
         x0 = mixture.sample(keys[0], number)
-        return np.asarray(alpha * x0 + sigma * jax.random.normal(keys[1], x0.shape))
+        return np.asarray(alpha * x0 + sigma * sde.noise(keys[1], x0.shape))
 
     truth = exact(1, 4 * number)
     distance = functools.partial(sliced_wasserstein, truth)
@@ -122,7 +122,7 @@ def run_problem(
     start = _start(sde)
     end = float(getattr(experiment.grid, "end", 1e-3 * sde.t_max)) if end is None else end
     key = experiment.run_key("sample")
-    x_start = start_std(sde, jnp.float32(start)) * jax.random.normal(key, (number, *shape))
+    x_start = start_std(sde, jnp.float32(start)) * sde.noise(key, (number, *shape))
     grid = EDMRho(reference_steps, start, end, to_zero=False)
     with stage(f"the reference: heun, {reference_steps} steps"):
         reference = np.asarray(sample(key, denoise, Heun(), grid, x_start.shape, x_start=x_start).x)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from score_sde.denoising.gaussian_mixture import ExactDenoise, GaussianMixture
-from score_sde.solvers import noise
 from tests.conformance import SDES
 from tests.solvers.chosen import chosen
+from tests.solvers.draws import replace_noise
 
 DRAWS = 2  # the most that a step makes
 LENGTH = 400  # the most steps
@@ -66,7 +66,7 @@ def moments(solver, sde, data, starts, ends, num_steps):
         return slope * mean + base, slope**2 * variance + jnp.sum(gains**2), carry
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(noise, "standard_normal", one_lane_each)
+        replace_noise(patch, one_lane_each)
         state = alpha * data[0], (alpha * data[1]) ** 2 + sigma**2, solver.init(x, num_steps)
         mean, variance, _ = jax.lax.fori_loop(0, num_steps, body, state)
     return mean, variance

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from score_sde.denoising.gaussian_mixture import ExactDenoise, GaussianMixture
-from score_sde.solvers import noise
+from tests.solvers.draws import replace_noise
 
 DRAWS = 3  # the most that a step makes
 LANES = 2 + DRAWS * 80  # at most 80 steps
@@ -53,7 +53,7 @@ def _ends(solver, sde, data, times, steps):
             return jnp.zeros_like(x).at[DRAWS * k + 1 + drawn].set(1.0)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(noise, "standard_normal", one_lane_each)
+            replace_noise(patch, one_lane_each)
             return solver.step(jax.random.key(0), ExactDenoise(mixture, sde), x, times[k], times[k + 1], carry)[:2]
 
     return jax.lax.fori_loop(0, steps, body, (x, solver.init(x, steps)))[0][:, 0]

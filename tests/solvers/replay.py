@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from score_sde.denoising.gaussian_mixture import GaussianMixture
-from score_sde.solvers import noise
+from tests.solvers.draws import replace_noise
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "solvers"
 
@@ -31,7 +31,7 @@ def step(solver, denoise, x, t, s, carry, draws):
     """`solver.step`, (x, carry, evaluations), whose nth draw is draws[n]."""
     left = iter(draws)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(noise, "standard_normal", lambda key, x: next(left))
+        replace_noise(patch, lambda key, x: next(left))
         return solver.step(jax.random.key(0), denoise, x, t, s, carry)
 
 

@@ -15,6 +15,7 @@ from tests import ground_truth
 from tests.conformance import GRIDS, SDES
 from tests.solvers import replay
 from tests.solvers.chosen import chosen
+from tests.solvers.draws import replace_noise
 
 KEY = jax.random.key(0)
 CROWSON, CROWSON_META = replay.load("k_diffusion_adaptive.npz")
@@ -144,7 +145,11 @@ def test_k_diffusion(name, monkeypatch):
         return jax.random.wrap_key_data(jnp.stack([attempt, attempt]).astype(jnp.uint32))
 
     monkeypatch.setattr(noise, "fold_in", key_of)
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: jnp.asarray(draws)[jax.random.key_data(key)[0]])
+
+    def drawn(key, x):
+        return jnp.broadcast_to(jnp.asarray(draws)[jax.random.key_data(key)[0]], x.shape)
+
+    replace_noise(monkeypatch, drawn)
     family, mixture = solvers.DPMSolver12 if case["order"] == 2 else solvers.DPMSolver23, name.split("/")[0]
     with jax.enable_x64(True):
         sde, solver = (

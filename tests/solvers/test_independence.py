@@ -34,7 +34,7 @@ class Loud(Solver):
     """Ignores x and returns its own noise, a million times what a wrapper adds."""
 
     def step(self, key, denoise, x, t, s, carry):
-        return 1e6 * noise.standard_normal(key, x), carry, 0
+        return 1e6 * noise.like(key, denoise.sde, x), carry, 0
 
 
 @jax.jit
@@ -98,7 +98,7 @@ def test_each_step_of_langevin_draws_anew(corrector):
 def test_the_pieces_of_a_step_draw_apart():
     """N to λ + 0.3 and to λ + 0.8 share the first piece; what is added to it is new."""
     gaps = jnp.float32(0.3), jnp.float32(0.8)
-    (first, second), _ = brownian.increments(KEYS, NOTHING, (), (jnp.float32(0.0), *gaps), gaps)
+    (first, second), _ = brownian.increments(KEYS, SDE, NOTHING, (), (jnp.float32(0.0), *gaps), gaps)
     assert_independent(first=first, piece=second - np.exp(-0.5) * first)
 
 
@@ -108,7 +108,7 @@ def test_along_a_path_disjoint_steps_are_independent():
     steps = []
     for low in (-0.4, 0.1, 2.0):
         levels, gaps = (jnp.float32(low), jnp.float32(low + 0.5)), (jnp.float32(0.5),)
-        (drawn,), path = brownian.increments(KEYS, NOTHING, path, levels, gaps)
+        (drawn,), path = brownian.increments(KEYS, SDE, NOTHING, path, levels, gaps)
         steps.append(np.asarray(drawn))
     assert_independent(first=steps[0], second=steps[1], third=steps[2])
     assert_independent(image=steps[0][:-1], neighbour=steps[0][1:])

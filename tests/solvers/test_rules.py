@@ -13,6 +13,7 @@ from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import noise, sample
 from tests.conformance import DETERMINISTIC, SDES, SOLVERS, STOCHASTIC
+from tests.solvers.draws import replace_noise
 
 KEY = jax.random.key(5)
 X = jnp.asarray([[0.3, -1.2, 0.8], [1.5, 0.1, -0.4]])
@@ -133,7 +134,7 @@ def test_langevin_step_sizes(monkeypatch):
     sde, t, s, snr = sdes.VP(), 0.5, 0.4, 0.2
     z = jnp.asarray([[1.0, -2.0, 0.5], [0.3, 0.3, -0.9]])
     eps = jnp.asarray([[0.8, 1.0, -0.6], [-1.5, 0.2, 0.1]])
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: z[: len(x)])
+    replace_noise(monkeypatch, lambda key, x: z[: len(x)])
     sigma, alpha = float(sde.sigma(t)), float(sde.transition(jnp.asarray(s), jnp.asarray(t)).scale) ** 2
     norms = (np.linalg.norm(v, axis=1, keepdims=True) for v in (z, eps / sigma))
     sizes = 2 * alpha * (snr * next(norms) / next(norms)) ** 2
@@ -148,7 +149,7 @@ def test_a_vanishing_score_does_not_send_an_image_to_infinity(monkeypatch):
     """‖z‖/‖ε̂‖ stops at max_ratio: the step of a zero score is a plain draw of the size of a few noise levels."""
     sde, t, s = sdes.VP(), 0.5, 0.4
     z = jnp.ones((2, 3))
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: z)
+    replace_noise(monkeypatch, lambda key, x: z)
     scale, sigma = float(sde.transition(jnp.asarray(s), jnp.asarray(t)).scale), float(sde.sigma(t))
     for tiny in (0.0, 1e-30, 1e-3):
         moved = step(solvers.Langevin(0.16, max_ratio=3.0), sde, t, s, constant(jnp.full((2, 3), tiny)))
@@ -165,7 +166,7 @@ def test_a_nan_from_the_network_is_seen():
         solvers.EDMHeun(),
     ):
         assert np.all(np.isnan(step(solver, sdes.VP(), 0.5, 0.4, broken))), solver
-    assert np.all(np.isnan(noise.scaled(KEY, X, jnp.asarray(jnp.nan))))
+    assert np.all(np.isnan(noise.scaled(KEY, sdes.VP(), X, jnp.asarray(jnp.nan))))
 
 
 def test_langevin_reaches_its_level():

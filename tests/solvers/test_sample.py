@@ -19,6 +19,7 @@ from score_sde.solvers import grids, loop, noise, sample
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, SOLVERS
 from tests.solvers.chosen import chosen
+from tests.solvers.draws import replace_noise
 
 KEY = jax.random.key(3)
 VP = sdes.VP()
@@ -66,7 +67,7 @@ def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
         jax.debug.callback(lambda: calls.append(1))
         return halved(x, t)
 
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: jnp.zeros_like(x))  # compiles in a third of the time
+    replace_noise(monkeypatch, lambda key, x: jnp.zeros_like(x))  # compiles in a third of the time
     for to_zero, expected in zip((True, False), EXPECTED[name], strict=True):
         if expected is None:
             continue
@@ -231,13 +232,12 @@ def test_noise_that_is_off_is_not_drawn(monkeypatch):
     """η, churn and the last step's variance are traced, so it is at run time that nothing is drawn."""
     # Not a function that a program compiled without the counter knows.
     draws, fresh = [], FunctionDenoiser(VP, lambda x, t: halved(x, t))
-    standard_normal = noise.standard_normal
 
     def counted(key, x):
         jax.debug.callback(lambda: draws.append(1))
-        return standard_normal(key, x)
+        return noise.standard_normal(key, x)
 
-    monkeypatch.setattr(noise, "standard_normal", counted)
+    replace_noise(monkeypatch, counted)
     start = jnp.ones((2, 3))
     expected = (
         (solvers.DDIM(0.0), 0),

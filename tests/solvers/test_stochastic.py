@@ -149,16 +149,16 @@ def test_increments_of_a_path_add_up_and_have_the_right_law():
     key, x = jax.random.split(jax.random.key(1), 4000), jnp.zeros((4000, 2))
     levels = jnp.asarray([-1.3, -0.9, 0.4, 0.41, 6.0])
     seeds = jax.vmap(lambda k: jax.random.bits(k, (2,), jnp.uint32))(key)
-    path = np.stack([np.asarray(jax.jit(brownian.ornstein_uhlenbeck)(seeds, x, level)) for level in levels])
+    path = np.stack([np.asarray(jax.jit(brownian.ornstein_uhlenbeck)(seeds, VP, x, level)) for level in levels])
     flat = path.reshape(5, -1)
     assert np.abs(flat.mean(axis=1)).max() < 4 / np.sqrt(flat.shape[1])
     expected = np.exp(-np.abs(levels[:, None] - levels[None]))
     assert np.abs(np.cov(flat) - expected).max() < 5 * np.sqrt(2 / flat.shape[1])
     carry = brownian.init(x, True)
     gaps = tuple(levels[1:] - levels[0])
-    drawn, carry = brownian.increments(key, x, carry, tuple(levels), gaps)
+    drawn, carry = brownian.increments(key, VP, x, carry, tuple(levels), gaps)
     later, _ = brownian.increments(
-        jax.random.split(KEY, 4000), x, carry, tuple(levels[1:]), (levels[2] - levels[1],) * 3
+        jax.random.split(KEY, 4000), VP, x, carry, tuple(levels[1:]), (levels[2] - levels[1],) * 3
     )
     np.testing.assert_allclose(drawn[1], np.exp(-(levels[2] - levels[1])) * drawn[0] + later[0], atol=1e-12)
     assert abs(np.var(drawn[2]) / -np.expm1(-2 * gaps[2]) - 1) < 5 * np.sqrt(2 / drawn[2].size)
@@ -167,7 +167,7 @@ def test_increments_of_a_path_add_up_and_have_the_right_law():
 def test_fresh_increments_add_up_within_a_step():
     x = jnp.zeros((5000, 2))
     levels, gaps = (jnp.asarray(0.0),) * 3, (jnp.asarray(0.3), jnp.asarray(0.8))
-    (first, second), _ = brownian.increments(KEY, x, (), levels, gaps)
+    (first, second), _ = brownian.increments(KEY, VP, x, (), levels, gaps)
     covariance = np.cov(np.ravel(first), np.ravel(second))
     expected = -np.expm1(-0.6) * np.array([[1, np.exp(-0.5)], [np.exp(-0.5), np.expm1(-1.6) / np.expm1(-0.6)]])
     assert np.abs(covariance - expected).max() < 5 * np.sqrt(2 / 10_000)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from score_sde import sdes, solvers
-from score_sde.solvers import brownian, noise
+from score_sde.solvers import brownian
 from score_sde.solvers.ode.dpm2 import DPM2
 from score_sde.solvers.ode.dpm_solver import DPMSolverPP2S
 from tests.solvers import replay
+from tests.solvers.draws import replace_noise
 
 ARRAYS, META = replay.load("stochastic.npz")
 CASES = META["cases"]
@@ -38,11 +39,11 @@ def run(solver, x, times, num_steps, draws):
         x, carry, states = state
         left = iter(draws[k])
 
-        def given(key, x, path, levels, gaps):
+        def given(key, sde, x, path, levels, gaps):
             return tuple(jnp.sqrt(-jnp.expm1(-2 * gap)) * next(left) for gap in gaps), path
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(noise, "standard_normal", lambda key, x: draws[k, 0])
+            replace_noise(patch, lambda key, x: draws[k, 0])
             patch.setattr(brownian, "increments", given)
             x, carry, _ = solver.step(jax.random.key(0), denoise, x, times[k], times[k + 1], carry)
         return x, carry, states.at[k].set(x)

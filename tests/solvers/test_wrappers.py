@@ -11,6 +11,7 @@ from score_sde import sdes, solvers
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import noise, sample
 from tests import ground_truth
+from tests.solvers.draws import replace_noise
 from tests.solvers.test_sample import compilations
 
 KEY = jax.random.key(6)
@@ -36,7 +37,7 @@ def no_stale_programs():
 
 
 def test_churn_of_heun_is_edms_sampler(monkeypatch):
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: 0.7 * jnp.ones_like(x))
+    replace_noise(monkeypatch, lambda key, x: 0.7 * jnp.ones_like(x))
     fields = {"S_churn": 4.0, "S_min": 0.05, "S_max": 50.0, "S_noise": 1.003}
     for sde, t, s in ((VP, 0.6, 0.5), (VP, 0.02, 0.01), (EDM, 3.0, 2.0)):
         ours, theirs = (
@@ -48,7 +49,7 @@ def test_churn_of_heun_is_edms_sampler(monkeypatch):
 def test_scaled_steps_are_algorithm_18(monkeypatch):
     """AlphaFold 3, written out in σ: γ = γ0 where c_τ > γ_min; t̂ = c_{τ−1}(1 + γ); x ← x̂ + η (c_τ − t̂)(x̂ − D)/t̂."""
     z = jnp.asarray([[0.4, -0.2], [1.0, 0.3]])
-    monkeypatch.setattr(noise, "standard_normal", lambda key, x: z)
+    replace_noise(monkeypatch, lambda key, x: z)
     solver = solvers.StepScale(solvers.DDIM())
     for t, s in ((5.0, 3.0), (1.5, 0.9), (0.5, 0.0)):
         gamma = 0.8 if s > 1.0 else 0.0

@@ -44,7 +44,7 @@ class Restart(Wrapper):
             scale, std = sde.transition(t, s)
             fresh = self.solver.init(x, num_steps)
             fresh = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), fresh, inner)
-            return scale * x + noise.scaled(key, x, self.S_noise * std), fresh, jnp.zeros(x.shape[:1], jnp.int32)
+            return scale * x + noise.scaled(key, sde, x, self.S_noise * std), fresh, jnp.zeros(x.shape[:1], jnp.int32)
 
         def down():
             moved, after, evaluations = self.solver.step(key, denoise, x, t, s, inner)

@@ -38,5 +38,5 @@ class DDIM(Solver):
         added = jnp.where(
             jnp.asarray(self.eta) == 0, jnp.zeros_like(ratio), self.eta * ratio * std
         )  # std is NaN for s > t
-        x = sde.alpha(s) * x0 + sigma * kept * eps + noise.scaled(key, x, added)
+        x = sde.alpha(s) * x0 + sigma * kept * eps + noise.scaled(key, sde, x, added)
         return x, carry, denoise.evaluations(t)

@@ -34,4 +34,4 @@ class Ancestral(Solver):
         sigma = sde.sigma(t)
         ratio = sde.sigma(s) / sigma
         mean = sde.alpha(s) * (std / sigma) ** 2 * denoise(x, t).x0 + scale * ratio**2 * x
-        return mean + noise.scaled(key, x, std * ratio ** (1 - self.v)), carry, denoise.evaluations(t)
+        return mean + noise.scaled(key, sde, x, std * ratio ** (1 - self.v)), carry, denoise.evaluations(t)

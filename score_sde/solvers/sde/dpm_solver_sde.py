@@ -57,7 +57,7 @@ class DPMSolverPPSDE(Solver):
         draw = jnp.sign(jnp.asarray(self.eta, h.dtype))  # 0 draws nothing
         gaps = draw * inner, exponential.times(draw, h)
         levels = start, start + inner, exponential.half_log_snr(sde, s)
-        (first, second), path = brownian.increments(key, x, carry, levels, gaps)
+        (first, second), path = brownian.increments(key, sde, x, carry, levels, gaps)
 
         middle = sde.time_of_log_snr(2 * (start + inner))
 

@@ -26,5 +26,5 @@ class EulerMaruyama(Solver):
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         sde = denoise.sde
         drift = reverse_drift(sde, denoise(x, t), x, t)
-        x = x + (s - t) * drift + sde.diffusion(t) * jnp.sqrt(t - s) * noise.standard_normal(key, x)
+        x = x + (s - t) * drift + sde.diffusion(t) * jnp.sqrt(t - s) * noise.like(key, sde, x)
         return x, carry, denoise.evaluations(t)

@@ -98,10 +98,10 @@ def _norm(x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
 
 
 def _langevin(key, denoise, x, t, num_steps, step_size: StepSize):
-    sigma = denoise.sde.sigma(t)
+    sde, sigma = denoise.sde, denoise.sde.sigma(t)
 
     def body(k, x):
-        eps, z = denoise(x, t).eps, noise.standard_normal(noise.fold_in(key, k), x)
+        eps, z = denoise(x, t).eps, noise.like(noise.fold_in(key, k), sde, x)
         size = expand_like(step_size(eps, z), x)
         return x - size / sigma * eps + jnp.sqrt(2 * size) * z
 

@@ -25,5 +25,5 @@ class ReverseDiffusion(Solver):
         sde = denoise.sde
         scale, std = sde.transition(s, t)
         gradient = score(sde, denoise(x, t), t)
-        x = (2 - scale) * x + std**2 * gradient + std * noise.standard_normal(key, x)
+        x = (2 - scale) * x + std**2 * gradient + std * noise.like(key, sde, x)
         return x, carry, denoise.evaluations(t)
