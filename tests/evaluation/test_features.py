@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from score_sde.data import DataSpec
 from score_sde.evaluation import features
 from score_sde.evaluation.extractors import Extractor, get_extractor
-from score_sde.evaluation.features import in_8_bits, source_manifest, to_levels
+from score_sde.evaluation.features import in_8_bits, source_features, source_manifest, to_levels
 from score_sde.evaluation.references import data_reference
 from score_sde.experiment import Experiment
 from tests.evaluation.evaluated import digits
@@ -63,6 +63,21 @@ def test_four_channels_reach_a_callable_in_0_to_255(tmp_path):
     np.savez(tmp_path / "x.npz", x=x)
     _, found = reference(tmp_path / "x.npz", tmp_path / "a", "tests.evaluation.own_features:fields")
     np.testing.assert_array_equal(found.read()[:, 0], x.reshape(40, -1).min(axis=1))
+
+
+@pytest.mark.parametrize("max_examples", [None, 3, 8, 9])
+def test_each_example_once_in_batches_and_parts_that_do_not_divide_them(tmp_path, monkeypatch, max_examples):
+    """11 examples in batches of 4, two batches a part."""
+    monkeypatch.setattr(features, "LEAST_PART", 8)
+    x = RNG.normal(size=(11, 8, 8, 1)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    experiment = experiment_of(tmp_path / "x.npz")
+    pixels, how = get_extractor("pixels", experiment.mesh), {"batch_size": 4, "max_examples": max_examples}
+    found = source_features(experiment, "train", pixels, ("pool",), tmp_path / "a", **how, quiet=True)
+    number = 11 if max_examples is None else max_examples
+    np.testing.assert_array_equal(found.read(), pixels(x[:number], ("pool",))["pool"])
+    np.testing.assert_array_equal(found.read(features.HASHES), features.image_hashes(x[:number]))
+    assert [len(part) for part in found.parts()] == [min(8, number), number - 8][: 1 + (number > 8)]
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path):

@@ -100,6 +100,15 @@ def test_kernel_distance_and_neighbourhoods():
     assert score("prdc", far, features=REAL[1000:])["precision"]["value"] == 0
 
 
+def test_neighbourhoods_of_a_part_are_of_a_random_part():
+    """Sets in the order of their classes: the first rows of the larger one are of one class."""
+    few, many = (REAL[:number] + 50 * np.repeat([0, 1], number // 2)[:, None] for number in (60, 1200))
+    few, many = few.astype(np.float32), many.astype(np.float32)
+    for shares in (score("prdc", few, features=many), score("prdc", many, features=few)):
+        for name in ("precision", "recall", "coverage"):
+            assert shares[name]["value"] > 0.7 and shares[name]["examples"] == 60
+
+
 def test_inception_score_and_spatial_distance():
     logits = 50 * np.eye(8, dtype=np.float32)[np.arange(80) % 8]
     found = score("is", REAL[:80], logits=logits)["classifier_score"]

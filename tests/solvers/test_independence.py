@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde import sdes, solvers
+from score_sde import editing, sdes, solvers
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.denoising.gaussian_mixture import GaussianMixture
@@ -85,6 +85,17 @@ def test_solves_of_other_keys_and_indices_draw_apart():
     for other in others:
         assert_independent(one=np.moveaxis(one, 0, 1), other=np.moveaxis(other, 0, 1))
     np.testing.assert_array_equal(solve(0, 7)[:, :-7], one[:, 7:])
+
+
+def test_the_start_of_an_edit_and_its_steps_draw_apart():
+    """The start is seen after a step that leaves it as it is, the noise of each step where it is all that is left."""
+    zeros, times = np.zeros((NUMBER, 2), np.float32), (5.0, 4.0, 3.0, 2.0)
+
+    def edited(solver, steps):
+        grid = solvers.Given(times[: steps + 1])
+        return editing.sdedit(jax.random.key(3), nothing(), zeros, solver, grid).x
+
+    assert_independent(start=edited(Still(), 1), **{f"step {n}": edited(Loud(), n) for n in (1, 2, 3)})
 
 
 @pytest.mark.parametrize("corrector", [solvers.AnnealedLangevin, solvers.Langevin])
