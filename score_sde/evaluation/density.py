@@ -46,15 +46,7 @@ def run_density(
     with stage(f"drawing {num_samples:,} samples"):
         samples = experiment.generator(experiment.run_key("sample"), params, num_samples)
     of_samples = _log_prob(density, samples.x, samples.condition.get("label"))
-    means = {
-        "held_out_learned": learned.mean(),
-        "held_out_exact": exact.mean(),
-        "kl": (exact - learned).mean(),
-        "kl_standard_error": (exact - learned).std() / math.sqrt(len(exact)),
-        "samples_exact": of_samples[np.isfinite(of_samples)].mean(),
-        "samples_outside_support": 1 - np.isfinite(of_samples).mean(),
-    }
-    result = {name: float(value) for name, value in means.items()}
+    result = numbers(learned, exact, of_samples)
     if jax.process_index() == 0:
         print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
         if "label" in held_out:
@@ -63,6 +55,25 @@ def run_density(
     with stage("computing the densities of the picture"):
         _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
     return result
+
+
+def numbers(
+    learned: Float[np.ndarray, " n"], exact: Float[np.ndarray, " n"], of_samples: Float[np.ndarray, " m"]
+) -> dict[str, float]:
+    """What `run_density` tells, from the learned and exact log-densities of held-out points and the exact ones of samples.
+
+    Samples where the density is 0 are counted, and are in no mean.
+    """
+    difference, is_inside = exact - learned, np.isfinite(of_samples)
+    means = {
+        "held_out_learned": learned.mean(),
+        "held_out_exact": exact.mean(),
+        "kl": difference.mean(),
+        "kl_standard_error": difference.std() / math.sqrt(len(difference)),
+        "samples_exact": of_samples[is_inside].mean(),
+        "samples_outside_support": 1 - is_inside.mean(),
+    }
+    return {name: float(value) for name, value in means.items()}
 
 
 def _log_prob(

@@ -113,6 +113,10 @@ def test_evaluation_takes_the_central_window():
     batches = EvalBatches(source=Marked(3), batch_size=2, crop=(3, 2))
     assert batches.spec.shape == (3, 2, 1)
     np.testing.assert_array_equal(levels(batches[0])[1, ..., 0], [[12, 13], [22, 23], [32, 33]])
+    odd = EvalBatches(
+        source=Marked(3), batch_size=2, crop=(2, 3)
+    )  # 3 and 3 are left over: the middle is between pixels
+    np.testing.assert_array_equal(levels(odd[0])[1, ..., 0], [[11, 12, 13], [21, 22, 23]])
 
 
 def test_signals_can_be_cropped_and_flipped(tmp_path):

@@ -298,6 +298,19 @@ def test_resizing_takes_the_central_window_and_averages():
     np.testing.assert_array_equal(same[..., 0], np.asarray(checks))
 
 
+def test_resizing_is_by_lanczos_of_three_lobes_over_the_source_pixels():
+    """Along a row: out[i] = Σ_j w_j p[j]/Σ_j w_j with w_j = sinc(d) sinc(d/3), d = (j + ½)/2 − (i + ½), |d| < 3."""
+    row = RNG.integers(80, 176, 40)  # no output leaves 0 to 255
+    distance = (np.arange(40) + 0.5) / 2 - (np.arange(20)[:, None] + 0.5)
+    weights = np.where(np.abs(distance) < 3, np.sinc(distance) * np.sinc(distance / 3), 0)
+    expected = weights @ row / weights.sum(axis=1)
+    for pixels in (np.tile(row, (4, 1)), np.tile(row[:, None], (1, 4))):
+        image = encoded(PIL.Image.fromarray(pixels.astype(np.uint8)))
+        small = decode_image(image, "s", image_size=tuple(size // 2 for size in pixels.shape))[..., 0]
+        along = small[0] if small.shape[1] == 20 else small[:, 0]
+        assert np.abs(along - expected).max() < 1.5
+
+
 def test_names_that_are_no_text_can_be_printed(tmp_path):
     """File systems take any bytes; a message or a class name with them would fail where it is printed."""
     folder = os.fsencode(tmp_path) + b"/class\xff"

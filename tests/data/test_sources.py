@@ -9,6 +9,7 @@ import pytest
 from score_sde.data import (
     SOURCES,
     ArraySource,
+    DataSpec,
     DensitySource,
     DigitsSource,
     EvalBatches,
@@ -16,6 +17,7 @@ from score_sde.data import (
     Subset,
     TFDSSource,
     TrainBatches,
+    numbered_like,
 )
 from tests.data.tiny_tfds import image_feature, label_feature, png, prepare
 
@@ -42,6 +44,12 @@ def images(folder):
     return FolderSource(folder, labels=True, conditions={"text": "text.npy"})
 
 
+def renumbered(folder):
+    """The folder's classes, class0 to class2, in another order and among more."""
+    names = ("class2", "class9", "class0", "class1")
+    return numbered_like(images(folder), DataSpec(shape=(6, 4, 2), num_classes=4, class_names=names), "held-out data")
+
+
 def tfds(folder):
     records = [{"image": png(RNG.integers(0, 256, (6, 4, 1)).astype(np.uint8)), "label": i % 3} for i in range(11)]
     prepare(folder, {"image": image_feature(6, 4, 1), "label": label_feature(3)}, {"train": records})
@@ -57,7 +65,9 @@ CASES = {
     "density": lambda folder: DensitySource("pinwheel", num_examples=11, labels=True),
     "digits": lambda folder: Subset(DigitsSource("test"), np.arange(20, 31)),
     "folder": images,
+    "folder, renumbered": renumbered,
     "tfds": tfds,
+    "tfds, a part in another order": lambda folder: Subset(tfds(folder), RNG.permutation(11)),
 }
 
 
@@ -82,6 +92,14 @@ def test_examples_are_as_the_spec_says(source):
     if "label" in batch:
         assert batch["label"].dtype == np.int32
         assert 0 <= batch["label"].min() <= batch["label"].max() < source.spec.num_classes
+
+
+def test_labels_are_those_of_the_examples(source):
+    assert len(source) == 11
+    if source.spec.num_classes is not None:
+        labels = source.labels()
+        np.testing.assert_array_equal(labels, source.gather(np.arange(11))["label"])
+        assert labels.dtype == np.int32 and len(np.unique(labels)) > 1
 
 
 def test_an_example_does_not_depend_on_its_neighbours(source):

@@ -12,7 +12,7 @@ from score_sde import plots
 from score_sde.denoising.denoiser import Denoiser
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import FunctionDenoiser
-from score_sde.evaluation.density import run_density
+from score_sde.evaluation.density import numbers, run_density
 from score_sde.experiment import from_workdir
 from score_sde.internal.broadcast import expand_like
 from tests.evaluation.evaluated import save
@@ -62,3 +62,17 @@ def test_an_exact_model_of_each_component_is_exact(workdir, monkeypatch, label, 
     ((samples, panels),) = drawn
     np.testing.assert_allclose(panels["learned_density"], panels["true_density"], rtol=0.05, atol=1e-4)
     assert panels["true_density"].max() > (1.5 if label else 0.45) and len(samples) == 600
+
+
+def test_the_numbers_by_hand():
+    """Differences of 1, 3, 1 and 3: their mean is 2 and its error √1/√4. Samples outside of the support are in no mean."""
+    exact = np.array([-1.0, 0.0, -2.0, 1.0])
+    found = numbers(exact - np.array([1.0, 3.0, 1.0, 3.0]), exact, np.array([-1.0, -np.inf, -4.0, -np.inf, -np.inf]))
+    assert found == {
+        "held_out_learned": -2.5,
+        "held_out_exact": -0.5,
+        "kl": 2.0,
+        "kl_standard_error": 0.5,
+        "samples_exact": -2.5,
+        "samples_outside_support": pytest.approx(0.6),
+    }

@@ -92,7 +92,7 @@ def test_the_start_of_an_edit_and_its_steps_draw_apart():
     zeros, times = np.zeros((NUMBER, 2), np.float32), (5.0, 4.0, 3.0, 2.0)
 
     def edited(solver, steps):
-        grid = solvers.Given(times[: steps + 1])
+        grid = solvers.grids.Given(times[: steps + 1])
         return editing.sdedit(jax.random.key(3), nothing(), zeros, solver, grid).x
 
     assert_independent(start=edited(Still(), 1), **{f"step {n}": edited(Loud(), n) for n in (1, 2, 3)})
