@@ -19,17 +19,19 @@ Step = tuple[Batch, Any, Evaluations]
 
 
 class Solver(abc.ABC):
-    """Moves x_t to x_s for s < t, given only (denoise, t, s): any grid, any SDE.
+    """Moves x_t to x_s for s < t, given only (denoise, t, s): on any grid, for any SDE.
 
-    A member is a `@pytree` dataclass with `step`, and with `init` if it carries a state from step to step.
+    A solver is a `@pytree` dataclass with the method `step`. A solver that carries a state from
+    step to step also has `init`.
     """
 
     needs_finite_drift: ClassVar[bool] = False  # evaluates f(t) or g(t), which `Flow` and `Cosine` lack at t_max
 
     def check(self, sde: SDE, times: Times) -> None:
-        """Raises ValueError where this solver cannot run on these times; a wrapper asks what it wraps.
+        """Raises ValueError where this solver cannot run on these times. A wrapper asks its own solver.
 
-        They may go down, or up from data to noise, but not both, unless there is a `Restart`.
+        The times may decrease, or increase from data to noise. Only `Restart` takes times that do
+        both.
         """
         steps = np.diff(times)
         if np.any(steps > 0) and np.any(steps < 0):
@@ -52,20 +54,23 @@ class Solver(abc.ABC):
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         """(x_s, carry, evaluations) from x_t, with s < t.
 
-        `key` is one key, or one for each image. The evaluations are the sum of `denoise.evaluations` over the calls that
-        the step makes, for all images or for each.
+        `key` is one key for the batch, or one key for each image. The evaluations are the sum of
+        `denoise.evaluations` over the calls that the step makes: one number, or one for each image.
         """
 
     def chooses_steps(self) -> bool:
-        """Whether it chooses its steps while it runs: such a solver may give images up, and has no reverse mode."""
+        """Whether the solver chooses its steps while it runs.
+
+        Such a solver may give up on an image, and it has no reverse-mode derivative.
+        """
         return False
 
-    def raise_failures(self, failed: Bool[Array, " b"]) -> None:  # noqa: B027  most solvers give nothing up
-        """Raises RuntimeError, with what to do, if a solver that chooses its steps has given images up."""
+    def raise_failures(self, failed: Bool[Array, " b"]) -> None:  # noqa: B027  most solvers never give up
+        """Raises RuntimeError, with the remedy, if a solver that chooses its steps gave up on an image."""
 
 
 class Wrapper(Solver):
-    """A solver around `solver`. Its carry is that of `solver`, and what it adds itself."""
+    """A solver around `solver`. Its carry is the carry of `solver`, plus whatever the wrapper adds."""
 
     solver: Solver
 
@@ -83,5 +88,8 @@ class Wrapper(Solver):
 
 
 def for_each_image(evaluations: Evaluations, x: Batch) -> Int[Array, " b"]:
-    """The evaluations of a step as one number for each image: for branches, whose results have one shape."""
+    """The evaluations of a step as one number for each image.
+
+    The branches of `jax.lax.cond` need it: their results must have the same shape.
+    """
     return jnp.broadcast_to(jnp.asarray(evaluations, jnp.int32), x.shape[:1])

@@ -1,8 +1,12 @@
-"""The noise of the reverse SDE along one path, so that short steps add up to long ones.
+"""The noise of the reverse SDE from one path, so that the noise of short steps adds up to that of long steps.
 
-In the time λ = log(α/σ) the noise of a step, in units of σ, is N = Z(λ_s) − e^{−(λ_s − λ_t)} Z(λ_t), with Z a stationary
-Ornstein–Uhlenbeck process of variance 1 and rate 1: W(v)/√v for a Brownian motion W in v = e^{−2λ} = (σ/α)². A rate η,
-the amount of noise in SDE-DPM-Solver and SA-Solver, is the same in the time ηλ.
+In the time λ = log(α/σ), the noise of a step in units of σ is
+
+    N = Z(λ_s) − e^{−(λ_s − λ_t)} Z(λ_t).
+
+Z is a stationary Ornstein–Uhlenbeck process of variance 1 and rate 1: Z = W(v)/√v for a Brownian
+motion W in v = e^{−2λ} = (σ/α)². SDE-DPM-Solver and SA-Solver have a rate η, their amount of noise.
+A rate η in the time λ is the rate 1 in the time ηλ.
 """
 
 from typing import Any, NamedTuple
@@ -15,29 +19,34 @@ from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar
 
-REACH = 32.0  # Z is drawn for times in [−REACH, REACH]; beyond, it has the value at the end
-DEPTH = 21  # halvings of that interval: steps below 3e-5 share their noise in part
+REACH = 32.0  # Z is drawn for times in [−REACH, REACH]; outside, Z keeps its value at the nearer end
+DEPTH = 21  # halvings of that interval; steps shorter than 3e-5 share a part of their noise
 
 
 class Path(NamedTuple):
-    """Seeds of each image's path, and whether they have been drawn; they come from the key of the first step."""
+    """The seeds of each image's path, and whether they have been drawn.
+
+    The seeds come from the key of the first step.
+    """
 
     seeds: UInt[Array, "b 2"]
     begun: Bool[Array, ""]
 
 
 def init(x: Batch, consistent: bool) -> Any:
-    """The carry of a solver's noise: () where every step draws anew."""
+    """The carry of a solver's noise. It is () where every step draws new noise."""
     return Path(jnp.zeros((x.shape[0], 2), jnp.uint32), jnp.zeros((), bool)) if consistent else ()
 
 
 def increments(
     key: Keys, sde: SDE, x: Batch, path: Any, levels: tuple[Scalar, ...], gaps: tuple[Scalar, ...]
 ) -> tuple[tuple[Batch, ...], Any]:
-    """(N from λ = levels[0] to each of levels[1:], increasing; path). N has the variance 1 − e^{−2 gap}.
+    """(N from λ = levels[0] to each of levels[1:], path), where N has the variance 1 − e^{−2 gap}.
 
-    `gaps` are the differences to levels[0], given besides because levels may be infinite, and have lost digits. Where the
-    last gap is 0, nothing is drawn. Without a `Path` the pieces between are drawn anew, and still add up within this step.
+    `levels` must increase. `gaps` are the differences to levels[0]. The caller gives both, because
+    levels may be infinite and their differences may lose digits. If the last gap is 0, nothing is
+    drawn. Without a `Path` the noise is new in every step. It still adds up over the levels of this
+    step.
     """
     if not isinstance(path, Path):
         return _independent(key, sde, x, gaps), path
@@ -53,6 +62,7 @@ def increments(
 def _independent(key, sde, x, gaps):
     reached, last, total = [], jnp.zeros_like(gaps[0]), jnp.zeros_like(x)
     for index, gap in enumerate(gaps):
+        # Ornstein–Uhlenbeck: the earlier noise decays over the piece, and new noise is added.
         piece = gap - last
         drawn = noise.scaled(noise.fold_in(key, index), sde, x, jnp.sqrt(-jnp.expm1(-2 * piece)))
         total, last = jnp.exp(-piece) * total + drawn, gap
@@ -67,13 +77,15 @@ def _begin(key: Keys, path: Path) -> Path:
 
 
 def ornstein_uhlenbeck(seeds: UInt[Array, "b 2"], sde: SDE, x: Batch, time: Scalar) -> Batch:
-    """Z(time) like `x`: the same path for the same seeds, whatever is asked for before or after.
+    """Z(time) with the shape of `x`. The same seeds give the same path, in any order of the times.
 
-    Halving [−REACH, REACH]: the middle given the ends, a distance 2d apart, is N((Z_a + Z_b)/(2 cosh d), tanh d), with a
-    key of its own in the tree; at last `time` itself within an interval that is not halved further.
+    The path is found by halving [−REACH, REACH]. Given Z_a and Z_b at two ends a distance 2d apart,
+    the middle is N((Z_a + Z_b)/(2 cosh d), tanh d). Each node of this tree has its own key. In the
+    last interval, which is not halved further, Z(time) is drawn given both ends.
 
-    Costs DEPTH + 3 draws. Source: the idea of virtual Brownian trees, Li et al., arXiv 2001.01328, App. E, here for the
-    Ornstein–Uhlenbeck bridge.
+    Cost: DEPTH + 3 draws.
+    Source: virtual Brownian trees, Li et al., arXiv 2001.01328, App. E; here for the
+      Ornstein–Uhlenbeck bridge.
     """
     base = jax.random.key(0)
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.fold_in(base, seed[0]), seed[1]))(seeds)
@@ -91,9 +103,11 @@ def ornstein_uhlenbeck(seeds: UInt[Array, "b 2"], sde: SDE, x: Batch, time: Scal
         return 2 * node + right.astype(jnp.int32), jnp.where(right, low + half, low), half, first, last
 
     low, length = jnp.full_like(time, -REACH), jnp.full_like(time, 2 * REACH)
-    # Ends 64 apart are independent. Nodes are numbered from 2: 0 and 1 are the ends.
+    # The two ends are 2 REACH = 64 apart, so they are independent to rounding. Keys 0 and 1 belong
+    # to the ends, and the inner nodes are numbered from 2: node n has the children 2n and 2n + 1.
     state = jnp.asarray(2, jnp.int32), low, length, draw(0), draw(1)
     node, low, length, first, last = jax.lax.fori_loop(0, DEPTH, halve, state)
+    # The bridge between both ends: its mean and variance are ratios of sinh.
     after, before = time - low, low + length - time
     whole = jnp.sinh(length)
     mean = (jnp.sinh(before) * first + jnp.sinh(after) * last) / whole

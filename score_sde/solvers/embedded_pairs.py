@@ -1,11 +1,17 @@
 """Embedded Runge–Kutta pairs: a method, and a companion of another order that estimates its error.
 
-With slopes k_0 = f(t, y) and k_j = f(t + c_j h, y + h Σ_i rows[j − 1][i] k_i), c_j = Σ_i rows[j − 1][i], the last row is the
-result itself: its slope is the first of the next step. A method whose tableau lacks this stage is given it, at the cost of
-the evaluation that the next step would make anyway. The error of a step is h Σ_i error[i] k_i.
+The slopes of a step are
 
-Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. II.4–5 (Heun's, Bogacki & Shampine's, Dormand & Prince's, Prince &
-Dormand's); Shampine, Math. Comp. 46 (1986), for the companion in "dopri5"; Tsitouras, Comput. Math. Appl. 62 (2011).
+    k_0 = f(t, y),
+    k_j = f(t + c_j h, y + h Σ_i rows[j − 1][i] k_i),  c_j = Σ_i rows[j − 1][i].
+
+The last row is the result itself, so the last slope is the first slope of the next step. Some
+tableaus lack this stage. They get it here, and it costs nothing more, because the next step would
+evaluate the field there anyway. The error of a step is h Σ_i error[i] k_i.
+
+Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. II.4–5 (Heun's, Bogacki & Shampine's, Dormand
+  & Prince's, Prince & Dormand's); Shampine, Math. Comp. 46 (1986), for the companion in "dopri5";
+  Tsitouras, Comput. Math. Appl. 62 (2011).
 """
 
 from typing import NamedTuple
@@ -14,7 +20,7 @@ import numpy as np
 
 
 class Pair(NamedTuple):
-    """A method of `order` with the weights of its error estimate, of which there is one more than rows."""
+    """A method of `order` with the weights of its error estimate. There is one more weight than rows."""
 
     rows: tuple[tuple[float, ...], ...]
     error: tuple[float, ...]
@@ -22,7 +28,7 @@ class Pair(NamedTuple):
 
 
 def _pair(order: int, rows: tuple[tuple[float, ...], ...], companion: tuple[float, ...]) -> Pair:
-    """The pair whose companion has these weights of the slopes."""
+    """The pair of a method and a companion, whose weights of the slopes are `companion`."""
     weights = np.zeros(len(rows) + 1)
     weights[: len(rows[-1])] = rows[-1]
     weights[: len(companion)] -= companion

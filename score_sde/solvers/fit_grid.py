@@ -1,4 +1,4 @@
-"""Fits a grid to a model: each step changes the result equally, as measured."""
+"""Fits a grid to a model, so that each measured step changes the result equally."""
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -26,20 +26,24 @@ def fit_grid(
     num_steps: int = 10,
     to_zero: bool = True,
 ) -> Fitted:
-    """The grid whose steps, with a deterministic `solver` of `order` p, change the result equally.
+    """The grid whose steps change the result equally, for a deterministic `solver` of order p = `order`.
 
-    The reference has `intervals` intervals of `refinement` steps. The error e_k of interval k is how much the result moves
-    when the interval is made in one step: with the solver's own memory, and with all that the later flow does to the error.
-    Where e = c h^(p+1), the density of steps that makes them equal is c^(1/(p+1)). It is measured anew on the grid found,
-    `rounds` times.
+    The fit compares with a reference solve of `intervals` intervals, each of `refinement` steps.
+    The error e_k of interval k is how far the result moves when that interval is made in one step.
+    The history of the solver and the effect of the later flow are thus part of e_k. If e = c
+    h^(p+1), the steps are equal in error when their density is c^(1/(p+1)). The density is measured
+    `rounds` times, each time on the grid of the round before.
 
     Args:
-      shape: images to measure with, (number, *shape of one); 16 to 64 do.
-      start, end: the grid's times; end > 0.
-    Cost: rounds × (intervals + 1) solves of about intervals × refinement steps, by one program.
-    Error: is for the errors of single steps; their sum may cancel, so that a grid for few steps need not be the best.
-    Source: the equidistribution principle, Ascher, Mattheij & Russell, Sec. 9.1; the idea for samplers in Xue et al.,
-    arXiv 2402.17376, and Sabour et al., arXiv 2404.14507, who minimize other bounds.
+      shape: (number of images, *shape of one image) to measure with; 16 to 64 images are enough.
+      start: the first time of the grid. None is the SDE's t_max.
+      end: the last time of the grid, above 0.
+    Cost: rounds × (intervals + 1) solves of about intervals × refinement steps, with one program.
+    Error: the fit equalizes the errors of single steps. Their sum may cancel, so that a grid for
+      few steps need not be the best one.
+    Source: the equidistribution principle, Ascher, Mattheij & Russell, Sec. 9.1. The idea for
+      samplers: Xue et al., arXiv 2402.17376, and Sabour et al., arXiv 2404.14507, who minimize
+      other bounds.
     """
     if min(intervals, refinement, rounds) < 1 or refinement < 2 or not order > 0:
         raise ValueError(
@@ -51,6 +55,7 @@ def fit_grid(
     for _ in range(rounds):
         times = base.times(sde)
         errors = _errors(key, denoise, solver, shape, times, refinement)
+        # The floor keeps the cumulative density strictly increasing where an error is 0.
         steps = np.maximum(errors, 1e-6 * errors.max()) ** (1 / (order + 1))
         knots, cumulative = (
             times[::refinement].astype(np.float64),
@@ -61,7 +66,7 @@ def fit_grid(
 
 
 def _errors(key, denoise, solver, shape, times, refinement):
-    """Of each interval, the root mean square by which the end moves when the interval is one step."""
+    """For each interval, the root mean square change of the result when the interval is one step."""
 
     def end(skipped):
         kept = np.delete(times, np.arange(skipped + 1, skipped + refinement)) if skipped is not None else times

@@ -1,7 +1,10 @@
-"""What the multistep solvers share: the past answers of the network, and polynomials through them.
+"""The history of a multistep solver: previous answers of the network, and polynomials through them.
 
-The nodes of a polynomial are 0 for the present answer D_0 and θ_1, θ_2 … for the past ones D_1, D_2 …, in units of the step,
-so that the step goes from 0 to 1 and past nodes are negative.
+An answer D is what the solver extrapolates: ε̂, x̂0 or a mixture. D_0 is the answer at the present
+time, and D_1, D_2 … are the answers of previous steps, the newest first.
+
+A polynomial has one node for each answer, measured in units of the step. The step runs from θ = 0
+to θ = 1. The node of D_0 is 0, and the nodes θ_1, θ_2 … of the previous answers are negative.
 """
 
 from typing import NamedTuple
@@ -11,11 +14,18 @@ from jaxtyping import Array, Float, Int
 
 from score_sde.solvers.base import Batch, Count, Scalar
 
-ALWAYS = 2**31 - 1  # of `lower_order_below`
+ALWAYS = 2**31 - 1  # a value of `lower_order_below`: every solve lowers the order of its last steps
 
 
 class History(NamedTuple):
-    """The last answers and their times, the newest first; how many steps were made, and how many a solve has."""
+    """The previous answers with their times, newest first, and the counts of steps.
+
+    Attributes:
+      answers: D_1, D_2 …
+      times: the time of each answer.
+      made: the number of steps made so far.
+      num_steps: the number of steps of the whole solve.
+    """
 
     answers: Float[Array, "k b *shape"]
     times: Float[Array, " k"]
@@ -23,48 +33,58 @@ class History(NamedTuple):
     num_steps: Int[Array, ""]
 
     def push(self, answer: Batch, t: Scalar) -> "History":
-        """With the answer at t, and without the oldest one."""
+        """The history with the answer at t in front, and without the oldest answer."""
         answers = jnp.concatenate([answer[None], self.answers])[: len(self.answers)]
         times = jnp.concatenate([t[None], self.times])[: len(self.times)]
         return History(answers, times, self.made + 1, self.num_steps)
 
     def order(self, order: int, lower_order_below: Count = 0) -> Int[Array, ""]:
-        """The order of the coming step: as many answers as there are, the present one included, at most `order`.
+        """The order of the next step: the number of answers that exist, D_0 included, at most `order`.
 
-        In a solve of fewer than `lower_order_below` steps the last step has order 1, the last but one at most 2, and so on.
+        In a solve of fewer than `lower_order_below` steps the order also falls at the end: the last
+        step has order 1, the last but one has order 2 at most, and so on.
         """
+        # The steps left, the present one included, limit the order. A long solve has no such limit.
         left = jnp.where(self.num_steps < lower_order_below, self.num_steps - self.made, order)
         return jnp.minimum(jnp.minimum(order, self.made + 1), left)
 
 
 def start(x: Batch, length: int, num_steps: Count) -> History:
-    """A history of `length` answers, none of them given yet."""
+    """A history with room for `length` answers, and no answer yet."""
     answers, times = jnp.zeros((length, *x.shape), x.dtype), jnp.zeros(length, x.dtype)
     return History(answers, times, jnp.zeros((), jnp.int32), jnp.asarray(num_steps, jnp.int32))
 
 
 def usable(order: Count, nodes: Float[Array, " k"], gains: Float[Array, " n"]) -> Int[Array, ""]:
-    """`order`, or less where a past node is not usable; 1 where the step itself is infinite.
+    """The largest order at most `order` whose nodes can be used; 1 where the step itself is infinite.
 
-    Past nodes have to lie before 0, each before the last: not infinitely far (α = 0 there), nor where a restart has led back
-    to a time that was there before.
+    A previous node must be finite and negative, and older nodes must be further from 0.
     """
+    # A node is infinite where α = 0 at its time. The nodes are not ordered after a restart, which
+    # leads back to times that the history already holds: equal nodes would divide by 0.
     before = jnp.isfinite(nodes) & (nodes < jnp.concatenate([jnp.zeros(1, nodes.dtype), nodes])[: len(nodes)])
+    # cumprod is 1 up to the first bad node, so the sum counts the good nodes before it.
     number = jnp.sum(jnp.cumprod(before, dtype=jnp.int32), dtype=jnp.int32)
     return jnp.where(jnp.all(jnp.isfinite(gains)), jnp.minimum(order, number + 1), 1)
 
 
 def weights(nodes: Float[Array, " k"], order: Count, gains: Float[Array, " n"]) -> Float[Array, " k"]:
-    """w_i = ∫ ℓ_i for the nodes θ_i, i >= 1, of which the first `order` − 1 are used; the others have weight 0.
+    """w_i = ∫ ℓ_i for each previous node θ_i, i >= 1. Nodes from number `order` on have weight 0.
 
-    ℓ_i is Lagrange's polynomial for the node θ_i and 0 at the others and at 0; `gains` are the integrals of 1, θ, θ² …
-    The integral of the whole polynomial is gains[0] D_0 + Σ_i w_i (D_i − D_0).
+    ℓ_i is Lagrange's polynomial: 1 at θ_i, and 0 at the other nodes and at 0. `gains` are the
+    integrals of 1, θ, θ² … over the step, with the kernel of the method. The integral of the
+    polynomial P through all answers is then
+
+        ∫ P = gains[0] D_0 + Σ_i w_i (D_i − D_0).
     """
+    # `order` is traced, so the loops run over every node, and `where` leaves out the unused ones.
     every = [jnp.zeros((), nodes.dtype), *(nodes[i] for i in range(len(nodes)))]
     found = []
     for i in range(1, len(every)):
+        # The coefficients of ℓ_i for 1, θ, θ² …
         polynomial = jnp.zeros_like(gains).at[0].set(1.0)
         for j in (j for j in range(len(every)) if j != i):
+            # Multiply by (θ − θ_j)/(θ_i − θ_j). A roll of the coefficients multiplies by θ.
             gap = jnp.where(j < order, every[i] - every[j], 1.0)
             multiplied = jnp.roll(polynomial, 1).at[0].set(0.0) - every[j] * polynomial
             polynomial = jnp.where(j < order, multiplied / gap, polynomial)
@@ -73,7 +93,7 @@ def weights(nodes: Float[Array, " k"], order: Count, gains: Float[Array, " n"]) 
 
 
 def correction(given: Float[Array, " k"], answers: Float[Array, "k b *shape"], present: Batch) -> Batch:
-    """Σ_i w_i (D_i − D_0)."""
+    """Σ_i w_i (D_i − D_0): what the previous answers add to a step of order 1."""
     total = jnp.zeros_like(present)
     for weight, answer in zip(given, answers, strict=False):
         total = total + weight * (answer - present)
@@ -89,9 +109,9 @@ def extrapolate(
     nodes: Float[Array, " k"],
     gains: Float[Array, " n"],
 ) -> tuple[Batch, History]:
-    """(base + Σ_i w_i (D_i − D_0), the history with D_0 = `answer` at t): a whole multistep step.
+    """A whole multistep step: (base + Σ_i w_i (D_i − D_0), the history with D_0 = `answer` at t).
 
-    `base` is the step for an answer that stays D_0.
+    `base` is x_s for an answer that stays D_0 over the step, which is a step of order 1.
     """
     found = weights(nodes, usable(order, nodes, gains), gains)
     return base + correction(found, history.answers, answer), history.push(answer, t)

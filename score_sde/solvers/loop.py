@@ -18,14 +18,15 @@ from score_sde.solvers.grids.base import padded_steps
 
 
 class Samples(NamedTuple):
-    """What `sample` gives.
+    """The result of `sample`.
 
     Attributes:
       x: the images.
-      nfe: the number of network evaluations that each took.
-      trajectory: the states at the steps that `sample` was asked to keep, or None.
-      failed: images that are not finite. Those of an adaptive solver, which gave up, are an error outside of `jit` and
-        `vmap`; within, and of other solvers, whose NaN is the network's, they are only flagged.
+      nfe: the number of network evaluations of each image.
+      trajectory: the states after the steps in `keep`, or None.
+      failed: images that are not finite. Where an adaptive solver gave up on an image, `sample`
+        raises an error, except within `jit` and `vmap`, where the image is only flagged. For other
+        solvers the NaN comes from the network, and the image is only flagged.
     """
 
     x: Batch
@@ -48,29 +49,38 @@ def sample(
     sharding: jax.sharding.NamedSharding | None = None,
     differentiable: bool = False,
 ) -> Samples:
-    """Solves the SDE of `denoise` from x ~ prior at the grid's first time to its last, as one compiled program.
+    """Solves the SDE of `denoise` on the grid, from x ~ prior at its first time, in one compiled program.
 
-    Image i draws everything from fold_in(key, first_index + i): at one place in batches of one size it is the same to the
-    bit, elsewhere to rounding. Steps, times and the fields of `solver` and `denoise` (where they are pytrees, as ours are) are
-    traced: up to 1024 steps (then 2048, 4096 …) changing them compiles nothing.
+    Image i draws everything from fold_in(key, first_index + i). The same place in batches of the
+    same size gives the same bits. Elsewhere the image agrees to rounding.
 
-    The prior is N(0, (prior_std · σ(start)/σ(t_max))² I), which is the SDE's own for a grid that starts at t_max.
+    The program is compiled once for up to 1024 steps, then again for 2048, 4096 and so on. A change
+    of the number of steps, of the times, or of the fields of `solver` and `denoise` compiles
+    nothing. This holds for solvers and denoisers that are pytrees, as those of this library are.
 
-    It may be called within `jit`, `vmap` and `jax.export`, also with a `denoise` that is an argument there; the grid and
-    the solver's counts are then constants. Forward-mode derivatives need nothing else.
+    The prior is N(0, (prior_std · σ(start)/σ(t_max))² I). For a grid that starts at t_max it is the
+    prior of the SDE.
+
+    `sample` may be called within `jit`, `vmap` and `jax.export`, and `denoise` may be an argument
+    of the transformed function. The grid and the counts of the solver are then constants.
+    Forward-mode derivatives need no option.
 
     Args:
       shape: (number of images, *shape of one image). The number may be a symbol of `jax.export`.
       first_index: index of the first image, for drawing a large set in batches.
-      x_start: where to start instead of the prior, at the grid's first time.
-      keep: steps, increasing, after which the state is kept in `trajectory`: 0 is the start, num_steps the end.
-      sharding: how the batch lies over devices; None leaves it to XLA (one device, or as the arguments lie).
-      differentiable: whether the solve has a reverse mode (`jax.grad`). It then keeps the state of each step and computes
-        the step anew on the way back, and each number of steps is a program of its own.
-    Raises: ValueError for a grid outside of [0, t_max], a wrong shape, steps to keep that are not on the grid, a solver
-      that cannot run on these times or has no reverse mode; TypeError for a grid that needs to know an SDE which is traced;
-      and, but not within `jit`, RuntimeError where an adaptive solver gives up, and ValueError for NaN from a time where
-      α = 0, at which `Epsilon` and the scores do not say what x0 is.
+      x_start: the state at the grid's first time, instead of a draw from the prior.
+      keep: increasing step numbers after which `trajectory` keeps the state: 0 is the start, and
+        num_steps is the end.
+      sharding: how the batch lies over devices. None leaves the choice to XLA (one device, or as
+        the arguments lie).
+      differentiable: whether the solve has a reverse mode (`jax.grad`). The solve then stores the
+        state of each step, and computes the step again on the way back. Each number of steps then
+        compiles its own program.
+    Raises: ValueError for a grid outside of [0, t_max], a wrong shape, or steps in `keep` that are
+      not on the grid. ValueError for a solver that cannot run on these times or has no reverse
+      mode. TypeError for a grid that must know an SDE which is traced. Outside of `jit` also:
+      RuntimeError where an adaptive solver gives up. ValueError for NaN from a time with α = 0,
+      where `Epsilon` and the scores do not determine x0.
     """
     sde = denoise.sde
     times = _times(grid, solver, sde)
@@ -82,6 +92,7 @@ def sample(
     if differentiable:
         samples = _solve_by_scan(key, as_denoise(denoise), *_counts_apart(solver), times, *rest)
     else:
+        # The times are padded to a common length, so that solves of different lengths share a program.
         pad = jnp.pad if is_traced(times) else np.pad
         padded = pad(times, (0, padded_steps(num_steps) - num_steps), mode="edge")
         samples = _solve(key, as_denoise(denoise), solver, padded, np.int32(num_steps), *rest)
@@ -92,11 +103,11 @@ def sample(
 
 
 def _times(grid: Grid, solver: Solver, sde: SDE) -> Times | Float[Array, " n"]:
-    """The grid's times, checked. Within a transformation they are constants, unless the SDE is traced."""
+    """The grid's times, checked. In a transformation they are constants, unless the SDE is traced."""
     if is_traced(grid):
         raise TypeError(
-            f"{type(grid).__name__} is traced here, but its numbers have to be known: let the function that is transformed "
-            "close over the grid, instead of taking it as an argument."
+            f"{type(grid).__name__} is traced here, but its numbers must be known. Let the transformed function close over "
+            "the grid, instead of taking it as an argument."
         )
     if is_traced(sde):
         return grid.traced_times(sde)
@@ -108,17 +119,22 @@ def _times(grid: Grid, solver: Solver, sde: SDE) -> Times | Float[Array, " n"]:
 
 
 def _check_signal(sde, highest, failed):
-    """Only where α = 0 at the highest time is the result waited for: elsewhere x̂0 can always be known."""
+    """Raises ValueError for NaN from a grid that starts where α = 0.
+
+    Only there does the check wait for the result. At any other time, every parameterization gives
+    x̂0.
+    """
     if sde.alpha(jnp.asarray(highest)) > 0 or not jnp.any(failed):
         return
     raise ValueError(
-        f"This solve gave NaN, and its grid has t={highest}, where {type(sde).__name__} has α = 0: there x0 cannot be read "
+        f"This solve gave NaN, and its grid has t={highest}, where {type(sde).__name__} has α = 0. There x0 cannot be read "
         "from eps, score or scaled_score. Use the parameterization v, flow, edm or x0, or start the grid below, as in "
         "Uniform(start=0.999)."
     )
 
 
 def _check(shape, x_start, keep, num_steps):
+    """Raises ValueError for a wrong shape, and for steps in `keep` that are not on the grid."""
     if len(shape) < 2 or any(size < 1 for size in shape):
         raise ValueError(f"shape needs (number of images, *shape of one image), all at least 1, got {shape}.")
     if x_start is not None and x_start.shape != tuple(shape):
@@ -130,7 +146,7 @@ def _check(shape, x_start, keep, num_steps):
 def _check_reverse_mode(solver, differentiable):
     if differentiable and solver.chooses_steps():
         raise ValueError(
-            f"{type(solver).__name__} chooses its steps while it runs, so that it has no reverse mode; with "
+            f"{type(solver).__name__} chooses its steps while it runs, so it has no reverse mode. With "
             "differentiable=True use a solver that takes the grid's steps, such as Heun or DPMSolverPP2M."
         )
 
@@ -166,6 +182,7 @@ def _step(keys, denoise, solver, kept_steps, k, t, s, state):
     x, carry, evaluations = solver.step(noise.fold_in(keys, k + 1), denoise, x, t, s, carry)
     if number_kept := kept_steps.shape[0]:
         slot = jnp.searchsorted(kept_steps, k + 1)
+        # A step that is not kept gets a slot past the end, and mode="drop" writes nothing there.
         slot = jnp.where(kept_steps[slot] == k + 1, slot, number_kept)
         kept = kept.at[slot].set(x, mode="drop")
     return x, carry, nfe + for_each_image(evaluations, x), kept
@@ -189,7 +206,7 @@ def _solve_traced(key, denoise, solver, times, num_steps, first_index, x_start, 
 def _solve_by_scan_traced(
     key, denoise, numbers, counts, structure, times, first_index, x_start, kept_steps, shape, sharding
 ):
-    """The same with a loop that has a reverse mode, whose number of steps is part of the program."""
+    """The solve as a loop that has a reverse mode. Its number of steps is part of the program."""
     solver = _together(numbers, counts, structure)
     times = jnp.asarray(times)
     num_steps = len(times) - 1
@@ -204,13 +221,17 @@ def _solve_by_scan_traced(
 
 
 def _counts_apart(solver: Solver) -> tuple[tuple, tuple, Any]:
-    """(the fields of the solver that are traced, its counts, its structure): a loop of a traced count has no reverse mode."""
+    """(the traced fields of the solver, its counts, its structure).
+
+    The counts must be constants: a loop with a traced count has no reverse mode.
+    """
     leaves, structure = jax.tree.flatten(solver)
     counts = tuple(leaf if isinstance(leaf, int) else None for leaf in leaves)
     return tuple(leaf if count is None else None for leaf, count in zip(leaves, counts, strict=True)), counts, structure
 
 
 def _together(numbers: tuple, counts: tuple, structure: Any) -> Solver:
+    """The solver that `_counts_apart` took apart."""
     leaves = [number if count is None else count for number, count in zip(numbers, counts, strict=True)]
     solver: Solver = jax.tree.unflatten(structure, leaves)
     return solver

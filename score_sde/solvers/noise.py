@@ -25,10 +25,10 @@ def like(key: Key[Array, "*b"], sde: SDE, x: Float[Array, "b *shape"]) -> Float[
 def scaled(
     key: Key[Array, "*b"], sde: SDE, x: Float[Array, "b *shape"], std: Float[Array, ""]
 ) -> Float[Array, "b *shape"]:
-    """`std` z, for solvers whose noise may be off: where std = 0 nothing is drawn, at run time.
+    """`std` z, for solvers whose noise may be off. Where std = 0 nothing is drawn, at run time.
 
-    Drawing costs about as much as a pass over the image for each 20 flops of the network; std is traced, so that only a
-    branch in the compiled program can save it. A NaN goes on.
+    A draw costs about as much as 20 flops of the network for each pixel. `std` is traced, so only a
+    branch in the compiled program can save the draw. A NaN in `std` gives NaN.
     """
     return jax.lax.cond(std == 0, lambda: jnp.zeros_like(x), lambda: std * like(key, sde, x))
 

@@ -39,7 +39,7 @@ def test_a_start_where_x0_cannot_be_known_is_an_error(name, sde):
     """At α = 0 ε̂ and the score leave x0 open: NaN there is an error that says what to do, and not a sample."""
     args = KEY, Constant(PARAMETERIZATIONS[name], sde), solvers.DDIM()
     match = (
-        rf"grid has t=1.0, where {type(sde).__name__} has α = 0: there x0 cannot be read from eps, score or .* v, flow"
+        rf"grid has t=1.0, where {type(sde).__name__} has α = 0\. There x0 cannot be read from eps, score or .* v, flow"
     )
     with pytest.raises(ValueError, match=match):
         sample(*args, FULL, (2, 3))

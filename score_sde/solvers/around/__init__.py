@@ -1,1 +1,1 @@
-"""Wrappers: each holds a solver and adds something around its steps."""
+"""Wrappers: each holds a solver and adds something to its steps."""

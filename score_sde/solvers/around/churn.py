@@ -1,4 +1,4 @@
-"""Churn: noise is added before each step of any solver, as EDM and AlphaFold 3 do."""
+"""Churn: noise added before each step of any solver, as in EDM and AlphaFold 3."""
 
 from typing import Any
 
@@ -16,9 +16,9 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Wra
 def add_noise(
     key: Keys, sde: SDE, x: Batch, t: Scalar, gamma: Scalar, scale: Scalar | float
 ) -> tuple[Batch, Float[Array, ""]]:
-    """(x̂, t̂) with σ̃(t̂) = (1 + γ) σ̃(t) and x̂ = α_{t̂|t} x + scale · σ_{t̂|t} z; σ̃ = σ/α. γ = 0 draws nothing.
+    """(x̂, t̂) with σ̃(t̂) = (1 + γ) σ̃(t) and x̂ = α_{t̂|t} x + scale · σ_{t̂|t} z; σ̃ = σ/α.
 
-    Where σ̃(t) is infinite nothing can be added.
+    γ = 0 draws nothing. Where σ̃(t) is infinite, no noise can be added.
     """
     log_snr = sde.log_snr(t)
 
@@ -45,10 +45,12 @@ def between(gamma: Scalar, sde: SDE, t: Scalar, S_min: Scalar | float, S_max: Sc
 class Churn(Wrapper):
     """x̂ = x with noise added up to σ̂ = (1 + γ) σ̃, then `solver`'s step from t̂ to s; σ̃ = σ/α.
 
-    γ = min(S_churn/num_steps, √2 − 1) where S_min <= σ̃ <= S_max, else 0; the added noise has standard deviation
-    S_noise √(σ̂² − σ̃²) in x/α. Churn(Heun()) is `EDMHeun`. S_churn is the knob of the noise, 0 for none.
+    γ = min(S_churn/num_steps, √2 − 1) where S_min <= σ̃ <= S_max, else 0. The added noise has the
+    standard deviation S_noise √(σ̂² − σ̃²) in x/α. S_churn sets the amount of noise, and 0 adds
+    none. Churn(Heun()) is `EDMHeun`.
 
-    Error: that of `solver`, weakly. Raises: ValueError for negative fields.
+    Error: the weak error of `solver`.
+    Raises: ValueError for negative fields.
     Source: Karras et al., arXiv 2206.00364, Algorithm 2.
     """
 
@@ -63,7 +65,7 @@ class Churn(Wrapper):
             raise ValueError(f"Churn needs S_churn >= 0, 0 <= S_min <= S_max and S_noise >= 0, got {self}.")
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        """(carry of the solver, γ)."""
+        """(the carry of the solver, γ of each step)."""
         return super().init(x, num_steps), gamma_of_each_step(self.S_churn, x, num_steps)
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
@@ -78,14 +80,17 @@ class Churn(Wrapper):
 class StepScale(Wrapper):
     """ŷ = y with noise added up to σ̂ = (1 + γ) σ̃, then y_s = ŷ + η (`solver`'s y_s − ŷ); y = x/α, σ̃ = σ/α.
 
-    γ = gamma_0 where σ̃(s) > gamma_min, else 0; the added noise is noise_scale (λ in the paper) times √(σ̂² − σ̃²).
-    AlphaFold 3's sampler is Hook(StepScale(DDIM()), RandomRigidMotion()) on `EDM` with `EDMRho`, σ and gamma_min in Å.
-    The knobs of the noise are gamma_0 (how much, 0 for none) and noise_scale. step_scale > 1 makes the samples less
-    diverse: the marginals are then no longer those of the data. A step to σ = 0 is extrapolated too, as in the paper.
+    η is `step_scale`. γ = gamma_0 where σ̃(s) > gamma_min, else 0. The added noise is noise_scale
+    (λ in the paper) times √(σ̂² − σ̃²). gamma_0 sets how much noise is added, and 0 adds none.
+    step_scale > 1 makes the samples less diverse, and their marginals differ from those of the
+    data. A step to σ = 0 is extrapolated too, as in the paper.
+
+    AlphaFold 3's sampler is Hook(StepScale(DDIM()), RandomRigidMotion()) on `EDM` with `EDMRho`,
+    where σ and gamma_min are in Å.
 
     Raises: ValueError for negative fields.
-    Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 18 and its defaults; the direction is taken from
-    the noised points, as in its code.
+    Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 18 and its defaults. The
+      direction is taken from the noised points, as in the authors' code.
     """
 
     solver: Solver
@@ -107,6 +112,6 @@ class StepScale(Wrapper):
         x, t = add_noise(noise.fold_in(key, 0), sde, x, t, gamma, self.noise_scale)
         moved, carry, evaluations = self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, carry)
         kept = jnp.exp(sde.log_alpha(s) - sde.log_alpha(t)) * x
-        # Where α(t) = 0, y is infinite and there is no move to scale.
+        # x at s for an unchanged y is (α_s/α_t) x. Where α(t) = 0, y is infinite and has no move to scale.
         moved = jnp.where(sde.alpha(t) > 0, kept + self.step_scale * (moved - kept), moved)
         return moved, carry, evaluations

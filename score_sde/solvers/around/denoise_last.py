@@ -1,4 +1,4 @@
-"""The last denoising, for solvers that end with noise."""
+"""The final denoising step, for solvers that end with noise."""
 
 from typing import Any
 
@@ -12,11 +12,12 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times, Wra
 
 @pytree
 class DenoiseLast(Wrapper):
-    """x_0 = x̂0(x_t, t) in the step that ends at 0, in every other step `solver`'s.
+    """x_0 = x̂0(x_t, t) in the step that ends at 0. Every other step is `solver`'s.
 
-    A stochastic solver leaves noise of the size of its last step, `VE` ends at σ_min: this removes both, for one network
-    evaluation, counted. The grid must go to 0 (`to_zero=True`). The 2021 code instead gives back the last step without
-    its noise, at the level of the grid's end.
+    A stochastic solver leaves noise of the size of its last step, and `VE` ends at σ_min. This
+    wrapper removes both, for one network evaluation, which is counted. The grid must go to 0
+    (`to_zero=True`). The 2021 code does something else: it returns the last step without its noise,
+    at the noise level of the grid's end.
 
     Source: Jolicoeur-Martineau et al., arXiv 2009.05475.
     """

@@ -1,4 +1,4 @@
-"""A function of the state before each step, and two for clouds of points."""
+"""A function of the state before each step, with two such functions for clouds of points."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,15 @@ Points = Float[Array, "b n d"]
 
 @pytree
 class Hook(Wrapper):
-    """x_s = `solver`'s step from function(key, x, t): for symmetries, projections, constraints.
+    """x_s = `solver`'s step from function(key, x, t): for symmetries, projections and constraints.
 
-    `function` is a pytree that is called (its arrays are traced), or any other function, which is then part of the
-    program. `key` is one key, or one for each image; draw with `score_sde.solvers.noise`, so that an image does not depend
-    on its batch. The last state is the solver's: a hook after it is a call.
+    The function runs before each step. The last state is the solver's; to change it, call the
+    function on the result.
+
+    Args:
+      function: a callable pytree, whose arrays are traced, or any other function, which becomes a
+        constant of the program. Its `key` is one key, or one key for each image. Draw with
+        `score_sde.solvers.noise`, so that an image does not depend on its batch.
     """
 
     solver: Solver
@@ -36,17 +40,21 @@ class Hook(Wrapper):
 
 
 def recentre(key: Keys, x: Points, t: Scalar) -> Points:
-    """x − (mean over the points): where a density does not see translations, its noise does not have them either."""
+    """x − (mean over the points): for densities that are invariant under translations.
+
+    The noise of such a density must not translate the points either.
+    """
     return x - jnp.mean(x, axis=1, keepdims=True)
 
 
 @pytree
 class RandomRigidMotion:
-    """R (x − mean) + shift, with R uniform among rotations and shift ~ N(0, std² I), for each cloud of points [n, d].
+    """R (x − mean) + shift for each cloud of points [n, d], with R a uniform random rotation.
 
-    R is the Q of the QR decomposition of a normal matrix with R's diagonal positive, and det 1.
+    The shift is N(0, std² I).
 
-    Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 19 (std 1 Å); Stewart, SIAM J. Numer. Anal. 1980.
+    Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 19 (std 1 Å); Stewart, SIAM
+      J. Numer. Anal. 1980.
     """
 
     std: float = 1.0
@@ -54,6 +62,8 @@ class RandomRigidMotion:
     def __call__(self, key: Keys, x: Points, t: Scalar) -> Points:
         size, _, dimension = x.shape
         normal = noise.standard_normal(noise.fold_in(key, 0), jnp.zeros((size, dimension, dimension), x.dtype))
+        # The Q of a normal matrix is uniform among orthogonal matrices if the diagonal of R is
+        # positive. The sign of one column then makes det Q = 1, a rotation.
         q, r = jnp.linalg.qr(normal)
         rotation = q * jnp.sign(jnp.diagonal(r, axis1=1, axis2=2))[:, None, :]
         rotation = rotation.at[:, :, 0].multiply(jnp.sign(jnp.linalg.det(rotation))[:, None])

@@ -1,4 +1,4 @@
-"""Any predictor with any corrector."""
+"""Predictor–corrector sampling, with any predictor and any corrector."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Tim
 class PredictorCorrector(Solver):
     """x_s = predictor(corrector(x_t)): the corrector runs at t, then the predictor goes from t to s.
 
-    That is the order of the 2021 code, whose numbers are known; Algorithms 2 and 3 of the paper print the other, which
-    would evaluate the score at the last time of the grid.
+    This is the order of the 2021 code, whose published numbers are known. Algorithms 2 and 3 of the
+    paper print the other order, which would evaluate the score at the last time of the grid.
 
     Source: Song et al., arXiv 2011.13456, Algorithm 1.
     """
@@ -26,7 +26,9 @@ class PredictorCorrector(Solver):
     corrector: Solver
 
     def check(self, sde: SDE, times: Times) -> None:
-        self.corrector.check(sde, np.unique(times)[::-1])  # it stays at each: a restart of the predictor is none of its
+        # The corrector stays at one time in each step, so a grid that goes up again is no fault for
+        # the corrector. It gets the same times in decreasing order.
+        self.corrector.check(sde, np.unique(times)[::-1])
         self.predictor.check(sde, times)
 
     def chooses_steps(self) -> bool:

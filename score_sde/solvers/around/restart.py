@@ -1,4 +1,4 @@
-"""The restart sampler: part of the way is undone with fresh noise and solved again, several times."""
+"""The restart sampler: it adds fresh noise up to a higher noise level, solves down again, and repeats this."""
 
 from typing import Any
 
@@ -15,12 +15,14 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Tim
 
 @pytree
 class Restart(Wrapper):
-    """`solver`'s steps; where the grid goes up, x_s = α_{s|t} x_t + S_noise σ_{s|t} z, which costs no evaluation.
+    """`solver`'s steps; where the grid goes up, x_s = α_{s|t} x_t + S_noise σ_{s|t} z, at no evaluation.
 
-    After a step up a solver that remembers steps starts afresh. The knob of the noise is in the grid, `WithRestarts`: the
-    interval and how often it is repeated. S_noise is 1.003 in the paper's ImageNet runs.
+    After a step up, the history of `solver` starts afresh. The grid `WithRestarts` sets the amount
+    of noise: the interval of the restart, and how often it is repeated. The paper has S_noise =
+    1.003 on ImageNet.
 
-    Raises: ValueError unless S_noise >= 0. Source: Xu et al., arXiv 2306.14878, Algorithm 1.
+    Raises: ValueError unless S_noise >= 0.
+    Source: Xu et al., arXiv 2306.14878, Algorithm 1.
     """
 
     solver: Solver
@@ -31,7 +33,7 @@ class Restart(Wrapper):
             raise ValueError(f"Restart needs S_noise >= 0, got S_noise={self.S_noise}.")
 
     def check(self, sde: SDE, times: Times) -> None:
-        """As `solver` does, which meets all of these times on its way down."""
+        """Checks `solver` on all of these times in decreasing order, as `solver` meets them on its way down."""
         self.solver.check(sde, np.unique(times)[::-1])
 
     def init(self, x: Batch, num_steps: Count) -> Any:

@@ -1,4 +1,4 @@
-"""Grids: the times at which a solver stops, from noise to data. GRIDS: config name -> class."""
+"""Grids: the times at which a solver stops, from noise to data. GRIDS maps a config name to its class."""
 
 from score_sde.solvers.grids.base import Grid
 from score_sde.solvers.grids.fitted import Fitted, save_grid

@@ -10,37 +10,46 @@ from jaxtyping import Array, Float
 
 from score_sde.sdes.base import SDE
 
-MAX_STEPS = 1024  # grids up to this length share one compiled program; longer ones go up by powers of two
+MAX_STEPS = 1024  # grids up to this length share one compiled program; the length of longer ones is a power of two
 
 
 def padded_steps(num_steps: int) -> int:
-    """The number of steps that programs for `num_steps` steps are compiled for."""
+    """The number of steps for which the program of a solve with `num_steps` steps is compiled."""
     return max(MAX_STEPS, 1 << (num_steps - 1).bit_length())
 
 
 class Grid(abc.ABC):
-    """The times of a solve. Where a solve starts and stops is written here and nowhere else."""
+    """The times of a solve. A grid alone decides where a solve starts and stops."""
 
     @abc.abstractmethod
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
-        """t_0 > … > t_n, in JAX's default precision; ValueError where the fields do not fit `sde`."""
+        """t_0 > … > t_n, in JAX's default precision.
+
+        Raises: ValueError where the fields do not fit `sde`.
+        """
 
     def traced_times(self, sde: SDE) -> Float[Array, " n"]:
-        """The same for an SDE whose numbers are not known yet, as within `jit`: not checked.
+        """The times for an SDE whose numbers are not known yet, as within `jit`. They are not checked.
 
-        Raises: TypeError for a grid that has to know them.
+        Raises: TypeError for a grid that must know the numbers.
         """
         raise TypeError(
-            f"{type(self).__name__} needs to know the numbers of {type(sde).__name__}, which are traced here: let the "
-            "function that is transformed close over the SDE, instead of taking it (or the denoiser) as an argument."
+            f"{type(self).__name__} needs to know the numbers of {type(sde).__name__}, which are traced here. Let the "
+            "transformed function close over the SDE, instead of taking it (or the denoiser) as an argument."
         )
 
 
 class Spaced(Grid):
-    """The times from `start` (None: the SDE's t_max) to `end`, evenly spaced in some sense, and then 0 if `to_zero`.
+    """Times from `start` to `end` that are evenly spaced in some variable, then 0 if `to_zero`.
 
-    There are `num_steps` steps, so num_steps + 1 times; with `to_zero` the last of these steps goes from `end` to 0.
-    Members have these four fields and one function, `between`.
+    A subclass has these four fields and one method, `between`.
+
+    Args:
+      num_steps: the number of steps; the grid has num_steps + 1 times. With `to_zero`, the last of
+        these steps goes from `end` to 0.
+      start: the first time. None is the SDE's t_max.
+      end: the last time, or the last time before 0 with `to_zero`.
+      to_zero: whether the grid ends with 0.
     """
 
     num_steps: int
@@ -64,7 +73,7 @@ class Spaced(Grid):
             times = np.append(times, np.zeros_like(times[:1]))
         if not np.all(np.diff(times) < 0):
             raise ValueError(
-                f"This grid needs fewer steps, for in {times.dtype} its times do not all differ, got {self}."
+                f"This grid needs fewer steps, because some of its times are equal in {times.dtype}, got {self}."
             )
         return times
 
@@ -75,11 +84,11 @@ class Spaced(Grid):
         return jnp.pad(times, (0, 1 if self.to_zero else 0))
 
     def _spaced(self) -> int:
-        """The number of times that are spaced: not the 0 of `to_zero`."""
+        """The number of evenly spaced times, without the 0 of `to_zero`."""
         return self.num_steps + (0 if self.to_zero else 1)
 
     def _fractions(self) -> Float[np.ndarray, " n"]:
-        """0 … 1 for the times that are spaced, then 1 up to a length that many numbers of steps share."""
+        """0 … 1 for the evenly spaced times, then 1 up to a length that many numbers of steps share."""
         u, spaced = np.ones(padded_steps(self.num_steps) + 1), self._spaced()
         u[:spaced] = np.linspace(0.0, 1.0, spaced) if spaced > 1 else 0.0
         return u

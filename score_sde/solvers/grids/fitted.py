@@ -1,4 +1,4 @@
-"""A grid fitted to a model: its steps make errors of one size, as measured, in the result."""
+"""A grid fitted to a model: each of its steps makes an equal measured error in the result."""
 
 import os
 import pathlib
@@ -16,12 +16,19 @@ from score_sde.solvers.grids.standard import Given
 
 @pytree
 class Fitted(Grid):
-    """The times at which a monotone function, the measured `density` of steps, is uniform; then 0 if `to_zero`.
+    """Times at which the measured cumulative density of steps is uniform, then 0 if `to_zero`.
 
-    Given by its `knots` (times, decreasing) and the `cumulative` density there, from 0 to 1; log(time) is linear between
-    knots. Any number of steps can be drawn from one fit. `fit_grid` makes one; `path` reads one that `save_grid` wrote.
+    log(time) is linear between the knots. One fit gives grids of any number of steps. `fit_grid`
+    makes a fitted grid, and `save_grid` writes it to a file.
 
-    Raises: ValueError for knots or cumulative that are not monotone or do not match, or both a path and knots.
+    Args:
+      num_steps: the number of steps.
+      path: a file that `save_grid` wrote, instead of `knots` and `cumulative`.
+      knots: decreasing times.
+      cumulative: the cumulative density at the knots, from 0 to 1.
+      to_zero: whether the grid ends with 0.
+    Raises: ValueError for knots or cumulative that are not monotone or do not match, or for both a
+      path and knots.
     """
 
     num_steps: int = 10
@@ -50,7 +57,7 @@ class Fitted(Grid):
             object.__setattr__(self, name, value)
 
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
-        """The times, from the first knot to the last (and 0)."""
+        """The times, from the first knot to the last, then 0 if `to_zero`."""
         spaced = self.num_steps + (0 if self.to_zero else 1)
         if spaced < 2:
             raise ValueError(f"Fitted needs at least {2 if self.to_zero else 1} steps, got num_steps={self.num_steps}.")

@@ -1,4 +1,4 @@
-"""Grids with a published shape: the resolution shift, sigmoid, arctan, beta, polyexponential, Align Your Steps."""
+"""Grids with a published shape: resolution shift, sigmoid, arctan, beta, polyexponential, Align Your Steps."""
 
 from typing import ClassVar
 
@@ -21,7 +21,10 @@ ALIGN_YOUR_STEPS = {
 
 
 def shift(t: Array, factor: Array | float) -> Array:
-    """s t/(1 + (s − 1) t): on `Flow` it multiplies σ/α = t/(1 − t) by s. Its inverse has 1/s."""
+    """s t/(1 + (s − 1) t), with s = `factor`. On `Flow` it multiplies σ/α = t/(1 − t) by s.
+
+    The inverse is the shift by 1/s.
+    """
     return factor * t / (1 + (factor - 1) * t)
 
 
@@ -29,8 +32,8 @@ def shift(t: Array, factor: Array | float) -> Array:
 class Shifted(Spaced):
     """t = s τ/(1 + (s − 1) τ) with τ uniform and t in units of t_max: more steps at high noise for s > 1.
 
-    For m times as many pixels as the steps were chosen for, s = √m; Stable Diffusion 3 has s = 3. `start` and `end` are the
-    grid's own times, after the shift.
+    If the steps were chosen for images with m times fewer pixels, take s = √m. Stable Diffusion 3
+    has s = 3. `start` and `end` are times of the grid itself, after the shift.
 
     Raises: ValueError unless s > 0.
     Source: Esser et al., arXiv 2403.03206, Eq. 23.
@@ -53,7 +56,7 @@ class Shifted(Spaced):
 
 @pytree
 class Sigmoid(Spaced):
-    """t = start + (end − start) v with v = sigmoid(k (2u − 1)), scaled to end at 0 and 1: short steps at both ends.
+    """t = start + (end − start) v with v = sigmoid(k (2u − 1)), scaled to run from 0 to 1: short steps at both ends.
 
     k = 0 is `Uniform`, the limit of k → 0.
 
@@ -73,7 +76,7 @@ class Sigmoid(Spaced):
     def between(self, sde: SDE, u: Array, start: Array, end: Array) -> Array:
         # sigmoid(x) = (1 + tanh(x/2))/2, and tanh near 0 keeps the digits that a difference of sigmoids loses.
         half, place = jnp.asarray(self.k, u.dtype) / 2, 2 * u - 1
-        flat = half < 1e-9  # where the ratio is `place` to the last digit, also in float64
+        flat = half < 1e-9  # here the ratio of tanh equals `place` to the last digit, even in float64
         safe = jnp.where(flat, 1.0, half)
         v = (1 + jnp.where(flat, place, jnp.tanh(safe * place) / jnp.tanh(safe))) / 2
         return start * (1 - v) + end * v
@@ -81,7 +84,7 @@ class Sigmoid(Spaced):
 
 @pytree
 class ArctanUniform(Spaced):
-    """arctan(σ/α) is uniform: for x0 ~ N(0, 1) the optimum of Align Your Steps in closed form.
+    """arctan(σ/α) is uniform. For x0 ~ N(0, 1) this is the optimum of Align Your Steps in closed form.
 
     Source: Sabour et al., arXiv 2404.14507, Theorem 3.1 with c = 1.
     """
@@ -100,11 +103,13 @@ class ArctanUniform(Spaced):
 class AlignYourSteps(Spaced):
     """log(σ/α) runs through a published table from `start` to `end`, linearly between its entries.
 
-    The table's log(σ/α) is carried linearly onto the interval [start, end]: with those of the table, as `EDM` at
-    start=14.615, end=0.029 for "sd15", it is the paper's, and 10 steps are its eleven levels.
+    The log(σ/α) of the table are mapped linearly onto the interval from `start` to `end`. With the
+    ends of the table, the grid is the paper's: for "sd15" these are `EDM` with start=14.615,
+    end=0.029. Then 10 steps are the table's eleven levels.
 
     Raises: ValueError for an unknown table.
-    Source: Sabour et al., arXiv 2404.14507, Table 3 (made for VP in latent space; "svd" for EDM's σ) and Sec. 4.
+    Source: Sabour et al., arXiv 2404.14507, Table 3 (made for VP in latent space; "svd" for EDM's
+      σ) and Sec. 4.
     """
 
     num_steps: int = 10
@@ -127,7 +132,9 @@ class AlignYourSteps(Spaced):
 
 @pytree
 class PolyExponential(Spaced):
-    """λ = λ_end − (1 − u)^ρ (λ_end − λ_start): `LogSNRUniform` for ρ = 1, with more steps at the data end for ρ > 1.
+    """λ = λ_end − (1 − u)^ρ (λ_end − λ_start), with λ = log SNR.
+
+    ρ = 1 is `LogSNRUniform`. ρ > 1 has more steps at the data end.
 
     Raises: ValueError unless rho > 0.
     Source: k-diffusion's get_sigmas_polyexponential.
@@ -153,11 +160,11 @@ class PolyExponential(Spaced):
 class BetaSpaced(Spaced):
     """σ/α at the quantile 1 − u of Beta(a, b), scaled to run between its values at `start` and `end`.
 
-    With a, b < 1 most steps are at both ends; a = b = 1 is uniform in σ/α. The quantile is found by bisection over the
-    floating-point numbers, as in `SDE.time_of_log_snr`.
+    With a, b < 1 most steps are at both ends. a = b = 1 is uniform in σ/α.
 
     Raises: ValueError unless a > 0 and b > 0.
-    Source: Lee et al., arXiv 2407.12173, Sec. 3, on the timesteps; on σ/α, as here, diffusers' use_beta_sigmas.
+    Source: Lee et al., arXiv 2407.12173, Sec. 3, for timesteps; diffusers' use_beta_sigmas for σ/α,
+      as here.
     """
 
     num_steps: int = 20
@@ -179,7 +186,7 @@ class BetaSpaced(Spaced):
 
 
 def _beta_quantile(probability: Array, a: Array | float, b: Array | float) -> Array:
-    """x in [0, 1] with I_x(a, b) = probability, the regularized incomplete beta function."""
+    """x in [0, 1] with I_x(a, b) = probability, where I is the regularized incomplete beta function."""
     integer = jnp.dtype(f"int{8 * probability.dtype.itemsize}")
 
     def halve(_, ends):
@@ -189,6 +196,8 @@ def _beta_quantile(probability: Array, a: Array | float, b: Array | float) -> Ar
         below = jax.scipy.special.betainc(a, b, x) < probability
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
+    # Bisection over the floating-point numbers, as in `SDE.time_of_log_snr`: positive floats have
+    # the order of their bit patterns, so halving the integers reaches every digit, even near 0.
     high = jax.lax.bitcast_convert_type(jnp.ones_like(probability), integer)
     _, high = jax.lax.fori_loop(0, 8 * integer.itemsize, halve, (jnp.zeros_like(high), high))
     return jax.lax.bitcast_convert_type(high, probability.dtype)
@@ -196,9 +205,9 @@ def _beta_quantile(probability: Array, a: Array | float, b: Array | float) -> Ar
 
 @pytree
 class Upward(Grid):
-    """The times of `grid` from the last to the first, from data to noise, for `score_sde.inversion`.
+    """The times of `grid` in reverse order, from data to noise, for `score_sde.editing`.
 
-    For solvers that add no noise: their steps hold for s > t too.
+    Use it with solvers that add no noise: their steps also hold for s > t.
     """
 
     grid: Grid

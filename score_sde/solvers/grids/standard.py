@@ -1,4 +1,4 @@
-"""The usual grids: uniform in time, in log-SNR, EDM's, and times that are given."""
+"""The usual grids: uniform in time, uniform in log-SNR, EDM's, and given times."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -54,10 +54,12 @@ class LogSNRUniform(Spaced):
 
 @pytree
 class EDMRho(Spaced):
-    """(σ/α)^(1/ρ) is uniform; with to_zero, N steps are EDM's N levels followed by 0.
+    """(σ/α)^(1/ρ) is uniform. With to_zero, N steps are EDM's N levels followed by 0.
+
+    `start` and `end` are times. For `EDM` they equal σ_max and σ_min.
 
     Raises: ValueError unless rho > 0.
-    Source: Karras et al., arXiv 2206.00364, Eq. 5. `start` and `end` are times, for `EDM` the same as σ_max and σ_min.
+    Source: Karras et al., arXiv 2206.00364, Eq. 5.
     """
 
     num_steps: int = 18
@@ -78,9 +80,9 @@ class EDMRho(Spaced):
 
 @pytree
 class Given(Grid):
-    """The times of a table, as they are.
+    """The times of a table, unchanged.
 
-    Raises: ValueError unless it decreases strictly from at most t_max to at least 0.
+    Raises: ValueError unless the table decreases strictly from at most t_max to at least 0.
     """
 
     table: Float[Array, " n"] | Float[np.ndarray, " n"] | Sequence[float]

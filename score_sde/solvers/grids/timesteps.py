@@ -15,22 +15,30 @@ from score_sde.solvers.grids.base import Grid
 class TimestepSpacing(Grid):
     """t = (timestep + 1)/N · t_max for `num_steps` of the timesteps 0 … N − 1, and then 0.
 
-    With M timesteps from `first` to `last` to choose from, counted from the last, `spacing` is, for i = 0 … n − 1,
+    There are M timesteps from `first` to `last` to choose from. The n chosen timesteps, counted
+    from `last`, are for i = 0 … n − 1:
 
-      "linspace"  round(i (M − 1)/(n − 1)): both ends are among them
-      "edm"       M − 1 − round(i (M − 1)/(n − 1)): the same but for ties
-      "leading"   i ⌊M/n⌋: the noisiest are left out
-      "trailing"  round(M − i M/n) − 1: the cleanest are left out
+        "linspace"  round(i (M − 1)/(n − 1)): both ends are chosen
+        "edm"       M − 1 − round(i (M − 1)/(n − 1)): as "linspace", except for ties
+        "leading"   i ⌊M/n⌋: leaves out the noisiest timesteps
+        "trailing"  round(M − i M/n) − 1: leaves out the cleanest timesteps
 
-    Timestep i of a model of N levels is level i + 1 of the papers, t = (i + 1)/N on `DiscreteVP`.
+    Timestep i of a model of N levels is level i + 1 of the papers: t = (i + 1)/N on `DiscreteVP`.
 
     Args:
-      num_levels: N. first, last: the noisiest (None: N − 1) and the cleanest of the timesteps to choose from.
-      drop_last: chooses n = num_steps + 1 and leaves the cleanest of them out, as diffusers' multistep schedulers do; for
-        "trailing", where it is out already, it changes nothing.
-    Raises: ValueError for an unknown spacing, unless 0 <= last <= first < num_levels, or for more steps than timesteps.
-    Source: Lin et al., arXiv 2305.08891, Table 2; "linspace" from arXiv 2102.09672, Sec. 4; "edm" from arXiv 2206.00364,
-    Table 1, iDDPM: on `DiscreteVP.iddpm` with first=991, the noisiest timestep whose σ/α is below its σ_max = 81.
+      num_steps: the number of steps.
+      spacing: one of the spacings above.
+      num_levels: N.
+      first: the noisiest timestep to choose from. None is N − 1.
+      last: the cleanest timestep to choose from.
+      drop_last: whether to choose n = num_steps + 1 timesteps and leave out the cleanest, as
+        diffusers' multistep schedulers do. For "trailing" it changes nothing, because the cleanest
+        is left out already.
+    Raises: ValueError for an unknown spacing, for more steps than timesteps, or unless 0 <= last <=
+      first < num_levels.
+    Source: Lin et al., arXiv 2305.08891, Table 2. "linspace" is from arXiv 2102.09672, Sec. 4.
+      "edm" is from arXiv 2206.00364, Table 1, iDDPM: on `DiscreteVP.iddpm` with first=991, the
+      noisiest timestep whose σ/α is below the paper's σ_max = 81.
     """
 
     SPACINGS: ClassVar[tuple[str, ...]] = ("linspace", "edm", "leading", "trailing")

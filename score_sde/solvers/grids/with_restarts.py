@@ -13,14 +13,17 @@ from score_sde.solvers.grids.base import Grid, Spaced
 
 @pytree
 class WithRestarts(Grid):
-    """The times of `grid`, and where it first comes to `low` or below, `repeats` times up to `high` and down again.
+    """The times of `grid`, with `repeats` excursions up to `high` and down again.
 
-    The way down has `inner.num_steps` steps spaced as `inner` (any grid of the catalogue but `Given`; its start and end
-    are those of the restart), and ends at the time of `grid` where it began, so that a table with several intervals is
-    WithRestarts(WithRestarts(…)). The solver has to be a `Restart`.
+    The excursions start at the first time of `grid` that is `low` or below, and end there. The way
+    down has `inner.num_steps` steps with the spacing of `inner`. The start and end of `inner` are
+    ignored. `inner` can be any grid of the catalogue with a spacing, but not `Given`. A table with
+    several intervals is WithRestarts(WithRestarts(…)). The solver must be a `Restart`.
 
-    Raises: ValueError unless 0 < low < high <= t_max, repeats >= 0 and `grid` passes `low` before 0.
-    Source: Xu et al., arXiv 2306.14878, Algorithm 1: low, high, repeats, inner.num_steps = t_min, t_max, K, N_Restart.
+    Raises: ValueError unless 0 < low < high <= t_max, repeats >= 0 and `grid` has a time in (0,
+      low].
+    Source: Xu et al., arXiv 2306.14878, Algorithm 1: low, high, repeats, inner.num_steps = t_min,
+      t_max, K, N_Restart.
     """
 
     grid: Grid
@@ -30,7 +33,7 @@ class WithRestarts(Grid):
     repeats: int = 1
 
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
-        """The times, not decreasing at the restarts."""
+        """The times. They increase at the restarts."""
         times = self.grid.times(sde)
         below = np.flatnonzero((times <= self.low) & (times > 0))
         if not (0 < self.low < self.high <= sde.t_max and self.repeats >= 0 and below.size):

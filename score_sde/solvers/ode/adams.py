@@ -1,10 +1,14 @@
-"""Adams–Bashforth methods for the probability flow: a polynomial through the last answers, integrated over the step.
+"""Adams–Bashforth methods for the probability flow: a polynomial through previous answers, integrated over the step.
 
-Each answer of the network has a variable m in which it is the slope of x/N, N(t) a scale:
+An answer of the network is the slope of x/N in a variable m, where N(t) is a scale. Each answer has
+its own N and m:
 
-  ε̂        N = α            m = σ/α
-  ε̂ − x̂0   N = α + σ        m = σ/(α + σ)
-  v̂        N = √(V)         m = atan(σ/(α σ_data)), V = α² σ_data² + σ², v̂ = (α σ_data ε̂ − σ x̂0/σ_data)/√V
+    answer   N = …            m = …
+    ε̂        α                σ/α
+    ε̂ − x̂0   α + σ            σ/(α + σ)
+    v̂        √V               atan(σ/(α σ_data)), with V = α² σ_data² + σ²
+
+and v̂ = (α σ_data ε̂ − σ x̂0/σ_data)/√V.
 """
 
 from typing import Any, NamedTuple
@@ -25,36 +29,36 @@ QUADRATURE = np.polynomial.legendre.leggauss(16)
 
 
 def quadrature(dtype: Any) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
-    """Nodes and weights of Gauss and Legendre on [0, 1]."""
+    """The nodes and weights of Gauss–Legendre quadrature on [0, 1]."""
     nodes, weights = QUADRATURE
     return jnp.asarray(0.5 * (nodes + 1), dtype), jnp.asarray(0.5 * weights, dtype)
 
 
 class Course(NamedTuple):
-    """An answer, and the step in its variable m."""
+    """An answer, and the step from t to s in its variable m."""
 
     answer: Batch
-    base: Batch  # x_s, should the answer stay what it is
+    base: Batch  # x_s for an answer that stays constant over the step
     length: Float[Array, ""]  # N_s (m(s) − m(t))
-    nodes: Float[Array, " k"]  # of earlier times, in units of the step
+    nodes: Float[Array, " k"]  # the nodes of the previous answers, in units of the step
 
 
 def cross(sde: SDE, t: Times, s: Times) -> Float[Array, "..."]:
-    """σ_s α_t − σ_t α_s, from differences that do not cancel more than they must."""
+    """σ_s α_t − σ_t α_s, computed from differences, so that a short step keeps its digits."""
     alpha_t, sigma_t = sde.marginal(t)
     alpha_s, sigma_s = sde.marginal(s)
     return (sigma_s - sigma_t) * alpha_t - sigma_t * (alpha_s - alpha_t)
 
 
 def noise_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Course:
-    """ε̂ over σ/α."""
+    """The answer ε̂, in the variable m = σ/α."""
     length = transfer(sde, t, s)
     nodes = -transfer(sde, times, t) / sde.alpha(t) * sde.alpha(s) / length
     return Course(estimate.eps, ddim(sde, estimate, s), length, nodes)
 
 
 def flow_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Course:
-    """ε̂ − x̂0 over σ/(α + σ)."""
+    """The answer ε̂ − x̂0, in the variable m = σ/(α + σ)."""
 
     def scale(t):
         return sde.alpha(t) + sde.sigma(t)
@@ -67,10 +71,11 @@ def flow_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float
 def velocity_course(
     sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"], sigma_data: Scalar | float
 ) -> Course:
-    """v̂ over atan(σ/(α σ_data))."""
+    """The answer v̂, in the variable m = atan(σ/(α σ_data))."""
 
     def angle(t, s):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = sde.marginal(t), sde.marginal(s)
+        # The difference of two arctangents as one, which does not cancel: tan(a − b) = sin/cos.
         along = alpha_s * alpha_t * sigma_data**2 + sigma_s * sigma_t
         return jnp.arctan2(cross(sde, t, s) * sigma_data, along)
 
@@ -86,13 +91,15 @@ def velocity_course(
 
 @pytree
 class AdamsBashforth(Solver):
-    """x_s = N_s (x/N_t + ∫ P dm), P the polynomial in m through the last `order` answers.
+    """x_s = N_s (x/N_t + ∫ P dm), with P the polynomial in m through the last `order` answers.
 
-    `predicts` names the answer and with it N and m, as in the module's table: "eps", "flow" (ε̂ − x̂0) or "v" (v̂). The first
-    steps have lower order; so have the last ones of a solve of fewer than `lower_order_below` steps. With "eps", order 4 is
+    `predicts` names the answer, and with it N and m, as in the table of the module: "eps", "flow"
+    (ε̂ − x̂0) or "v" (v̂). The first steps have lower order. In a solve of fewer than
+    `lower_order_below` steps, the last steps have lower order too. With "eps", order 4 is
     k-diffusion's LMS, and DEIS's ρAB.
 
-    Error: `order`, in steps of m. Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
+    Error: `order`, in steps of m.
+    Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. III.1; azula's zABSampler and vABSampler.
     """
 
@@ -115,6 +122,7 @@ class AdamsBashforth(Solver):
             course = velocity_course(sde, estimate, t, s, times, self.sigma_data)
         else:
             course = (noise_course if self.predicts == "eps" else flow_course)(sde, estimate, t, s, times)
+        # The integrals of θ^k over [0, 1] are 1/(k + 1): in m, the kernel of the integral is constant.
         gains = course.length / jnp.arange(1, self.order + 1, dtype=course.length.dtype)
         now = carry.order(self.order, self.lower_order_below)
         x, past = history.extrapolate(carry, now, course.answer, t, course.base, course.nodes, gains)
@@ -123,16 +131,20 @@ class AdamsBashforth(Solver):
 
 @pytree
 class ExponentialAdamsBashforth(Solver):
-    """x_s = N_s (x/N_t + ∫ P dm), P the polynomial in log(α/σ) through the last `order` answers.
+    """x_s = N_s (x/N_t + ∫ P dm), with P the polynomial in log(α/σ) through the last `order` answers.
 
-    `predicts` "eps" and "x0" are the multistep forms of DPM-Solver ("taylor") and DPM-Solver++, the first also DEIS's
-    logρAB; "v" is the Rosenbrock-type one, which has the part of ε̂ that is linear in x for data of standard deviation
-    σ_data in the exponential. The first steps have lower order; so have the last ones of a solve of fewer than
-    `lower_order_below` steps. A step to σ(s) = 0 has order 1.
+    `predicts` names the answer. "eps" is the multistep form of DPM-Solver ("taylor"), and also
+    DEIS's logρAB. "x0" is the multistep form of DPM-Solver++. "v" is the Rosenbrock-type method:
+    for data of standard deviation σ_data, the part of ε̂ that is linear in x goes into the
+    exponential.
 
-    Error: `order`, in steps of log(α/σ). Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
-    Source: azula's zEABSampler, xEABSampler and REABSampler (after Zheng et al., arXiv 2310.13268); the integral of "v" by
-    Gauss and Legendre with 16 nodes.
+    The first steps have lower order. In a solve of fewer than `lower_order_below` steps, the last
+    steps have lower order too. A step to σ(s) = 0 has order 1.
+
+    Error: `order`, in steps of log(α/σ).
+    Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
+    Source: azula's zEABSampler, xEABSampler and REABSampler (after Zheng et al., arXiv 2310.13268).
+      The integral of "v" is by Gauss–Legendre quadrature with 16 nodes.
     """
 
     order: int = static(default=2)
@@ -160,7 +172,10 @@ class ExponentialAdamsBashforth(Solver):
         return x, past, denoise.evaluations(t)
 
     def _rosenbrock(self, sde, estimate, t, s, h):
-        """dm/dl = −½ sech(l + log σ_data) for m = atan(σ/(α σ_data))."""
+        """(the answer v̂, x_s of order 1, the integrals of 1, θ, θ² …).
+
+        The integrals use dm/dl = −½ sech(l + log σ_data) for m = atan(σ/(α σ_data)).
+        """
         course = velocity_course(sde, estimate, t, s, jnp.zeros(0, h.dtype), self.sigma_data)
         nodes, weights = quadrature(h.dtype)
         log_ratio = 0.5 * sde.log_snr(t) + nodes * h + jnp.log(self.sigma_data)
@@ -173,15 +188,17 @@ class ExponentialAdamsBashforth(Solver):
 
 @pytree
 class LMS(Solver):
-    """x_s = α_s (x/α_t + ∫ P dτ), P the polynomial in τ = σ/α through the last `order` ε̂.
+    """x_s = α_s (x/α_t + ∫ P dτ), with P the polynomial in τ = σ/α through the last `order` ε̂.
 
-    Error: `order`, in steps of τ. Raises: ValueError for order < 1. Source: k-diffusion's sample_lms; arXiv 2204.13902, ρAB.
+    Error: `order`, in steps of τ.
+    Raises: ValueError for order < 1.
+    Source: k-diffusion's sample_lms; arXiv 2204.13902, ρAB.
     """
 
     order: int = static(default=4)
 
     def __post_init__(self):
-        AdamsBashforth(self.order)  # which checks it
+        AdamsBashforth(self.order)  # checks the order
 
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return AdamsBashforth(self.order).init(x, num_steps)

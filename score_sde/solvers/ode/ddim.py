@@ -14,8 +14,8 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 class DDIM(Solver):
     """x_s = α_s x̂0 + √(σ_s² − v) ε̂ + √v z, with v = η² σ_s² σ_{t|s}²/σ_t².
 
-    η = 0 is the exponential Euler step of the probability flow; η = 1 draws from the posterior, as `Ancestral` does. At
-    σ_s = 0 the step is x̂0.
+    η = 0 is the exponential Euler step of the probability flow. η = 1 draws from the posterior, as
+    `Ancestral` does. At σ_s = 0 the step is x̂0.
 
     Error: order 1 for η = 0; exact when x̂0 is constant.
     Raises: ValueError unless 0 <= eta <= 1.
@@ -33,7 +33,8 @@ class DDIM(Solver):
         x0, eps = denoise(x, t)
         scale, std = sde.transition(s, t)
         sigma, ratio = sde.sigma(s), sde.sigma(s) / sde.sigma(t)
-        # σ_{t|s}²/σ_t² = 1 − (α_{t|s} σ_s/σ_t)²: so 1 − η² times it is a sum, which does not cancel for η = 1.
+        # √(σ_s² − v) = σ_s √(1 − η² σ_{t|s}²/σ_t²), and σ_{t|s}²/σ_t² = 1 − (α_{t|s} σ_s/σ_t)².
+        # Together they are a sum of positive terms, which does not cancel for η = 1.
         kept = jnp.sqrt((1 - self.eta**2) + (self.eta * scale * ratio) ** 2)
         added = jnp.where(
             jnp.asarray(self.eta) == 0, jnp.zeros_like(ratio), self.eta * ratio * std

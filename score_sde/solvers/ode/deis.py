@@ -1,4 +1,4 @@
-"""DEIS: the exponential integrator with a polynomial in time through the last noise estimates."""
+"""DEIS: the exponential integrator with a polynomial in time through the previous noise estimates."""
 
 from typing import Any
 
@@ -16,15 +16,17 @@ from score_sde.solvers.ode.adams import AdamsBashforth, ExponentialAdamsBashfort
 
 @pytree
 class DEIS(Solver):
-    """x_s = α_s (x/α_t + ∫ P(t) dτ), τ = σ/α, P the polynomial through the last `order` ε̂.
+    """x_s = α_s (x/α_t + ∫ P(t) dτ), with τ = σ/α and P the polynomial through the last `order` ε̂.
 
-    `variable` is that of the polynomial: "t" for the paper's tAB, whose integral is taken over τ by Gauss and Legendre with
-    16 nodes; "rho" (τ) for ρAB, "log_rho" for logρAB (diffusers'), both exact. The first steps have lower order; so have
-    the last ones of a solve of fewer than `lower_order_below` steps.
+    `variable` is the variable of the polynomial. "t" is the paper's tAB: its integral over τ is
+    taken by Gauss–Legendre quadrature with 16 nodes. "rho" (the variable τ) is ρAB and "log_rho" is
+    logρAB (diffusers'); both integrals are exact. The first steps have lower order. In a solve of
+    fewer than `lower_order_below` steps, the last steps have lower order too.
 
     Args:
-      order: the number of ε̂, one more than the degree: the paper's tAB3 is order 4.
-    Error: `order`, in steps of the variable. Raises: ValueError for order < 1 or an unknown variable.
+      order: the number of ε̂, one more than the degree of P. The paper's tAB3 is order 4.
+    Error: `order`, in steps of the variable.
+    Raises: ValueError for order < 1 or an unknown variable.
     Source: Zhang & Chen, arXiv 2204.13902, Eqs. 14–15 and App. B.
     """
 
@@ -34,7 +36,7 @@ class DEIS(Solver):
 
     def __post_init__(self):
         require_one_of("variable", self.variable, ("t", "rho", "log_rho"), self)
-        AdamsBashforth(self.order)  # which checks it
+        AdamsBashforth(self.order)  # checks the order
 
     def init(self, x: Batch, num_steps: Count) -> history.History:
         return history.start(x, max(1, self.order - 1), num_steps)
@@ -53,6 +55,7 @@ class DEIS(Solver):
         """α_s ∫ ((t' − t)/(s − t))^k dτ(t'), k = 0 … order − 1."""
         nodes, weights = quadrature(t.dtype)
         length = transfer(sde, t, s)
+        # The quadrature nodes lie evenly in τ; each is mapped back to its time.
         ratio = sde.sigma(t) / sde.alpha(t) + nodes * length / sde.alpha(s)
         fractions = (sde.time_of_log_snr(-2 * jnp.log(ratio)) - t) / (s - t)
         return length * (jnp.stack([fractions**k for k in range(self.order)]) @ weights)

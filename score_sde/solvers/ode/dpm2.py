@@ -1,4 +1,4 @@
-"""DPM2 of k-diffusion: the midpoint rule whose midpoint is in log σ."""
+"""DPM2 of k-diffusion: the midpoint rule, with the midpoint in log σ."""
 
 from typing import Any
 
@@ -14,12 +14,13 @@ from score_sde.solvers.ode.dpm_solver import inner_time
 
 @pytree
 class DPM2(Solver):
-    """x_s = α_s (x/α_t + (τ_s − τ_t) ε̂(x_m, m)), τ = σ/α, with log τ_m halfway and x_m by DDIM.
+    """x_s = α_s (x/α_t + (τ_s − τ_t) ε̂(x_m, m)), with τ = σ/α, log τ_m halfway and x_m by DDIM.
 
-    DPM-Solver-2 evaluates at the same place, and weighs what it finds by the exponential. A step to σ(s) = 0 is DDIM's, of
-    one evaluation.
+    DPM-Solver-2 evaluates at the same point, but weighs ε̂ there by the exponential. A step to σ(s)
+    = 0 is a DDIM step, with one evaluation.
 
-    Error: order 2 in steps of log τ. Source: k-diffusion's sample_dpm_2, after arXiv 2206.00364, Algorithm 2.
+    Error: order 2 in steps of log τ.
+    Source: k-diffusion's sample_dpm_2, after arXiv 2206.00364, Algorithm 2.
     """
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
@@ -31,6 +32,7 @@ class DPM2(Solver):
             difference = denoise(ddim(sde, estimate, time), time).eps - estimate.eps
             return base + transfer(sde, t, s) * difference
 
+        # Where σ(s) = 0 or α(t) = 0, h is infinite and there is no midpoint.
         possible = jnp.isfinite(h)
         evaluations = denoise.evaluations(t) + jnp.where(possible, denoise.evaluations(time), 0)
         return jax.lax.cond(possible, midpoint, lambda: base), carry, evaluations

@@ -1,6 +1,7 @@
-"""DPM-Solver and DPM-Solver++: exponential integrators in l = log(α/σ), in one step (this file) or several.
+"""DPM-Solver and DPM-Solver++ in one step: exponential integrators in l = log(α/σ).
 
-D is ε̂ for DPM-Solver and x̂0 for DPM-Solver++; h, c, z and φ are those of `score_sde.solvers.integrators`.
+The answer D is ε̂ for DPM-Solver and x̂0 for DPM-Solver++. The symbols h, c, z and φ are defined in
+`score_sde.solvers.integrators`. The multistep forms are in `dpm_solver_multistep`.
 """
 
 from typing import Any
@@ -29,7 +30,7 @@ def inner_time(sde: SDE, t: Time, h: Coefficient, r: Coefficient) -> Float[Array
 def inner_state(
     sde: SDE, estimate: Estimate, time: Time, h: Coefficient, r: Coefficient, slope: Batch, prediction: str
 ) -> Batch:
-    """x at `time`, where l = l(t) + r h, for D = D_t + slope (l − l(t))/h."""
+    """x at `time`, where l = l(t) + r h, for the answer D = D_t + slope (l − l(t))/h."""
     c, z = gain(sde, time, r * h, prediction)
     return ddim(sde, estimate, time) + expand_like(c * phi(z, 2)[1] * r, slope) * slope
 
@@ -56,20 +57,26 @@ def third_update(
     prediction: str,
     solver_type: str,
 ) -> Batch:
-    """α_s x̂0 + σ_s ε̂ + c φ_2 (D_2 − D_t)/r2 ("dpmsolver"), or the parabola's c (φ_2 D' + φ_3 D'') ("taylor")."""
+    """x_s of order 3 from the differences D_1 − D_t and D_2 − D_t.
+
+    "dpmsolver" is α_s x̂0 + σ_s ε̂ + c φ_2 (D_2 − D_t)/r2. "taylor" integrates the parabola through
+    the three answers: α_s x̂0 + σ_s ε̂ + c (φ_2 D' + φ_3 D'').
+    """
     c, z = gain(sde, s, h, prediction)
     _, second, third = phi(z, 3)
+    # Divided differences of D: over r1 h, and over r2 h.
     slope1, slope2 = (expand_like(1 / r, d) * d for r, d in zip((r1, r2), differences, strict=True))
     base = ddim(sde, estimate, s)
     if solver_type == "dpmsolver":
         return base + expand_like(c * second, slope2) * slope2
     r1, r2 = expand_like(r1, slope1), expand_like(r2, slope1)
+    # D' and D'' at t of the parabola through D_t, D_1 and D_2, in units of h.
     first, curvature = (r2 * slope1 - r1 * slope2) / (r2 - r1), 2 * (slope2 - slope1) / (r2 - r1)
     return base + expand_like(c * second, base) * first + expand_like(c * third, base) * curvature
 
 
 def usual_fractions(order: int) -> tuple[float, float]:
-    """The papers' (r1, r2)."""
+    """(r1, r2) of the papers."""
     return 0.5 if order == 2 else 1 / 3, 2 / 3
 
 
@@ -85,9 +92,9 @@ def neighbouring_orders(
     prediction: str,
     solver_type: str,
 ) -> tuple[Batch, Batch, Evaluations]:
-    """x_s of the orders `order` − 1 and `order`, 2 or 3, and the evaluations between t and s that both share.
+    """(x_s of order `order` − 1, x_s of order `order`, evaluations between t and s), with `order` 2 or 3.
 
-    `estimate` is the denoiser's at t.
+    Both orders share the evaluations. `estimate` is the denoiser's at t.
     """
     sde, present = denoise.sde, predicted(estimate, prediction)
     time1 = inner_time(sde, t, h, r1)
@@ -115,7 +122,7 @@ def singlestep(
 ) -> tuple[Batch, Evaluations]:
     """(x_s, evaluations) by one step of order 1, 2 or 3.
 
-    Where h is infinite, σ(s) = 0 or α(t) = 0, there is no time between and the step is of order 1.
+    Where σ(s) = 0 or α(t) = 0, h is infinite. No time lies between then, and the step has order 1.
     """
     sde, estimate, evaluations = denoise.sde, denoise(x, t), denoise.evaluations(t)
     h = rise(sde, t, s)
@@ -135,16 +142,20 @@ def singlestep(
 
 @pytree
 class DPMSolver(Solver):
-    """x_s = α_s x̂0 + σ_s ε̂ − σ_s h (φ_2(h) D' + φ_3(h) D''), D' and D'' from ε̂ at l(t) + r1 h and l(t) + r2 h.
+    """x_s = α_s x̂0 + σ_s ε̂ − σ_s h (φ_2(h) D' + φ_3(h) D''), with D' and D'' from ε̂ between t and s.
 
-    Orders 1, 2 and 3 make as many evaluations; the first is DDIM. `solver_type` "dpmsolver" is the form of the paper's
-    algorithms, which has no D'' and in order 2 h φ_1(h)/2 for the weight of D'; "taylor" has all terms. A step to σ(s) = 0,
-    or from α(t) = 0, has order 1 and one evaluation.
+    Orders 1, 2 and 3 make 1, 2 and 3 evaluations; order 1 is DDIM. `solver_type` "dpmsolver" is the
+    form of the paper's algorithms: it has no D'', and in order 2 the weight of D' is h φ_1(h)/2.
+    "taylor" has all terms. A step to σ(s) = 0, or from α(t) = 0, has order 1 and one evaluation.
 
     Args:
-      r1, r2: where ε̂ is evaluated between; None: 1/2 in order 2, 1/3 and 2/3 in order 3.
-    Error: `order`, in steps of l. Raises: ValueError unless order is 1, 2 or 3 and 0 < r1 <= 1, r1 < r2 <= 1.
-    Source: Lu et al., arXiv 2206.00927, Algorithms 1 and 2; the authors' code, also for r1, r2 and "taylor".
+      r1: the first evaluation between is at l(t) + r1 h. None is 1/2 in order 2, and 1/3 in order
+        3.
+      r2: the second evaluation between, in order 3, is at l(t) + r2 h. None is 2/3.
+    Error: `order`, in steps of l.
+    Raises: ValueError unless order is 1, 2 or 3, 0 < r1 <= 1 and r1 < r2 <= 1.
+    Source: Lu et al., arXiv 2206.00927, Algorithms 1 and 2; the authors' code, also for r1, r2 and
+      "taylor".
     """
 
     order: int = static(default=3)
@@ -165,9 +176,11 @@ class DPMSolver(Solver):
 class DPMSolverPP2S(Solver):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h φ D', with D' = (x̂0(x_1, t_1) − x̂0)/r1 and l(t_1) = l(t) + r1 h.
 
-    φ = φ_1(−h)/2 for `solver_type` "dpmsolver", the paper's, or φ_2(−h) for "taylor". A step to σ(s) = 0 is x̂0.
+    φ is φ_1(−h)/2 for `solver_type` "dpmsolver", as in the paper, and φ_2(−h) for "taylor". A step
+    to σ(s) = 0 is x̂0.
 
-    Error: order 2 in steps of l. Raises: ValueError unless 0 < r1 <= 1, or for an unknown type.
+    Error: order 2 in steps of l.
+    Raises: ValueError unless 0 < r1 <= 1, or for an unknown type.
     Source: Lu et al., arXiv 2211.01095, Algorithm 1 (DPM-Solver++(2S)).
     """
 
@@ -184,11 +197,13 @@ class DPMSolverPP2S(Solver):
 
 @pytree
 class DPMSolverPP3S(Solver):
-    """x_s = α_s x̂0 + σ_s ε̂ + α_s h (φ_2(−h) D' + φ_3(−h) D''), D' and D'' from x̂0 at l(t) + r1 h and l(t) + r2 h.
+    """x_s = α_s x̂0 + σ_s ε̂ + α_s h (φ_2(−h) D' + φ_3(−h) D''), with D' and D'' from x̂0 between t and s.
 
-    `solver_type` "dpmsolver" is without D'', "taylor" with it. A step to σ(s) = 0 is x̂0.
+    The two evaluations between are at l(t) + r1 h and l(t) + r2 h. `solver_type` "dpmsolver" leaves
+    D'' out, and "taylor" has it. A step to σ(s) = 0 is x̂0.
 
-    Error: order 3 in steps of l. Raises: ValueError unless 0 < r1 < r2 <= 1, or for an unknown type.
+    Error: order 3 in steps of l.
+    Raises: ValueError unless 0 < r1 < r2 <= 1, or for an unknown type.
     Source: Lu et al., arXiv 2211.01095, as in the authors' code (the paper has 2S and 2M).
     """
 
@@ -205,7 +220,7 @@ class DPMSolverPP3S(Solver):
 
 
 def _fractions(order, r1, r2):
-    """(r1, r2), with the paper's for None."""
+    """(r1, r2), with the paper's values in place of None."""
     usual = usual_fractions(order)
     return usual[0] if r1 is None else r1, usual[1] if r2 is None else r2
 

@@ -1,4 +1,4 @@
-"""DPM-Solver-12 and -23: pairs of DPM-Solvers of neighbouring orders, with a step size of its own for each image."""
+"""DPM-Solver-12 and -23: pairs of DPM-Solvers of neighbouring orders, with a step size for each image."""
 
 import abc
 from typing import Any, ClassVar, NamedTuple
@@ -16,24 +16,24 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times
 from score_sde.solvers.integrators import PREDICTIONS, require_one_of, rise
 from score_sde.solvers.ode.dpm_solver import TYPES, inner_time, neighbouring_orders, usual_fractions
 
-LEAST_ERROR = 1e-8  # added to E by k-diffusion's controller, which divides by it
+LEAST_ERROR = 1e-8  # k-diffusion's controller divides by E, and adds this to E first
 
 
 class Progress(NamedTuple):
-    """Where each image is."""
+    """The progress of each image."""
 
     x: Batch
-    lower: Batch  # x of the lower order at the last time reached
+    lower: Batch  # x of the lower order, at the end of the last accepted step
     t: Float[Array, " b"]
     h: Float[Array, " b"]
-    errors: Float[Array, "2 b"]  # E of the last two steps that count, the newest first
+    errors: Float[Array, "2 b"]  # E of the last two accepted steps, the newest first
     done: Bool[Array, " b"]
     nfe: Int[Array, " b"]
     tries: Int[Array, ""]
 
 
 def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float, atol: Scalar | float) -> Any:
-    """√mean ((higher − lower)/max(atol, rtol max(|lower|, |last|)))², of each image."""
+    """√mean ((higher − lower)/max(atol, rtol max(|lower|, |last|)))², for each image."""
     scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(lower), jnp.abs(last)))
     squares = ((higher - lower) / scale).reshape(higher.shape[0], -1) ** 2
     return jnp.sqrt(jnp.mean(squares, axis=1))
@@ -41,42 +41,64 @@ def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float,
 
 @pytree
 class AdaptivePair(Solver):
-    """x_s by steps of order `order` whose length h in log(α/σ) is controlled by the difference from order `order` − 1.
+    """x_s by steps of order q = `order`, whose length h in log(α/σ) is controlled by the difference from order q − 1.
 
-    That is E = √mean ((x_q − x_{q−1})/max(atol, rtol max(|x_{q−1}|, |x_{q−1} of the step before|)))², with q = `order`. A
-    step of an image counts where E <= 1; the next has the length safety · h · E^{−1/q}. With `accept_safety` instead it
-    counts where f >= accept_safety, and the next has the length f h, of k-diffusion's limited PID controller:
+    The difference is measured by
 
-      f = 1 + arctan(Eₙ^{−(p+i+d)/q} Eₙ₋₁^{(p+2d)/q} Eₙ₋₂^{−d/q} − 1),
+        E = √mean ((x_q − x_{q−1})/max(atol, rtol max(|x_{q−1}|, |previous x_{q−1}|)))².
 
-    Eₙ₋₁ and Eₙ₋₂ of the steps before that count, or of the very first attempt. (There an attempt that was cut short at the
-    end and failed is repeated with its uncut h; here h is the length that was tried.)
+    **The authors' rule.** A step of an image is accepted where E <= 1. The next step has the length
+    safety · h · E^{−1/q}.
 
-    With η the pair goes from t to r < s, as in `AncestralSteps` but not past the end, and each step that counts ends with
-    noise from r to s, which E does not see, so that no draw is ever refused. q in the rules is then 3/2, as in k-diffusion.
-    Noise asks for small tolerances: on two-dimensional mixtures the variance came out right within 4 % at (1e-2, 1e-3) in
-    most cases, and several times too large at the default for the widest of them, EDM's.
+    **k-diffusion's rule** (a limited PID controller) applies with `accept_safety`. A step is
+    accepted where f >= accept_safety, and the next step has the length f h, with
 
-    E may be small by chance, above all in the first steps, and would then make the next step as long as the whole solve. So a
-    step is at most `max_growth` times as long as the one before. Neither code has this limit: theirs is infinity, with which
-    the defaults gave wrong samples on SDEs with a wide range of σ/α (standard deviations 0.03 to 6 times the true ones on
-    mixtures with `VE` and `EDM`; with 2 within 9 % on every SDE of the tests, mostly for fewer evaluations).
+        f = 1 + arctan(Eₙ^{−(p+i+d)/q} Eₙ₋₁^{(p+2d)/q} Eₙ₋₂^{−d/q} − 1).
 
-    Each image has its own steps; in both codes the error of a batch is one number, the authors' the largest, so that we
-    agree on one image at a time. On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops
-    at each time, and starts again with `h_init`. The grid must lie where log(α/σ) is finite.
+    Eₙ₋₁ and Eₙ₋₂ belong to the accepted steps before. At first they are the E of the first attempt.
+    k-diffusion's code differs in one case: it repeats an attempt that was cut short at the end, and
+    failed, with the uncut h. Here h is the length that was tried.
+
+    **With η** the pair goes from t to r < s, as in `AncestralSteps`, but not past the end. Each
+    accepted step then ends with noise from r to s. E does not depend on that noise, so no draw is
+    ever refused. q in the rules is then 3/2, as in k-diffusion. Noise needs small tolerances. On
+    two-dimensional mixtures, (rtol, atol) = (1e-2, 1e-3) gave a variance within 4 % of the true one
+    in most cases. The default tolerances gave a variance several times too large on the widest SDE,
+    `EDM`.
+
+    **max_growth.** E may be small by chance, above all in the first steps. The next step would then
+    be as long as the whole solve. So a step is at most `max_growth` times as long as the step
+    before. Neither published code has this limit. Without it (infinity), the default tolerances
+    gave wrong samples on SDEs with a wide range of σ/α. The standard deviations were 0.03 to 6
+    times the true ones on mixtures with `VE` and `EDM`. With 2 they were within 9 % on every SDE of
+    the tests, mostly for fewer evaluations.
+
+    Each image has its own steps. In both published codes the error of a batch is one number (in the
+    authors' code the largest error), so our results agree with theirs on one image at a time. On a
+    grid of one step, Uniform(1), this solver makes the whole solve. On a longer grid it also stops
+    at each time, and starts again with `h_init`. log(α/σ) must be finite on the grid.
 
     Args:
+      rtol: the relative tolerance, in E.
+      atol: the absolute tolerance, in E.
+      h_init: the length of the first attempt, in log(α/σ).
+      safety: the factor of the next length in the authors' rule.
       predicts: "eps" for DPM-Solver, "x0" for DPM-Solver++.
-      pcoeff, icoeff, dcoeff: p, i and d, in the authors' rule too, which has E^{−1/q} by p = d = 0, i = 1.
-      accept_safety: None: the authors' rule; k-diffusion's is 0.81.
-      eta, s_noise: as in `AncestralSteps`, on the way to data only.
-      max_growth: the largest ratio of a step's length to the last one's; infinity is the authors' rule.
-    Error: within the tolerance in each step. Raises: ValueError for tolerances, h_init, safety or coefficients that are not
-    positive, an unknown type or answer, or a grid with α = 0 or σ = 0, or upwards with η; RuntimeError after `max_steps`
-    attempts.
-    Source: Lu et al., arXiv 2206.00927, App. C, with the tolerances of the authors' code; k-diffusion's
-    sample_dpm_adaptive; Söderlind, ACM Trans. Math. Softw. 29 (2003).
+      solver_type: "dpmsolver" or "taylor", as in `DPMSolver`.
+      max_steps: the largest number of attempts.
+      pcoeff: p. The authors' rule uses p, i and d too: E^{−1/q} is p = d = 0, i = 1.
+      icoeff: i.
+      dcoeff: d.
+      accept_safety: None for the authors' rule; k-diffusion's value is 0.81.
+      eta: as in `AncestralSteps`, on the way to data only.
+      s_noise: as in `AncestralSteps`.
+      max_growth: the largest ratio of a step's length to the last one's; infinity is the authors'
+        rule.
+    Error: within the tolerance in each step.
+    Raises: ValueError for a field out of range, an unknown type or answer, or a grid with α = 0 or
+      σ = 0, or a grid towards noise with η. RuntimeError after `max_steps` attempts.
+    Source: Lu et al., arXiv 2206.00927, App. C, with the tolerances of the authors' code;
+      k-diffusion's sample_dpm_adaptive; Söderlind, ACM Trans. Math. Softw. 29 (2003).
     """
 
     rtol: Scalar | float = 0.05
@@ -136,6 +158,7 @@ class AdaptivePair(Solver):
 
         def advance(now):
             left = towards * rise(sde, now.t, s)
+            # `left` is the way that remains, in log(α/σ). The last step is cut to end exactly at s.
             arrives = now.h >= left
             h = jnp.minimum(now.h, left)
             there = jnp.where(arrives, s, inner_time(sde, now.t, towards * h, 1.0))
@@ -149,7 +172,9 @@ class AdaptivePair(Solver):
             counts, next_h = self._judge(error, before, h)
             running = active(now)
             accepted, done = running & counts, now.done | (running & counts & arrives)
-            moves = accepted & ~done  # who has arrived repeats the last step, which is finite, in vain
+            # An image at s keeps the t and h of its last step. That step is finite, so repeating it
+            # until the batch is done gives no NaN, and its result is not used.
+            moves = accepted & ~done
             return Progress(
                 per_image(accepted, self._noisy(key, now.tries, sde, higher, r, there), now.x),
                 per_image(accepted, lower, now.lower),
@@ -175,7 +200,7 @@ class AdaptivePair(Solver):
         adaptive_ode.raise_if(failed, self.rtol, self.atol, name, self.max_steps)
 
     def _noisy(self, key: Keys, attempt: Array, sde: SDE, x: Batch, r: Array, s: Array) -> Batch:
-        """x_s from x_r of each image by the SDE's own noise, for r <= s."""
+        """x_s from x_r of each image by the noise of the SDE, for r <= s."""
 
         def up():
             noised = noise.diffused(noise.fold_in(key, attempt), sde, x, r, s, self.s_noise)
@@ -184,7 +209,7 @@ class AdaptivePair(Solver):
         return jax.lax.cond(jnp.any(r < s), up, lambda: x)
 
     def _judge(self, error: Array, before: Array, h: Array) -> tuple[Array, Array]:
-        """(whether a step of length h with this error counts, the length of the next)."""
+        """(whether a step of length h with this error is accepted, the length of the next step)."""
         q = jnp.where(jnp.asarray(self.eta) > 0, 1.5, self.order)
         p, i, d = (jnp.asarray(value, h.dtype) / q.astype(h.dtype) for value in (self.pcoeff, self.icoeff, self.dcoeff))
 

@@ -1,4 +1,4 @@
-"""DPM-Solver-fast: singlestep DPM-Solver whose order varies by step, so that a solve makes a given number of evaluations."""
+"""DPM-Solver-fast: singlestep DPM-Solver whose order varies, so that a solve makes a given number of evaluations."""
 
 from typing import Any
 
@@ -15,17 +15,19 @@ from score_sde.solvers.ode.dpm_solver import TYPES, neighbouring_orders, usual_f
 
 @pytree
 class DPMSolverFast(Solver):
-    """Steps of order 3, of which the last have the orders 2 and 1 (`remainder` 0), 1 (`remainder` 1) or 2 (`remainder` 2).
+    """Steps of order 3, with lower orders at the end to make a given number of evaluations.
 
-    For K evaluations: a grid of ⌊K/3⌋ + 1 steps, `LogSNRUniform` in the paper, and remainder = K mod 3. Each step is that
-    of `DPMSolver` with its usual r1 and r2. With `AncestralSteps` it is k-diffusion's sample_dpm_fast with η, which in the
-    last step, where there is no room below, adds no noise.
+    The last two steps have the orders 2 and 1 for `remainder` 0. The last step has the order 1 for
+    `remainder` 1, and the order 2 for `remainder` 2. For K evaluations, take a grid of ⌊K/3⌋ + 1
+    steps (`LogSNRUniform` in the paper) and remainder = K mod 3. Each step is a step of `DPMSolver`
+    with its usual r1 and r2. With `AncestralSteps` it is k-diffusion's sample_dpm_fast with η. That
+    sampler adds no noise in the last step, where σ = 0 leaves no room for it.
 
     Args:
       predicts: "eps" for DPM-Solver, "x0" for DPM-Solver++.
-      solver_type: as of `DPMSolver`.
-    Error: order 3 in steps of log(α/σ) for remainder 2; else 2, by the last step. Raises: ValueError unless remainder is
-    0, 1 or 2, or for an unknown type or answer.
+      solver_type: "dpmsolver" or "taylor", as in `DPMSolver`.
+    Error: order 3 in steps of log(α/σ) for remainder 2; else order 2, because of the last step.
+    Raises: ValueError unless remainder is 0, 1 or 2, or for an unknown type or answer.
     Source: Lu et al., arXiv 2206.00927, App. D.3; "singlestep" of order 3 in the authors' code.
     """
 
@@ -64,5 +66,7 @@ class DPMSolverFast(Solver):
         return x, left - 1, denoise.evaluations(t) + between
 
     def _order(self, left: Int[Array, ""]) -> Int[Array, ""]:
+        # remainder 0: orders … 3, 3, 2, 1, which are the steps left, at most 3. Otherwise 3, and
+        # `remainder` in the last step.
         remainder = jnp.asarray(self.remainder, left.dtype)
         return jnp.clip(jnp.where(remainder == 0, left, jnp.where(left == 1, remainder, 3)), 1, 3)

@@ -1,4 +1,4 @@
-"""Multistep DPM-Solver and DPM-Solver++: one evaluation a step, and the answers of the steps before."""
+"""Multistep DPM-Solver and DPM-Solver++: one evaluation a step, and the history of previous answers."""
 
 from typing import Any
 
@@ -24,18 +24,20 @@ def multistep(
     solver_type: str,
     curvature: Scalar | float = 1.0,
 ) -> Step:
-    """x_s = α_s x̂0 + σ_s ε̂ + ∫ of the polynomial in l through the last `order` answers, less its value at t.
+    """x_s = α_s x̂0 + σ_s ε̂ + ∫ (P − D_t), with P the polynomial in l through the last `order` answers.
 
-    In order 2 `solver_type` "dpmsolver" has c φ_1/2 for the integral c φ_2 of θ; in order 3 that of θ² has the weight
-    `curvature`.
+    The integral is weighted as in `integrators`. In steps of order 2, `solver_type` "dpmsolver"
+    takes c φ_1/2 in place of c φ_2, the integral of θ. In steps of order 3, the integral of θ² is
+    multiplied by `curvature`.
     """
     sde, estimate = denoise.sde, denoise(x, t)
     h = rise(sde, t, s)
     now = past.order(order, lower_order_below)
     c, z = gain(sde, s, h, prediction)
-    gains = c * moments(z, order)
+    gains = c * moments(z, order)  # the integrals of 1, θ, θ² … with the exponential kernel
     if solver_type == "dpmsolver" and order > 1:
         gains = gains.at[1].set(jnp.where(now == 2, 0.5 * gains[0], gains[1]))
+    # `gains[2]` is used in order 3 only: it weighs the second difference.
     gains = gains.at[2:].multiply(curvature)
     nodes = -rise(sde, past.times, t) / h
     answer, base = predicted(estimate, prediction), ddim(sde, estimate, s)
@@ -45,14 +47,16 @@ def multistep(
 
 @pytree
 class DPMSolverMultistep(Solver):
-    """x_s = α_s x̂0 + σ_s ε̂ − σ_s ∫₀ʰ e^(h−r) (P(r) − ε̂) dr, P the polynomial in l through the last `order` ε̂.
+    """x_s = α_s x̂0 + σ_s ε̂ − σ_s ∫₀ʰ e^(h−r) (P(r) − ε̂) dr, with P the polynomial in l through the last ε̂.
 
-    The first steps have lower order; so have the last ones of a solve of fewer than `lower_order_below` steps. A step to
-    σ(s) = 0 has order 1.
+    P goes through the last `order` ε̂. The first steps have lower order. In a solve of fewer than
+    `lower_order_below` steps, the last steps have lower order too. A step to σ(s) = 0 has order 1.
 
     Args:
-      solver_type: "taylor" is the integral above; "dpmsolver" has φ_1(h)/2 for φ_2(h) in the steps of order 2.
-      curvature: the weight of the second difference in order 3. The authors' code has 1/2, and so the order 2.
+      solver_type: "taylor" is the integral above. "dpmsolver" has φ_1(h)/2 in place of φ_2(h) in
+        steps of order 2.
+      curvature: the weight of the second difference in order 3. The authors' code has 1/2, and
+        therefore only order 2.
     Error: `order`, in steps of l.
     Raises: ValueError unless order is 1, 2 or 3, or for an unknown type.
     Source: Lu et al., arXiv 2211.01095, Sec. 4 and App. B, with ε̂; the authors' code.
@@ -80,10 +84,12 @@ class DPMSolverMultistep(Solver):
 class DPMSolverPP2M(Solver):
     """x_s = α_s x̂0 + σ_s ε̂ + α_s h φ (x̂0 − x̂0_prev)/r, with r = (l(t) − l(t_prev))/h.
 
-    φ = φ_1(−h)/2 for `solver_type` "dpmsolver", the paper's, or φ_2(−h) for "taylor". The first step has order 1, as has
-    one to σ(s) = 0 (which is x̂0), and the last of a solve of fewer than `lower_order_below` steps.
+    φ is φ_1(−h)/2 for `solver_type` "dpmsolver", as in the paper, and φ_2(−h) for "taylor". The
+    first step has order 1, and so has a step to σ(s) = 0, which is x̂0. In a solve of fewer than
+    `lower_order_below` steps, the last step has order 1 too.
 
-    Error: order 2 in steps of l. Raises: ValueError for an unknown type.
+    Error: order 2 in steps of l.
+    Raises: ValueError for an unknown type.
     Source: Lu et al., arXiv 2211.01095, Algorithm 2 (DPM-Solver++(2M)).
     """
 
@@ -102,16 +108,17 @@ class DPMSolverPP2M(Solver):
 
 @pytree
 class DPMSolverPP3M(Solver):
-    """x_s = α_s x̂0 + σ_s ε̂ + α_s ∫₀ʰ e^(r−h) (P(r) − x̂0) dr, P the parabola in l through the last three x̂0.
+    """x_s = α_s x̂0 + σ_s ε̂ + α_s ∫₀ʰ e^(r−h) (P(r) − x̂0) dr, with P the parabola in l through the last three x̂0.
 
-    The first steps have orders 1 and 2; so have the last ones of a solve of fewer than `lower_order_below` steps. A step
-    to σ(s) = 0 is x̂0.
+    The first steps have the orders 1 and 2. In a solve of fewer than `lower_order_below` steps, the
+    last steps have lower order too. A step to σ(s) = 0 is x̂0.
 
     Args:
-      solver_type: of the steps of order 2: "dpmsolver" or "taylor", as in `DPMSolverPP2M`.
-      curvature: the weight of the second difference. The authors' code, k-diffusion's and diffusers' have 1/2, which is not
-        the parabola's, and makes the order 2.
-    Error: order 3 in steps of l. Raises: ValueError for an unknown type.
+      solver_type: the form of the steps of order 2: "dpmsolver" or "taylor", as in `DPMSolverPP2M`.
+      curvature: the weight of the second difference; 1 is the parabola. The authors' code,
+        k-diffusion and diffusers have 1/2, which makes the order 2.
+    Error: order 3 in steps of l.
+    Raises: ValueError for an unknown type.
     Source: Lu et al., arXiv 2211.01095, as in the authors' code (the paper has 2S and 2M).
     """
 

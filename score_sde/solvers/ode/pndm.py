@@ -1,4 +1,4 @@
-"""PNDM and iPNDM: Adams–Bashforth combinations of ε̂ for equal steps, moved from t to s as DDIM moves them."""
+"""PNDM and iPNDM: Adams–Bashforth combinations of ε̂ for equal steps, applied from t to s as DDIM applies ε̂."""
 
 from typing import Any
 
@@ -15,13 +15,19 @@ from score_sde.solvers.integrators import ddim, require_one_of, transfer
 
 
 def moved(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, eps: Batch) -> Batch:
-    """α_s/α_t x + (σ_s − σ_t α_s/α_t) ε for another ε than `estimate`'s; from α(t) = 0, with `estimate`'s."""
+    """α_s/α_t x + (σ_s − σ_t α_s/α_t) ε, for another ε than the one of `estimate`.
+
+    From α(t) = 0 the step uses the ε̂ of `estimate`.
+    """
     length = transfer(sde, t, s)
     return ddim(sde, estimate, s) + jnp.where(jnp.isfinite(length), length, 0.0) * (eps - estimate.eps)
 
 
 def adams(past: history.History, order: int, eps: Batch) -> Batch:
-    """(3ε − ε_1)/2, (23ε − 16ε_1 + 5ε_2)/12, (55ε − 59ε_1 + 37ε_2 − 9ε_3)/24: as many as there are, at most `order`."""
+    """(3ε − ε_1)/2, (23ε − 16ε_1 + 5ε_2)/12, (55ε − 59ε_1 + 37ε_2 − 9ε_3)/24, and so on.
+
+    The combination takes as many ε as the history holds, at most `order`.
+    """
     nodes = -jnp.arange(1, len(past.times) + 1, dtype=past.times.dtype)
     integrals = 1 / jnp.arange(1, order + 1, dtype=past.times.dtype)
     return eps + history.correction(history.weights(nodes, past.order(order), integrals), past.answers, eps)
@@ -29,12 +35,14 @@ def adams(past: history.History, order: int, eps: Batch) -> Batch:
 
 @pytree
 class IPNDM(Solver):
-    """x_s = α_s/α_t x + (σ_s − σ_t α_s/α_t) ε', ε' the Adams–Bashforth combination of the last `order` ε̂ for equal steps.
+    """x_s = α_s/α_t x + (σ_s − σ_t α_s/α_t) ε', with ε' the Adams–Bashforth combination for equal steps.
 
-    The first steps have lower order: DDIM, then the two-step rule, and so on, so there is one evaluation a step.
+    The combination takes the last `order` ε̂. The first steps have lower order: DDIM, then the
+    two-step rule, and so on. So each step makes one evaluation.
 
-    Error: order `order` on equal steps of σ/α, for which the weights are; 2 where the steps change smoothly, 1 in general.
-    `LMS` has the weights of the steps that it makes. Raises: ValueError unless order >= 1.
+    Error: `order` on equal steps of σ/α, for which the weights are right; order 2 where the steps
+      change smoothly, order 1 in general. `LMS` has the weights of the steps that it makes.
+    Raises: ValueError unless order >= 1.
     Source: Zhang & Chen, arXiv 2204.13902 (iPNDM); Liu et al., arXiv 2202.09778, Sec. 3.
     """
 
@@ -56,16 +64,21 @@ class IPNDM(Solver):
 
 @pytree
 class PNDM(Solver):
-    """x_s = α_s/α_t x + (σ_s − σ_t α_s/α_t) ε', ε' = (55ε̂ − 59ε̂_1 + 37ε̂_2 − 9ε̂_3)/24.
+    """x_s = α_s/α_t x + (σ_s − σ_t α_s/α_t) ε', with ε' = (55ε̂ − 59ε̂_1 + 37ε̂_2 − 9ε̂_3)/24.
 
-    `warm_up` "runge_kutta", the paper's, makes the first three steps with ε' = (e_1 + 2e_2 + 2e_3 + e_4)/6, by four
-    evaluations at t, (t + s)/2 twice and s. "plms", that of latent diffusion, makes the first with (ε̂(x, t) + ε̂(x_s, s))/2,
-    by two evaluations, and the next ones with two and three answers. Steps of a warm-up from α(t) = 0 or to σ(s) = 0 are
-    DDIM's.
+    `warm_up` says how the first steps are made, before there are four ε̂:
 
-    Error: as `IPNDM`. A first step in which σ/α falls by a large factor is not stable with "runge_kutta", as in the paper's
-    code: on iDDPM's table it falls from 20,000 to 41 in the first of 64 equal steps in t, and a Gaussian ends thousands of
-    standard deviations off (0.3 with "plms", 0.0003 by `IPNDM`, 0.02 by both on `EDMRho`).
+    - "runge_kutta", as in the paper: the first three steps have ε' = (e_1 + 2e_2 + 2e_3 + e_4)/6.
+      Their four evaluations are at t, twice at (t + s)/2, and at s.
+    - "plms", as in latent diffusion: the first step has ε' = (ε̂(x, t) + ε̂(x_s, s))/2, by two
+      evaluations. The next steps combine two and three ε̂.
+
+    A step of the warm-up from α(t) = 0 or to σ(s) = 0 is a DDIM step.
+
+    Error: as for `IPNDM`. "runge_kutta" is unstable in a first step in which σ/α falls by a large
+      factor, as in the paper's code. On iDDPM's table, σ/α falls from 20,000 to 41 in the first of
+      64 equal steps in t. A Gaussian then ends thousands of standard deviations off. With "plms" it
+      ends 0.3 off, and with `IPNDM` 0.0003. On `EDMRho` both warm-ups end 0.02 off.
     Raises: ValueError for an unknown warm-up.
     Source: Liu et al., arXiv 2202.09778, Algorithm 2; diffusers' PNDMScheduler.
     """

@@ -1,4 +1,4 @@
-"""The probability-flow ODE dx/dt = α' x̂0 + σ' ε̂: fixed steps of order 1 and 2, and adaptive steps for each image."""
+"""The probability-flow ODE dx/dt = α' x̂0 + σ' ε̂: fixed steps of orders 1 and 2, and adaptive steps."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Times
 class Euler(Solver):
     """x_s = x + (s − t) dx/dt.
 
-    Error: order 1 in t. On `Flow` it equals `DDIM`; on others `DDIM` is the better of the two, above all near t = 0.
+    Error: order 1 in t. On `Flow` it equals `DDIM`. On other SDEs `DDIM` is better, above all near
+      t = 0.
     Source: arXiv 2011.13456, Eq. 13.
     """
 
@@ -30,9 +31,11 @@ class Euler(Solver):
 class Heun(Solver):
     """x_s = x + (s − t)/2 (d(x, t) + d(x + (s − t) d(x, t), s)), with d = dx/dt.
 
-    A step to σ(s) = 0, where there is no noise to estimate, is Euler's, and costs one evaluation instead of two.
+    At σ(s) = 0 there is no noise to estimate. A step to σ(s) = 0 is therefore an Euler step, with
+    one evaluation instead of two.
 
-    Error: order 2 in t. Source: Karras et al., arXiv 2206.00364, Algorithm 1.
+    Error: order 2 in t.
+    Source: Karras et al., arXiv 2206.00364, Algorithm 1.
     """
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
@@ -43,10 +46,10 @@ class Heun(Solver):
 def second_order(
     denoise: Denoise, x: Batch, t: Scalar, s: Scalar, fraction: Scalar | float
 ) -> tuple[Batch, Evaluations]:
-    """(x_s, evaluations) with x_s = x + h ((1 − 1/2c) d(x, t) + 1/2c d(x + c h d(x, t), t + c h)), h = s − t.
+    """(x_s, evaluations) with x_s = x + h ((1 − 1/2c) d(x, t) + 1/2c d(x + c h d(x, t), t + c h)).
 
-    c = `fraction`: 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's. The second slope is not evaluated where
-    σ(s) = 0: the step is then Euler's.
+    h is s − t, and c is `fraction`: 1 is Heun's method, 1/2 the midpoint rule, 2/3 Ralston's
+    method. Where σ(s) = 0, the second slope is not evaluated, and the step is an Euler step.
 
     Source: arXiv 2206.00364, Algorithm 3.
     """
@@ -68,7 +71,7 @@ def second_order(
         evaluations = evaluations + jnp.where(runs, denoise.evaluations(inner), 0)
         return (slope, total + weight * slope, evaluations), None
 
-    # A loop over the stages has the network, and the memory of an evaluation, once in the program.
+    # With a loop over the stages, the program contains the network once, and the memory of one evaluation.
     nothing, runs = jnp.zeros_like(x), jnp.stack([jnp.ones((), bool), possible])
     start = nothing, nothing, jnp.zeros((), jnp.int32)
     (_, total, evaluations), _ = jax.lax.scan(stage, start, (offsets, weights, runs))
@@ -77,13 +80,15 @@ def second_order(
 
 @pytree
 class ProbabilityFlow(Solver):
-    """x_s by adaptive Runge–Kutta, with steps and an error control of its own for each image.
+    """x_s by an adaptive Runge–Kutta method, with its own steps and error control for each image.
 
-    On a grid of one step, Uniform(1), it is the whole solve; on a longer one it also stops at each time. The grid must
-    end where σ > 0. The evaluations of an image are counted as if it were alone; a batch runs as long as its slowest.
+    On a grid of one step, Uniform(1), this solver makes the whole solve. On a longer grid it also
+    stops at each time. The grid must end where σ > 0. The evaluations of an image are counted as if
+    the image were alone. A batch runs as long as its slowest image.
 
-    Error: within rtol |x| + atol in each step, by root mean square over an image. Raises: ValueError for tolerances
-    that are not positive, an unknown method, or a grid that ends at σ = 0; RuntimeError after `max_steps` steps.
+    Error: within rtol |x| + atol in each step, by the root mean square over an image.
+    Raises: ValueError for tolerances that are not positive, an unknown method, or a grid that ends
+      at σ = 0. RuntimeError after `max_steps` steps.
     Source: arXiv 2011.13456, App. D.4, with RK45 at 1e-5; `score_sde.solvers.adaptive_ode`.
     """
 
@@ -93,7 +98,7 @@ class ProbabilityFlow(Solver):
     max_steps: int = static(default=4096)
 
     def __post_init__(self):
-        self._adaptive()  # which checks them
+        self._adaptive()  # checks the fields
 
     def check(self, sde: SDE, times: Times) -> None:
         super().check(sde, times)

@@ -1,4 +1,4 @@
-"""Any explicit Runge–Kutta method for the probability flow in the variable u = x/α over τ = σ/α, where du/dτ = ε̂."""
+"""Any explicit Runge–Kutta method for the probability flow, in u = x/α over τ = σ/α, where du/dτ = ε̂."""
 
 from typing import Any
 
@@ -37,17 +37,22 @@ TABLEAUS: dict[str, Tableau] = {
 
 @pytree
 class RungeKutta(Solver):
-    """x_s = α_s (u + Δτ Σ_j b_j ε̂_j), ε̂_j at u_j = u + Δτ Σ_k a_jk ε̂_k, τ_j = τ_t + c_j Δτ, c_j = Σ_k a_jk.
+    """x_s = α_s (u + Δτ Σ_j b_j ε̂_j), with ε̂_j at u_j = u + Δτ Σ_k a_jk ε̂_k and τ_j = τ_t + c_j Δτ.
 
-    `method` is one of `TABLEAUS`; or `tableau` is ((a_21,), (a_31, a_32), …), (b_1, b_2, …). A step to σ(s) = 0 of a
-    method that would evaluate there (c_j = 1), or from α(t) = 0 where τ is infinite, is DDIM's, of one evaluation.
+    c_j is Σ_k a_jk. `method` is one of `TABLEAUS`. Alternatively, `tableau` is ((a_21,), (a_31,
+    a_32), …), (b_1, b_2, …).
 
-    Error: the method's order, in steps of τ, which should be as those of EDM's grid: near α = 0 one that is short in t may
-    be long in τ, and not stable for c_j near 1, where ε̂ changes by Δτ/τ_j: on iDDPM's table with 64 steps "rk4" ends 0.16
-    standard deviations of a Gaussian off with steps equal in t, 0.0003 on `EDMRho`.
-    Raises: ValueError for an unknown method, or for a tableau that is not explicit, whose weights do not sum to 1, or with
-    times outside of the step.
-    Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. II.1; in u and τ as in arXiv 2206.00364, Sec. 4.
+    Two kinds of step are DDIM steps, with one evaluation. The first is a step to σ(s) = 0, if the
+    method would evaluate there (c_j = 1). The second is a step from α(t) = 0, where τ is infinite.
+
+    Error: the method's order, in steps of τ. The steps should be spaced as in EDM's grid. Near α =
+      0 a step that is short in t may be long in τ. It is then unstable for c_j near 1, where ε̂
+      changes by Δτ/τ_j. Example: iDDPM's table, 64 steps, "rk4", a Gaussian. Steps equal in t end
+      0.16 standard deviations off, and `EDMRho` ends 0.0003 off.
+    Raises: ValueError for an unknown method. ValueError for a tableau that is not explicit, whose
+      weights do not sum to 1, or with times outside of the step.
+    Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. II.1; in u and τ as in arXiv 2206.00364,
+      Sec. 4.
     """
 
     method: str = static(default="rk4")
@@ -71,6 +76,8 @@ class RungeKutta(Solver):
         estimate, whole = denoise(x, t), transfer(sde, t, s)
         start, unit = sde.sigma(t) / sde.alpha(t), whole / sde.alpha(s)
 
+        # α_time (u + Δτ Σ_k a_k ε̂_k) is the DDIM step, which is all a_k on the first ε̂, plus
+        # differences from the first ε̂. The sum of differences does not cancel.
         def combined(time, length, row, found):
             moved = (length * a * (eps - found[0]) for a, eps in zip(row[1:], found[1:], strict=True))
             return sum(moved, ddim(sde, estimate, time))

@@ -12,14 +12,15 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 class Ancestral(Solver):
     """x_s ~ N(α_s r x̂0 + α_{t|s} (σ_s/σ_t)² x, β̃^(1−v) β^v I), with β = σ_{t|s}², r = β/σ_t², β̃ = β (σ_s/σ_t)².
 
-    v = 0 is the posterior q(x_s | x_t, x0 = x̂0), for every SDE that has a transition: the lower bound of the variance,
-    which for exact point data is right, and at σ_s = 0 adds no noise. v = 1 is the upper bound, which the 2021 paper
-    uses for VP (for VE it uses v = 0); between them is iDDPM's interpolation.
+    v = 0 is the posterior q(x_s | x_t, x0 = x̂0), for every SDE that has a transition. Its variance
+    β̃ is the lower bound, which is right for data that are one exact point. It adds no noise at σ_s
+    = 0. v = 1 is the upper bound. The 2021 paper uses v = 1 for VP, and v = 0 for VE. Values
+    between are iDDPM's interpolation.
 
     Error: weak order 1. Exact where x̂0 is constant and v = 0.
     Raises: ValueError unless 0 <= v <= 1.
-    Source: Ho et al., arXiv 2006.11239, Eqs. 6–7; Song et al., arXiv 2011.13456, Eqs. 4 and 47; Nichol & Dhariwal,
-    arXiv 2102.09672, Eq. 15.
+    Source: Ho et al., arXiv 2006.11239, Eqs. 6–7; Song et al., arXiv 2011.13456, Eqs. 4 and 47;
+      Nichol & Dhariwal, arXiv 2102.09672, Eq. 15.
     """
 
     v: float = 0.0

@@ -1,11 +1,14 @@
 """DPM-Solver++ for the reverse SDE: single-step, and multistep of orders 2 and 3.
 
-λ = log(α/σ) as in the papers. The knob of the noise is η: `DPMSolverPPSDE` has k-diffusion's ancestral one, of variance
-η² (1 − e^{−2h}) σ_s² in a step of length h in λ; the multistep ones have that of the SDE, 1 − e^{−2ηh}. Both are 0 for the
-probability flow and 1 for the reverse SDE of the 2021 paper; `s_noise` scales the standard deviation besides (1 is right).
+λ = log(α/σ), as in the papers. η sets the amount of noise in a step of length h in λ.
+`DPMSolverPPSDE` has k-diffusion's ancestral η: the noise has the variance η² (1 − e^{−2h}) σ_s².
+The multistep solvers have the η of the SDE: the variance is (1 − e^{−2ηh}) σ_s². In both, η = 0 is
+the probability flow, and η = 1 is the reverse SDE of the 2021 paper. `s_noise` also scales the
+standard deviation of the noise; 1 is right.
 
-With `consistent`, all grids see one Brownian path for each image (`score_sde.solvers.brownian`, at 24 draws a time);
-without, each step draws anew, which has the same law.
+With `consistent`, each image has one Brownian path, and all grids see that path. A draw then costs
+24 draws for each time (`score_sde.solvers.brownian`). Without it, each step draws new noise, with
+the same distribution.
 """
 
 from typing import Any
@@ -22,13 +25,16 @@ from score_sde.solvers.integrators import rise
 
 @pytree
 class DPMSolverPPSDE(Solver):
-    """DPM-Solver++ 2S on the reverse SDE: x̂0 at t and at λ_t + r h, each step ancestral with η.
+    """DPM-Solver++ 2S on the reverse SDE: x̂0 at t and at λ_t + r h, with ancestral steps of noise η.
 
-    Two evaluations a step, one in a step to σ = 0 or from α = 0, which is then `DDIM`'s.
+    A step makes two evaluations. A step to σ = 0 or from α = 0 makes one, and is a `DDIM` step.
 
     Args:
-      r: where the second evaluation is, as a part of the step in λ.
-    Error: order 2 for η = 0, else strong order 1; on Gaussian data weak order 2.
+      eta: the amount of noise, 0 to 1.
+      r: where the second evaluation is, as a fraction of the step in λ.
+      s_noise: a factor of the standard deviation of the noise.
+      consistent: whether all grids see the same Brownian path.
+    Error: order 2 for η = 0, else strong order 1; weak order 2 on Gaussian data.
     Raises: ValueError unless 0 <= eta <= 1, 0 < r < 1 and s_noise >= 0.
     Source: k-diffusion's sample_dpmpp_sde, after Lu et al., arXiv 2211.01095, Algorithm 1.
     """
@@ -54,7 +60,9 @@ class DPMSolverPPSDE(Solver):
         x0 = denoise(x, t).x0
         two = jnp.isfinite(h)
         inner = jnp.where(two, self.r * h, 0.0)
-        draw = jnp.sign(jnp.asarray(self.eta, h.dtype))  # 0 draws nothing
+        # The noise itself has variance 1 − e^{−2h}, and `_ancestral` scales it by η. A gap of 0 for
+        # η = 0 tells `increments` to draw nothing.
+        draw = jnp.sign(jnp.asarray(self.eta, h.dtype))
         gaps = draw * inner, exponential.times(draw, h)
         levels = start, start + inner, exponential.half_log_snr(sde, s)
         (first, second), path = brownian.increments(key, sde, x, carry, levels, gaps)
@@ -64,6 +72,7 @@ class DPMSolverPPSDE(Solver):
         def both():
             at_middle = self._ancestral(sde, x, x0, t, middle, inner, first)
             other = denoise(at_middle, middle).x0
+            # x̂0 extrapolated linearly to the middle of the step, λ_t + h/2.
             return x0 + (other - x0) / (2 * self.r)
 
         blend = jax.lax.cond(two, both, lambda: x0)
@@ -71,7 +80,7 @@ class DPMSolverPPSDE(Solver):
         return self._ancestral(sde, x, blend, t, s, h, second), path, evaluations
 
     def _ancestral(self, sde, x, x0, t, s, h, drawn):
-        """k-diffusion's step: down to σ̃_down with x̂0 held, then noise up to σ̃_s."""
+        """k-diffusion's ancestral step: down to σ̃_down with x̂0 constant, then noise up to σ̃_s."""
         log_kept = 0.5 * jnp.log1p(self.eta**2 * jnp.expm1(-2 * h))  # log(σ̃_down/σ̃_s)
         scale = sde.sigma(s) / sde.sigma(t) * jnp.exp(log_kept)
         return scale * x - sde.alpha(s) * jnp.expm1(log_kept - h) * x0 + sde.sigma(s) * self.eta * self.s_noise * drawn
@@ -79,14 +88,16 @@ class DPMSolverPPSDE(Solver):
 
 @pytree
 class DPMSolverPP2MSDE(Solver):
-    """x_s = (σ_s/σ_t) e^{−ηh} x + α_s ((1 − e^{−k}) x̂0 + w h x̂0') + σ_s N, k = (1 + η) h, x̂0' by the last step.
+    """x_s = (σ_s/σ_t) e^{−ηh} x + α_s ((1 − e^{−k}) x̂0 + w h x̂0') + σ_s N, with k = (1 + η) h.
 
-    w is ∫ k e^{−k(1−u)} u du for solver_type="heun", and half the weight of x̂0 for "midpoint". The first step, and one
-    to σ = 0, is of order 1. One evaluation a step.
+    x̂0' is the slope of x̂0 over the last step. The weight w is ∫ k e^{−k(1−u)} u du for
+    solver_type="heun", and half the weight of x̂0 for "midpoint". The first step has order 1, and
+    so has a step to σ = 0. Each step makes one evaluation.
 
-    Error: order 2 for η = 0, else strong order 1; on Gaussian data weak order 2.
+    Error: order 2 for η = 0, else strong order 1; weak order 2 on Gaussian data.
     Raises: ValueError for negative eta or s_noise, or another type.
-    Source: Lu et al., arXiv 2211.01095, Sec. 5 (η = 1); k-diffusion's sample_dpmpp_2m_sde (η, solver_type, s_noise).
+    Source: Lu et al., arXiv 2211.01095, Sec. 5 (η = 1); k-diffusion's sample_dpmpp_2m_sde (η,
+      solver_type, s_noise).
     """
 
     eta: float = 1.0
@@ -110,12 +121,13 @@ class DPMSolverPP2MSDE(Solver):
 
 @pytree
 class DPMSolverPP3MSDE(Solver):
-    """The same with x̂0 by the parabola through this and the last two steps. One evaluation a step.
+    """`DPMSolverPP2MSDE` with x̂0 as the parabola through this step and the last two steps.
 
-    solver_type="taylor" integrates the parabola. "dpmsolver" is the authors' code (and k-diffusion's), which gives the
-    second difference half of its weight, so that the order is 2.
+    Each step makes one evaluation. solver_type="taylor" integrates the parabola. "dpmsolver" is the
+    authors' code (and k-diffusion's): it gives the second difference half of its weight, so the
+    order is 2.
 
-    Error: order 3 for η = 0 and "taylor", else strong order 1; on Gaussian data weak order 2.
+    Error: order 3 for η = 0 and "taylor", else strong order 1; weak order 2 on Gaussian data.
     Raises: ValueError for negative eta or s_noise, or another type.
     Source: Lu et al., arXiv 2211.01095, App. A; k-diffusion's sample_dpmpp_3m_sde (η, s_noise).
     """
@@ -147,7 +159,7 @@ def _check(solver, types):
 
 
 def _multistep(solver, key, denoise, x, t, s, carry, integrals):
-    """`integrals` are those over the powers of u, for k: as many as the order."""
+    """One multistep step. `integrals(k)` are the integrals of 1, u, u² …, as many as the order."""
     sde, (path, past) = denoise.sde, carry
     x0, h = denoise(x, t).x0, rise(sde, t, s)
     gains = sde.alpha(s) * jnp.stack(integrals(h + exponential.times(solver.eta, h)))

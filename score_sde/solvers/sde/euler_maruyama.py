@@ -14,8 +14,9 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 class EulerMaruyama(Solver):
     """x_s = x − (t − s)(f x − g² ∇ log p_t) + g √(t − s) z, with f and g at t.
 
-    The step is the grid's own; the 2021 code steps by 1/N on a grid from t_max to ε. The last step adds noise too:
-    `DenoiseLast` removes it. f(t) must be finite: `Flow` and `Cosine` need a start below t_max.
+    The step is the step of the grid. The 2021 code steps by 1/N on a grid from t_max to ε. The last
+    step adds noise too; `DenoiseLast` removes it. f(t) must be finite, so `Flow` and `Cosine` need
+    a start below t_max.
 
     Error: strong and weak order 1 (g does not depend on x), while (t − s) g²/σ² ≪ 1.
     Source: Song et al., arXiv 2011.13456, Eq. 6 and App. E.

@@ -1,15 +1,22 @@
-"""Langevin dynamics at one noise level: the correctors, and alone (without a predictor) annealed Langevin dynamics.
+"""Langevin dynamics at one noise level: the correctors, and annealed Langevin dynamics.
 
-x ← x + ε ∇ log p_t(x) + √(2ε) z, which leaves p_t as it is in the limit ε → 0, changes no noise level, and so removes
-the error that a predictor made. As a solver, its result at t is taken for x_s.
+    x ← x + ε ∇ log p_t(x) + √(2ε) z
 
-**What do snr and alpha mean?** `snr` is the ratio of the two terms of one step, signal (the drift) to noise. With
-‖∇ log p_t‖ = ‖z‖/σ, as it is for typical x, the drift moves x by 2 α snr² σ ‖z‖ and the noise by 2 √α snr σ ‖z‖: their
-ratio is √α snr, a step is about 2 snr noise levels σ long, and it renews about 2 snr² of x: 5 % at snr = 0.16, the 2021
-code's value for 32×32 (it has 0.075 … 0.17 for larger images). A larger snr removes more of the predictor's error and
-adds more of its own, ε being finite: too large shows as grain, too small as unfinished pictures. `alpha` there is that of
-the discrete forward step into this level, 1 − β_i for VP and 1 for VE. Here α = α_{t|s}², of the transition between the
-grid's times, which is the same thing and exists for every SDE; on fine grids it is 1.
+In the limit ε → 0 this leaves p_t unchanged. So it keeps the noise level, and removes the error
+that a predictor made. Without a predictor it is annealed Langevin dynamics: the result at t is
+taken as x_s.
+
+**What does snr mean?** `snr` is the ratio of the two terms of a step, signal (the drift) to noise.
+For typical x, ‖∇ log p_t‖ = ‖z‖/σ. Then the drift moves x by 2 α snr² σ ‖z‖, the noise moves x by 2
+√α snr σ ‖z‖, and their ratio is √α snr. A step is about 2 snr noise levels σ long. It renews about
+2 snr² of x: 5 % at snr = 0.16. That is the value of the 2021 code for 32×32 images; the code has
+0.075 … 0.17 for larger images. A larger snr removes more of the predictor's error, but adds more
+error of its own, because ε is finite. Too large an snr shows as grain, and too small an snr as
+unfinished pictures.
+
+**What does alpha mean?** In the 2021 code, `alpha` belongs to the discrete forward step into this
+level: 1 − β_i for VP, 1 for VE. Here α = α_{t|s}², of the transition between the grid's times. The
+meaning is the same, and it exists for every SDE. On fine grids it is 1.
 """
 
 from collections.abc import Callable
@@ -32,11 +39,17 @@ StepSize = Callable[[Float[Array, "b *shape"], Float[Array, "b *shape"]], Float[
 class Langevin(Solver):
     """x ← x + ε ∇ log p_t + √(2ε) z, `num_steps` times, with ε = 2 α (snr ‖z‖/‖∇ log p_t‖)² for each image.
 
-    The norms are over one image; the 2021 code takes their means over the batch, so that there an image depends on its
-    neighbours. In return one image can have a vanishing score (x near a mode), where ε would be infinite: ‖z‖/‖ε̂‖, which is
-    1 for typical x, is limited to `max_ratio`. In few dimensions, where it varies a lot from x to x, a step size that
-    depends on x biases the stationary density; `AnnealedLangevin` does not.
+    The norms are over one image. The 2021 code takes means of the norms over the batch, so an image
+    there depends on its neighbours. The price: the score of one image can vanish (x near a mode),
+    and ε would be infinite. So `max_ratio` limits ‖z‖/‖ε̂‖, which is 1 for typical x.
 
+    In few dimensions this ratio varies a lot from x to x. A step size that depends on x biases the
+    stationary density. `AnnealedLangevin` has no such bias.
+
+    Args:
+      snr: the ratio of signal to noise in a step, as in the module docstring.
+      num_steps: the number of steps at each time of the grid.
+      max_ratio: the largest ‖z‖/‖ε̂‖ that enters ε.
     Raises: ValueError unless snr > 0, num_steps >= 1 and max_ratio > 0.
     Source: Song et al., arXiv 2011.13456, Algorithms 4 and 5.
     """
@@ -62,10 +75,13 @@ class Langevin(Solver):
 class AnnealedLangevin(Solver):
     """x ← x + ε ∇ log p_t + √(2ε) z, `num_steps` times, with ε = 2 α (snr σ)².
 
-    The paper's NCSN sampler (its ALD corrector) is this alone, for VE, with the levels of the grid.
+    For `VE`, without a predictor and on the paper's levels, it is the paper's NCSN sampler. It is
+    also the ALD corrector of the 2021 paper.
 
-    Error: order ε in the density. Raises: ValueError unless snr > 0 and num_steps >= 1.
-    Source: Song & Ermon, arXiv 1907.05600, Algorithm 1, with ε ∝ σ²; the constant as in the code of arXiv 2011.13456.
+    Error: order ε in the density.
+    Raises: ValueError unless snr > 0 and num_steps >= 1.
+    Source: Song & Ermon, arXiv 1907.05600, Algorithm 1, with ε ∝ σ²; the constant as in the code of
+      arXiv 2011.13456.
     """
 
     snr: float = 0.16
@@ -88,7 +104,7 @@ def _check(corrector, also: bool = True):
 
 
 def _typical_step_size(snr, sde, t, s):
-    """2 α (snr σ)²: ε where ‖∇ log p_t‖ = ‖z‖/σ."""
+    """2 α (snr σ)²: the step size ε where ‖∇ log p_t‖ = ‖z‖/σ."""
     return 2 * (sde.transition(s, t).scale * snr * sde.sigma(t)) ** 2
 
 

@@ -1,4 +1,4 @@
-"""The reverse-diffusion predictor: the reverse SDE discretized as the forward one is."""
+"""The reverse-diffusion predictor: the reverse SDE, discretized in the same way as the forward SDE."""
 
 from typing import Any
 
@@ -12,12 +12,13 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 class ReverseDiffusion(Solver):
     """x_s = (2 − α_{t|s}) x + σ_{t|s}² ∇ log p_t + σ_{t|s} z, with p(x_t | x_s) = N(α_{t|s} x_s, σ_{t|s}² I).
 
-    For VP that is the paper's f = (√α_i − 1) x, G = √β_i, for VE its G² = σ_i² − σ_{i−1}²; there the paper takes
-    β_i = β(i/N)/N from a table, here α_{t|s}, σ_{t|s} come from the exact transition between the grid's own times, so the
-    rule exists for every SDE and grid. The last step adds noise too: `DenoiseLast` removes it.
+    For VP these are the paper's f = (√α_i − 1) x and G = √β_i. For VE it is the paper's G² = σ_i² −
+    σ_{i−1}². The paper takes β_i = β(i/N)/N from a table. Here α_{t|s} and σ_{t|s} come from the
+    exact transition between the grid's times, so the rule exists for every SDE and every grid. The
+    last step adds noise too; `DenoiseLast` removes it.
 
-    Error: weak order 1. Where α = 0 at t_max (`Flow`, `Cosine`) the first step doubles the variance, whatever its size;
-    later steps forget it.
+    Error: weak order 1. Where α = 0 at t_max (`Flow`, `Cosine`), the first step doubles the
+      variance, whatever its size. Later steps forget this error.
     Source: Song et al., arXiv 2011.13456, Eq. 46 and App. E.
     """
 
