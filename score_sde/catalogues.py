@@ -8,7 +8,7 @@ from flax import linen as nn
 from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
 from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
-from score_sde.guidance import GUIDANCE, THRESHOLDS, Guidance
+from score_sde.guidance import GUIDANCE, SCHEDULES, THRESHOLDS, Guidance, Schedule
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective, TimeSampler, Weighting
@@ -31,6 +31,7 @@ _FAMILIES = {
     Grid: Family(GRIDS, Grid),
     Divergence: Family(DIVERGENCES, Divergence),
     Guidance: Family(GUIDANCE, Guidance),
+    Schedule: Family(SCHEDULES, Schedule),
 }
 CATALOGUES = Catalogues(
     at={

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import sdes, solvers
+from score_sde import guidance, sdes, solvers
 from score_sde.denoising import parameterizations as p
 
 
@@ -101,6 +101,17 @@ STOCHASTIC = {
     "restart": solvers.Restart(solvers.Heun()),
     "hook": solvers.Hook(solvers.DPMSolverPP2MSDE(), jax.tree_util.Partial(lambda key, x, t: x)),
     "corrected": solvers.PredictorCorrector(solvers.DPMSolverPPSDE(), solvers.AnnealedLangevin(snr=0.05)),
+}
+
+# Rules that contrast the conditional model with the model under the null condition, at scales other than 1.
+CONTRASTS = {
+    "classifier_free": guidance.ClassifierFree(2.5),
+    "rescaled": guidance.ClassifierFree(4.0, rescale=0.7),
+    "scheduled": guidance.ClassifierFree(3.0, schedule=guidance.Piecewise((-4.0, 0.0, 4.0), (0.0, 1.0, 0.3))),
+    "apg": guidance.APG(4.0, eta=0.3, norm_threshold=0.5),
+    "apg_momentum": guidance.APG(3.0, norm_threshold=2.5, momentum=-0.5),
+    "cfg_plus_plus": guidance.CFGPlusPlus(0.6),
+    "cfg_zero_star": guidance.CFGZeroStar(2.0),
 }
 
 

@@ -9,12 +9,13 @@
 | `{"sigma_max": 10}` | these fields of the section; the others stay |
 | `classifier_free` of a list of sections | the list of this one member with its defaults |
 | `3.0` for `sampling.guidance.0.scale` | a field of the first section of a list |
+| `piecewise` for `sampling.guidance.0.schedule` | a section within the first section of a list |
 """
 
 import ast
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ from ml_collections import ConfigDict
 from score_sde.config import kinds
 from score_sde.config.building import (
     Catalogues,
+    checked_member,
     checked_members,
     checked_value,
     fixed_section,
@@ -82,7 +84,7 @@ def _order(path: str) -> tuple[int, bool]:
 def _set_in_list(
     config: ConfigDict, path: str, value: Any, catalogues: Catalogues, read: Callable[[Any, Option], Any]
 ) -> bool:
-    """Sets "LIST.NUMBER.FIELD", a field of a section in a list; False where the path goes through no list.
+    """Sets "LIST.NUMBER.FIELD", a field of a section in a list, or a field within that; False for a path through no list.
 
     Raises: ValueError for a number that the list does not have, or a field that its section does not have.
     """
@@ -94,21 +96,30 @@ def _set_in_list(
     family = catalogues.family(before, place.option.annotation)
     if family is None:
         return True
-    sections = checked_members(before, family, place.section.get(place.name) or [], catalogues)
+    sections = list(checked_members(before, family, place.section.get(place.name) or [], catalogues))
     if int(number) >= len(sections):
         raise ValueError(f"config.{before} has {len(sections)} sections, numbered from 0, got {shown(path)}.")
-    section, here = sections[int(number)], f"{before}[{number}]"
+    section, here = ConfigDict(sections[int(number)]), f"{before}[{number}]"
     options = options_of(family.find(before, section["name"]), family.num_args)
-    option = _option(options, here, field, repr(section["name"]))
-    section[field] = checked_value(f"{here}.{field}", option, read(value, option), catalogues)
+    with section.ignore_type():
+        inner = _walk(options, section, here, repr(section["name"]), field.split("."), catalogues)
+        if inner is not None:
+            _set(inner, read(value, inner.option), catalogues)
+    sections[int(number)] = checked_member(here, family, section.to_dict(), catalogues)
     place.section[place.name] = tuple(sections)
     return True
 
 
 def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | None:
     """Where the value of a dotted path goes; None within a section whose catalogue is not loaded."""
-    options, section, here, of = options_of(Settings), config, "", "it"
-    *parents, last = path.split(".")
+    return _walk(options_of(Settings), config, "", "it", path.split("."), catalogues)
+
+
+def _walk(
+    options: Options, section: ConfigDict, here: str, of: str, names: Sequence[str], catalogues: Catalogues
+) -> _Place | None:
+    """The same from a section at `here`, whose fields are `options`."""
+    *parents, last = names
     for parent in parents:
         option = _option(options, here, parent, of)
         here = f"{here}.{parent}".lstrip(".")

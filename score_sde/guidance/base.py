@@ -1,8 +1,9 @@
 """The guidance protocol: a denoiser in, a denoiser out. No method knows a solver, and no solver knows a method."""
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -91,3 +92,11 @@ def with_x0(
     """
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
     return Estimate(x0, estimate.eps + jnp.where(sigma > 0, alpha / sigma, 0.0) * (estimate.x0 - x0))
+
+
+def numbers_as_floats(rule: Guidance) -> None:
+    """Turns whole numbers among the traced fields into floats, so that a scale of 2 and one of 2.5 are one program."""
+    for field in dataclasses.fields(cast(Any, rule)):
+        value = getattr(rule, field.name)
+        if isinstance(value, int) and not isinstance(value, bool) and not field.metadata.get("static"):
+            object.__setattr__(rule, field.name, float(value))

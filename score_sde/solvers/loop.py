@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
+from score_sde.denoising.memory import has_memory, remembering
 from score_sde.internal.pytree import is_traced
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -86,7 +87,7 @@ def sample(
     times = _times(grid, solver, sde)
     num_steps = len(times) - 1
     _check(shape, x_start, keep, num_steps)
-    _check_reverse_mode(solver, differentiable)
+    _check_reverse_mode(solver, denoise, differentiable)
     first = first_index if isinstance(first_index, jax.Array) else np.uint32(first_index)
     rest = first, x_start, np.asarray(keep, np.int32), tuple(shape), sharding
     if differentiable:
@@ -143,7 +144,12 @@ def _check(shape, x_start, keep, num_steps):
         raise ValueError(f"keep needs increasing steps from 0 to num_steps={num_steps}, got {keep}.")
 
 
-def _check_reverse_mode(solver, differentiable):
+def _check_reverse_mode(solver, denoise, differentiable):
+    if differentiable and has_memory(denoise):
+        raise ValueError(
+            "This denoiser keeps something from call to call, as guidance with momentum does, so that the solve has no reverse "
+            "mode; with differentiable=True set momentum=None."
+        )
     if differentiable and solver.chooses_steps():
         raise ValueError(
             f"{type(solver).__name__} chooses its steps while it runs, so it has no reverse mode. With "
@@ -196,6 +202,7 @@ def _samples(state) -> Samples:
 
 def _solve_traced(key, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
     keys, state = _start(key, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding)
+    denoise = remembering(denoise, state[0])
 
     def body(k, state):
         return _step(keys, denoise, solver, kept_steps, k, times[k], times[k + 1], state)

@@ -144,9 +144,7 @@ def test_rules_are_applied_inside_out():
     threshold = Threshold(0.5)
     assert bounded((ClassifierFree(8.0),)) > 0.5
     assert bounded((ClassifierFree(8.0), threshold)) <= 0.5
-    with pytest.raises(
-        ValueError, match="whose condition can be replaced, got ChangedEstimate; put classifier_free first"
-    ):
+    with pytest.raises(ValueError, match="whose condition can be replaced, got ChangedEstimate; put it first"):
         guide(model([0]), (threshold, ClassifierFree(2.0)))
 
 

@@ -1,0 +1,224 @@
+"""Guidance by two answers of a network: what the positive answer has and the negative one lacks is made larger.
+
+Two things vary. A `Pair` says where both answers come from: with and without the condition, a good and a weak model. A
+`Contrast` says how they are combined.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.memory import Memory
+from score_sde.denoising.parameterizations import PARAMETERIZATIONS, Parameterization
+from score_sde.guidance.base import Conditional, Guidance, Observation, numbers_as_floats
+from score_sde.guidance.schedules import Schedule
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree, static
+from score_sde.sdes.base import SDE, Time
+
+Predicts = Literal["eps", "x0", "v", "flow"]
+
+
+def reading(predicts: Predicts) -> Parameterization:
+    """How a value of this name and the pair (x̂0, ε̂) give each other."""
+    member: Any = PARAMETERIZATIONS[predicts]
+    found: Parameterization = member()
+    return found
+
+
+class Place(NamedTuple):
+    """Where two answers are combined.
+
+    Fields: `scale` and `inside` are shaped to multiply x; `inside` says which images are in the interval.
+    """
+
+    sde: SDE
+    x: Float[Array, "b *shape"]
+    t: Time
+    scale: Float[Array, "..."]
+    inside: Bool[Array, "..."]
+
+    def value(self, predicts: Predicts, estimate: Estimate) -> Float[Array, "b *shape"]:
+        """What a network of this parameterization would have said."""
+        return reading(predicts).target(*estimate, self.t, self.sde)
+
+    def shifted(self, predicts: Predicts, estimate: Estimate, shift: Float[Array, "b *shape"]) -> Estimate:
+        """The pair after `shift` is added to that value. A shift of zero changes no bit."""
+        change = reading(predicts).decode(shift, jnp.zeros_like(self.x), self.t, self.sde)
+        return Estimate(estimate.x0 + change.x0, estimate.eps + change.eps)
+
+
+class Pair(abc.ABC):
+    """Where two answers come from. A member is a pytree."""
+
+    positive: Denoise
+
+    @abc.abstractmethod
+    def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
+        """(positive, negative) at x_t."""
+
+    @abc.abstractmethod
+    def evaluations(self, t: Time) -> Evaluations:
+        """Network evaluations of `both`."""
+
+
+@pytree
+class Contrast(Guidance):
+    """A rule that combines a positive and a negative answer, at noise levels within an interval.
+
+    Outside of the interval only the positive answer is computed. Times that differ from image to image are the
+    exception: then both are computed for all images, if any image is inside.
+
+    Attributes:
+      scale: the guidance scale; 1 is the positive model.
+      log_snr_min: guides only where log(α²/σ²) >= log_snr_min. None: no bound towards noise.
+      log_snr_max: guides only where log(α²/σ²) <= log_snr_max. None: no bound towards data.
+      schedule: w(λ) over λ = log(α²/σ²), which makes the scale 1 + w (scale − 1). None: w = 1.
+      rescale: φ in [0, 1]: the combined value y of each image is multiplied by φ std(positive)/std(y) + 1 − φ. None: 0.
+      rescale_of: the value that `rescale` multiplies; arXiv 2305.08891 has networks that predict v.
+
+    Raises: ValueError where log_snr_min > log_snr_max or rescale is outside of [0, 1].
+    Source: the interval: Kynkäänniemi et al., arXiv 2404.07724; `rescale`: Lin et al., arXiv 2305.08891, Sec. 3.4.
+    """
+
+    scale: float = 1.0
+    log_snr_min: float | None = None
+    log_snr_max: float | None = None
+    schedule: Schedule | None = None
+    rescale: float | None = None
+    rescale_of: Predicts = static(default="v")
+
+    def __post_init__(self):
+        numbers_as_floats(self)
+        name, low, high = type(self).__name__, self.log_snr_min, self.log_snr_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"{name} needs log_snr_min <= log_snr_max, got log_snr_min={low}, log_snr_max={high}.")
+        if self.rescale is not None and not 0 <= self.rescale <= 1:
+            raise ValueError(f"{name} needs 0 <= rescale <= 1, got rescale={self.rescale}; None is without.")
+
+    @abc.abstractmethod
+    def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
+        """The guided pair, before `rescale`."""
+
+    def memory(self) -> Memory | None:
+        """What the rule keeps from call to call; None for most."""
+        return None
+
+    def contrasted(self, pair: Pair) -> Denoise:
+        """The guided denoiser of these two answers."""
+        return ContrastDenoiser(pair, self, self.memory())
+
+    def is_inside(self, sde: SDE, t: Time) -> Bool[Array, "..."]:
+        """Whether the rule guides at t."""
+        log_snr = sde.log_snr(jnp.asarray(t))
+        inside = jnp.ones(log_snr.shape, bool)
+        if self.log_snr_min is not None:
+            inside &= log_snr >= self.log_snr_min
+        if self.log_snr_max is not None:
+            inside &= log_snr <= self.log_snr_max
+        return inside
+
+    def guided(self, pair: Pair, memory: Memory | None, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        """The guided pair of those images that are in the interval, and the positive one of the others."""
+        sde = pair.positive.sde
+        positive, negative = pair.both(x, t)
+        inside = self.is_inside(sde, t)
+        weight = 1.0 if self.schedule is None else self.schedule(sde.log_snr(jnp.asarray(t)))
+        scale = 1 + weight * (self.scale - 1)
+        place = Place(sde, x, t, expand_like(jnp.asarray(scale, x.dtype), x), expand_like(inside, x))
+        found = self._rescaled(place, positive, self.combine(place, positive, negative, memory))
+        return Estimate(*(jnp.where(place.inside, *values) for values in zip(found, positive, strict=True)))
+
+    def _rescaled(self, place: Place, positive: Estimate, found: Estimate) -> Estimate:
+        if self.rescale is None:
+            return found
+        wanted, value = (place.value(self.rescale_of, each) for each in (positive, found))
+        axes = tuple(range(1, value.ndim))
+        ratio = jnp.std(wanted, axis=axes, keepdims=True) / jnp.std(value, axis=axes, keepdims=True)
+        return place.shifted(self.rescale_of, found, self.rescale * (ratio - 1) * value)
+
+
+@pytree
+class ContrastDenoiser(Denoise):
+    """A pair of answers under a `Contrast`."""
+
+    pair: Pair
+    rule: Contrast
+    memory: Memory | None
+
+    @property
+    def sde(self) -> SDE:
+        return self.pair.positive.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        """Those of both answers inside of the interval, those of the positive one outside."""
+        both, one = (jnp.asarray(each.evaluations(t)) for each in (self.pair, self.pair.positive))
+        return jnp.where(self.rule.is_inside(self.sde, t), both, one)
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        def guided(x, t):
+            return self.rule.guided(self.pair, self.memory, x, t)
+
+        if self.rule.log_snr_min is None and self.rule.log_snr_max is None:
+            return guided(x, t)
+        return jax.lax.cond(jnp.any(self.rule.is_inside(self.sde, t)), guided, self.pair.positive, x, t)
+
+
+@pytree
+class ConditionPair(Pair):
+    """One denoiser with its condition and with another, `negative`, as one call with twice the batch."""
+
+    positive: Conditional
+    negative: Mapping[str, Array]
+
+    def evaluations(self, t: Time) -> Evaluations:
+        return 2 * jnp.asarray(self.positive.evaluations(t))
+
+    def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
+        """Rows 2i and 2i + 1 are image i with either condition, so that no row changes its device."""
+        given, t = self.positive.condition or {}, jnp.asarray(t)
+        condition = {name: _interleave(values, self.negative[name]) for name, values in given.items()}
+        found = self.positive.with_condition(condition)(_interleave(x, x), _interleave(t, t) if t.ndim else t)
+        pairs = [values.reshape(-1, 2, *values.shape[1:]) for values in found]
+        return Estimate(*(pair[:, 0] for pair in pairs)), Estimate(*(pair[:, 1] for pair in pairs))
+
+
+def _interleave(first: Array, second: Array) -> Array:
+    """[b, …] and [b, …] -> [2 b, …], rows in turn."""
+    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+
+
+@pytree
+class NullContrast(Contrast):
+    """A `Contrast` of a conditional model with itself under the null condition, which is the negative answer.
+
+    The network must have been trained with `condition_dropout`: otherwise the null condition is one that training never
+    showed.
+
+    Raises: ValueError as `Contrast`, and for a model without a condition.
+    """
+
+    def wrap(self, model: Denoise, observation: Observation) -> Denoise:
+        name = type(self).__name__
+        if not isinstance(model, Conditional):
+            raise ValueError(
+                f"{name} needs a denoiser whose condition can be replaced, got {type(model).__name__}; put it first in the "
+                "list of guidance."
+            )
+        if not model.condition:
+            raise ValueError(
+                f"{name} needs a model with a condition, got one without; train it on labels or other conditions with "
+                "condition_dropout, or remove the rule from the guidance."
+            )
+        return self.contrasted(ConditionPair(model, model.null_condition()))
+
+
+def linear(positive: Estimate, negative: Estimate, scale: Float[Array, "..."]) -> Estimate:
+    """negative + scale · (positive − negative), from the positive answer, so that a scale of 1 gives exactly that."""
+    return Estimate(*(p + (scale - 1) * (p - n) for p, n in zip(positive, negative, strict=True)))
