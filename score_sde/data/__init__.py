@@ -1,4 +1,7 @@
-"""Sources of examples, and batches of them that are a pure function of (seed, step). SOURCES: config name -> class."""
+"""Sources of examples, and batches that are a pure function of (seed, step).
+
+SOURCES maps a config name to its class.
+"""
 
 from score_sde.data.arrays import ArraySource
 from score_sde.data.base import DataSpec, Source

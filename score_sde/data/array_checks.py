@@ -1,6 +1,7 @@
-"""What an array of examples is taken for: its levels, scale and axes, and a refusal where that can be read in two ways.
+"""Checks of an array of examples: its levels, its scale and its axes.
 
-The values of images are looked at in the whole array, part by part, until they can be read in one way only.
+An array that can be read in two ways raises an error. The values of images are read part by part,
+until only one reading is possible.
 """
 
 import math
@@ -11,16 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-FAR = 32.0  # well beyond normalized images and the latents of autoencoders, well within 0 to 255
-MOST_CHANNELS = 4  # of images without a word about their channels
-PART = 2**26  # bytes that are looked at together
-LEAST_SHARE = 1e-2  # of a given range that the values have to fill
+FAR = 32.0  # larger values are not normalized images or latents of autoencoders; 0 to 255 is far beyond it
+MOST_CHANNELS = 4  # the most channels of an image array when `channels` is None
+PART = 2**26  # the number of bytes that are read at a time
+LEAST_SHARE = 1e-2  # the smallest part of a given value_range that the values must fill
 
 Array = Shaped[np.ndarray, "*any"]
 
 
 class Span(NamedTuple):
-    """The smallest and largest finite-or-not value but NaN, and whether all are whole numbers."""
+    """The smallest and the largest value, infinities included and NaN excluded, and whether all values are whole numbers."""
 
     low: float
     high: float
@@ -28,7 +29,7 @@ class Span(NamedTuple):
 
 
 def span_of(x: Array, is_clear: Callable[[Span], bool] = lambda span: False) -> Span:
-    """The span of all values, or of the first rows where `is_clear` says that these settle it."""
+    """The span of all values, or of the first rows, if `is_clear` says that these rows are enough."""
     span = Span(math.inf, -math.inf, is_whole=True)
     rows = max(1, PART * len(x) // max(x.nbytes, 1))
     for start in range(0, len(x), rows):
@@ -48,7 +49,10 @@ def levels_of(
     value_range: tuple[float, float] | None,
     channels: int | None,
 ) -> int | None:
-    """The number of levels of an array; None for a floating one. Raises: ValueError for one that cannot be used."""
+    """The number of levels of an array, or None for a floating array.
+
+    Raises: ValueError for an array that cannot be used.
+    """
     if x.ndim < 2 or not len(x):
         raise ValueError(f"ArraySource needs an array [n, ...] with n >= 1 and another axis, got {x.shape} in {path}.")
     if x.dtype.kind == "f":
@@ -70,7 +74,7 @@ def levels_of(
 
 
 def check_axes(path: pathlib.Path, x: Array, channels: int | None) -> None:
-    """Raises ValueError where the channels stand on another axis than the last, are missing, or may be."""
+    """Raises ValueError where the channels are not on the last axis, are missing, or may be elsewhere."""
     found = f"got {x.dtype} of shape {x.shape} in {path}"
     if channels is not None and x.shape[-1] != channels:
         raise ValueError(
@@ -112,7 +116,7 @@ def _default_levels(path: pathlib.Path, x: Array) -> int:
 
 
 def _check_scale(path: pathlib.Path, x: Array, value_range: tuple[float, float] | None) -> None:
-    """Raises ValueError where floating images have a scale of their own; other data may have any unit."""
+    """Raises ValueError for floating images whose scale is not clear. Other data may have any unit."""
     if x.ndim != 4:
         return
     if value_range is not None:
@@ -129,7 +133,7 @@ def _check_scale(path: pathlib.Path, x: Array, value_range: tuple[float, float] 
     found = (
         f"ArraySource needs floating images of about [-1, 1], got values from {span.low:g} to {span.high:g} in {path}"
     )
-    if not 0 <= span.low <= span.high:  # signed, or nothing but NaN, which is refused when it is read
+    if not 0 <= span.low <= span.high:  # signed values, or only NaN; a NaN raises an error when its row is read
         return
     if span.low < span.high <= 1:
         raise ValueError(

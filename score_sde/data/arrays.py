@@ -31,29 +31,35 @@ _REMEDY = "write it again with np.savez"
 class ArraySource(Source):
     """Example i is row i of an array [n, *shape]: images [n, h, w, c], signals [n, length, c], points [n, d].
 
-    Unsigned 8-bit arrays are quantized data of 256 levels, boolean ones of 2; other integers need `levels`. Floating
-    arrays are continuous data; floating images in [0, 1] or 0 to 255 need `value_range`. Files are mapped into memory, not
-    read, where they are stored plainly (.npy, and .npz by `np.savez`); compressed .npz are read at once.
+    Unsigned 8-bit arrays are quantized data with 256 levels, and boolean arrays have 2 levels.
+    Other integer arrays need `levels`. Floating arrays are continuous data. Floating images in [0,
+    1] or 0 to 255 need `value_range`. Uncompressed files (.npy, and .npz by `np.savez`) are mapped
+    into memory and read on demand. Compressed .npz files are read at once.
+
+    A name is a member of the .npz file. Beside an .npy file, a name is the file `name.npy` in the
+    same folder.
 
     Args:
-        path: the .npy or .npz file.
-        key: name of the data in an .npz file.
-        label_key: name of the labels [n], integers or class names (texts, numbered in alphabetical order); None: no labels.
-        conditions: further arrays [n, ...] that ride along: the network's name -> the file's, or a list where they agree.
-        levels: number of quantization levels of an integer array; None: 256 for uint8, 2 for bool.
-        value_range: (low, high) of a floating array, mapped to [−1, 1]; None takes the values as they are.
-        channels: size that the last axis must have; None accepts any, unless the array may be read in two ways: as images
-            or signals with their channels on axis 1, or as grey images without a channel axis.
-        channels_first: the channels stand on axis 1, as in [n, c, h, w].
-        num_classes: number of classes; None: the largest label + 1, or the number of names.
-        class_names: the name of class 0, 1, … of integer labels; None: they have none.
-        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
-
-    A name is a member of the .npz file; beside an .npy file it is the file `name.npy` in the same folder.
-
-    Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: if an array is missing, or has the wrong type, length, shape or range.
+      path: the .npy or .npz file.
+      key: the name of the data in an .npz file.
+      label_key: the name of the labels [n], which are integers or class names. Class names are
+        numbered in alphabetical order. None means no labels.
+      conditions: further arrays [n, ...] that come with each example, as a mapping from the
+        network's name to the file's name, or as a list where both names agree.
+      levels: the number of quantization levels of an integer array. None is 256 for uint8, and 2
+        for bool.
+      value_range: (low, high) of a floating array, mapped to [−1, 1]. None takes the values as they
+        are.
+      channels: the required size of the last axis. None accepts any size, unless the array has two
+        possible readings: images or signals with their channels on axis 1, or grey images without a
+        channel axis.
+      channels_first: whether the channels are on axis 1, as in [n, c, h, w].
+      num_classes: the number of classes. None is the largest label + 1, or the number of names.
+      class_names: the names of the classes 0, 1, … of integer labels. None means no names.
+      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+        sizes of x.
+    Raises: FileNotFoundError if a file is missing. ValueError if an array is missing, or has the
+      wrong type, length, shape or range.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class ArraySource(Source):
         self._x = arrays[key]
         self._value_range = value_range
         if channels_first:
-            self._x = np.moveaxis(self._x, 1, -1)  # a view: nothing is read
+            self._x = np.moveaxis(self._x, 1, -1)  # a view, which reads nothing
         levels = levels_of(self._path, self._x, levels, value_range, channels)
         for name in names[1:]:
             _check_rows(name, arrays[name], len(self._x))
@@ -105,11 +111,11 @@ class ArraySource(Source):
         return len(self._x)
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """Copies the labels; x is not read."""
+        """The labels, without reading x."""
         return self._riders["label"].copy()
 
     def summary(self) -> str:
-        """With the file, and the classes that have no example."""
+        """One line about the data, with the file, and the classes without an example."""
         text = f"{super().summary()}; in {self._path}"
         if "label" not in self._riders:
             return text
@@ -119,12 +125,15 @@ class ArraySource(Source):
         return f"{text}; {len(without)} without examples: {names}{more}" if len(without) else text
 
     def digest(self) -> str:
-        """Of all arrays that are read, large ones by parts (`digests`); not of the file's name or format."""
+        """The digest of all arrays that are used, by blocks for large arrays (`digests`).
+
+        It does not depend on the name or format of the file.
+        """
         arrays = {"x": self._x, **self._riders}
         return digest_of_json({name: digest_of_array(values) for name, values in arrays.items()})
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Copies the rows at `indices`."""
+        """The rows at `indices`, copied."""
         x = np.asarray(self._x[indices])
         levels = self.spec.levels
         x = self._checked_values(x, indices) if levels is None else self._checked_levels(x, indices, levels)
@@ -152,7 +161,7 @@ class ArraySource(Source):
     ) -> Float[np.ndarray, "b ..."]:
         low, high = (-np.inf, np.inf) if self._value_range is None else self._value_range
         needs = "finite values" if self._value_range is None else f"values in value_range={self._value_range}"
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and raises an error
             cast = x.astype(np.float32)
         check_rows(np.isfinite(cast) & (x >= low) & (x <= high), indices, "ArraySource", str(self._path), needs)
         x = cast

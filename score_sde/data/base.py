@@ -1,6 +1,7 @@
-"""What every source of examples offers: a length, a description of one example, and random access by index.
+"""The interface of every source of examples: a length, a description, and random access by index.
 
-Symbols: n examples in the source, b of them in a batch, k a quantization level in {0, …, levels − 1}.
+Symbols: n is the number of examples in the source, b the number of examples in a batch, and k a
+quantization level in {0, …, levels − 1}.
 """
 
 import abc
@@ -14,17 +15,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Integer, Shaped
 
-Examples = dict[str, np.ndarray]  # what a source gives: "x", "label" and the other conditions, side by side
-Batch = dict[str, Any]  # what is trained on: "x", "index", "condition" {name: array}; "is_real" where padded
+Examples = dict[str, np.ndarray]  # the output of a source: "x", "label" and the other conditions
+Batch = dict[str, Any]  # the input of training: "x", "index", "condition" {name: array}; "is_real" where padded
 
 
-SKIP = "set data.on_error=skip to train on the others"  # the other way out of a message about one example
+SKIP = "set data.on_error=skip to train on the others"  # the remedy that messages about a single example offer
 
 
 class BadExample(ValueError):  # noqa: N818  what it names is no error of the program
-    """One example cannot be used: its file is damaged, of another size, or holds values that are none.
+    """One example cannot be used: its file is damaged, has another size, or holds values that are not numbers.
 
-    Attributes: index: of the example in its source.
+    Attributes:
+      index: the index of the example in its source.
     """
 
     def __init__(self, index: int, message: str):
@@ -34,17 +36,19 @@ class BadExample(ValueError):  # noqa: N818  what it names is no error of the pr
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSpec:
-    """The shape of one example x and, where x is quantized, the levels that x = 2k/(levels − 1) − 1 takes in [−1, 1].
+    """The shape of one example x and, if x is quantized, its levels: x = 2k/(levels − 1) − 1 in [−1, 1].
 
     Attributes:
-        shape: of x without the batch axis: (h, w, c) for images, (length, c) for signals, (d,) for points.
-        levels: number of quantization levels (256 for 8-bit images); None for continuous data.
-        num_classes: labels are 0, …, num_classes − 1; None without labels.
-        class_names: the name of each class, in the order of its number; None without labels, or where labels have only
-            numbers.
-        spatial: the conditions that lie over x as a mask over an image does, and so are flipped and cropped with it; None:
-            those of x's spatial sizes, [h, w] or [h, w, …] beside images, [length, …] beside signals.
-        conditions: name -> shape per example of every array that rides along, "label" included.
+      shape: the shape of x without the batch axis: (h, w, c) for images, (length, c) for signals,
+        (d,) for points.
+      levels: the number of quantization levels (256 for 8-bit images). None for continuous data.
+      num_classes: the labels are 0, …, num_classes − 1. None without labels.
+      class_names: the name of each class, in the order of the class numbers. None without labels,
+        or where classes have only numbers.
+      spatial: the conditions that lie over x as a mask lies over an image. They are flipped and
+        cropped with x. None is those with the spatial sizes of x: [h, w] or [h, w, …] beside
+        images, [length, …] beside signals.
+      conditions: name -> shape per example of every array that comes with x, "label" included.
     """
 
     shape: tuple[int, ...]
@@ -79,7 +83,8 @@ class DataSpec:
     def moving(self) -> tuple[str, ...]:
         """The conditions that are flipped and cropped with x.
 
-        Raises: ValueError for one that has the axes of x, in another size, where `spatial` does not say what it is.
+        Raises: ValueError for a condition with the axes of x but another size, if `spatial` does
+          not say whether the condition lies over x.
         """
         if self.spatial is not None:
             return self.spatial
@@ -94,21 +99,21 @@ class DataSpec:
         return tuple(names) if sizes else ()
 
     def class_name(self, number: int) -> str:
-        """The name of a class; where classes have no names, its number as a text."""
+        """The name of a class, or its number as a text where classes have no names."""
         return str(number) if self.class_names is None else self.class_names[number]
 
     @property
     def dimension(self) -> int:
-        """Numbers in one example; nats per example / (dimension · ln 2) are bits/dim."""
+        """The number of values in one example. bits/dim are nats per example / (dimension · ln 2)."""
         return math.prod(self.shape)
 
     @property
     def bin_width(self) -> float | None:
-        """2/(levels − 1), the distance between neighbouring levels of x; None for continuous data."""
+        """2/(levels − 1), the spacing of the levels of x. None for continuous data."""
         return None if self.levels is None else 2 / (self.levels - 1)
 
     def scale(self, raw: Shaped[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-        """x = 2k/(levels − 1) − 1 in float32, exactly ±1 at the ends; continuous data are only cast."""
+        """x = 2k/(levels − 1) − 1 in float32, exactly ±1 at the ends. Continuous data are only cast to float32."""
         x = raw.astype(np.float32)
         if self.levels is not None:
             x *= np.float32(2)
@@ -119,7 +124,7 @@ class DataSpec:
     def quantize(self, x: Float[np.ndarray, "*any"]) -> Integer[np.ndarray, "*any"]:
         """k = round((x + 1)(levels − 1)/2), clipped to the levels: the inverse of `scale`, for writing images.
 
-        Rounds: truncation, which several published samplers use, darkens every image by half a level.
+        Several published samplers truncate instead. That darkens every image by half a level.
         """
         if self.levels is None:
             raise ValueError("quantize needs quantized data, got a continuous source (levels=None).")
@@ -128,9 +133,9 @@ class DataSpec:
 
 
 class Source(abc.ABC):
-    """n examples with random access. A new data set is a subclass with these three members.
+    """n examples with random access. A new data set is a subclass with `spec`, `__len__` and `gather`.
 
-    `gather` must not depend on what was asked before, and several threads may call it at once.
+    `gather` must not depend on earlier calls, and several threads may call it at the same time.
     """
 
     spec: DataSpec
@@ -141,21 +146,22 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Returns the examples at `indices`, stacked.
+        """The examples at `indices`, stacked.
 
-        "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set and float32 values
-        otherwise; "label" is int32 [b]; every other name in spec.conditions is float32 [b, ...] or int32 [b, ...].
+        "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set, and
+        float32 values otherwise. "label" is int32 [b]. Every other name in spec.conditions is
+        float32 [b, ...] or int32 [b, ...].
 
-        Raises: BadExample for one that cannot be used, where the others can.
+        Raises: BadExample for an example that cannot be used, while other examples can.
         """
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """The label of every example; sources that know them without reading x override this."""
+        """The label of every example. A source that knows the labels without reading x overrides this method."""
         chunks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
         return np.concatenate([self.gather(indices)["label"] for indices in chunks])
 
     def summary(self) -> str:
-        """One line that says what the data are, for the start of a run."""
+        """One line about the data, for the start of a run."""
         spec = self.spec
         classes = (
             ""
@@ -166,10 +172,11 @@ class Source(abc.ABC):
         return f"{len(self):,} examples of shape {spec.shape}, {levels}{classes}"
 
     def facts(self) -> dict[str, Any]:
-        """What these data are, as plain JSON values, by which a resumed run sees whether they are still the same.
+        """Facts about the data as JSON values. A resumed run compares them, to see whether the data have changed.
 
-        {"num_examples": n, "shape": [h, w, c], "levels": 256, "num_classes": 2, "class_names": ["cat", "dog"],
-        "digest": "3f0c…"}, with None for what the data do not have. All is equal for equal data, wherever they lie.
+        {"num_examples": n, "shape": [h, w, c], "levels": 256, "num_classes": 2, "class_names":
+        ["cat", "dog"], "digest": "3f0c…"}, with None for what the data do not have. Equal data have
+        equal facts, in any folder.
         """
         spec = self.spec
         return {
@@ -182,7 +189,7 @@ class Source(abc.ABC):
         }
 
     def digest(self) -> str | None:
-        """Identifies the examples and their order at little cost; None where the source cannot tell."""
+        """A digest of the examples and their order, at little cost. None where the source has none."""
         return None
 
     def __getitem__(self, index: int) -> Examples:
@@ -193,14 +200,17 @@ class Source(abc.ABC):
 
 
 def as_path(path: str | os.PathLike, source: str) -> pathlib.Path:
-    """The path of a source's data, "~" expanded. Raises ValueError for "", which would be the current folder."""
+    """The path of a source's data, with "~" expanded.
+
+    Raises: ValueError for "", which would be the current folder.
+    """
     if not os.fspath(path):
         raise ValueError(f"{source} needs a path, got ''; set --config.data.train.path and --config.data.eval.path.")
     return pathlib.Path(path).expanduser()
 
 
 def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
-    """The name in the data of each condition, by the network's name for it; a list has the same names in both."""
+    """The name in the data of each condition, by the network's name for it. In a list, both names agree."""
     named = conditions if isinstance(conditions, Mapping) else {name: name for name in conditions or ()}
     taken = sorted({"x", "label"} & set(named))
     if isinstance(conditions, str) or taken:
@@ -212,9 +222,11 @@ def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dic
 
 
 def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:
-    """Casts an array that rides along to what a network takes: float32, or int32 for integers and booleans."""
+    """The array of a condition, cast to a network's type: float32, or int32 for integers and booleans."""
     if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused where rows are read
+        with np.errstate(
+            over="ignore"
+        ):  # a value beyond float32 becomes infinite, and raises an error when its row is read
             return values.astype(np.float32)
     if values.dtype.kind in "iub":
         if values.dtype.itemsize >= 4 and values.size and not -(2**31) <= values.min() <= values.max() < 2**31:
@@ -241,7 +253,7 @@ def check_finite(
 def check_rows(
     good: Bool[np.ndarray, "b ..."], indices: Integer[np.ndarray, " b"], who: str, where: str, needs: str
 ) -> None:
-    """Raises BadExample for the first row that is not all good."""
+    """Raises BadExample for the first row whose values are not all good."""
     bad = ~good.reshape(len(good), -1).all(axis=1)
     if bad.any():
         row = int(indices[bad.argmax()])
@@ -249,7 +261,7 @@ def check_rows(
 
 
 def as_labels(values: Shaped[np.ndarray, "*any"], name: str) -> Integer[np.ndarray, " b"]:
-    """Checks that labels are one class number per example, and casts them to int32."""
+    """The labels as int32, checked to be one class number per example."""
     if values.dtype.kind not in "iu" or values.ndim != 1:
         is_column = values.ndim == 2 and values.shape[1] == 1
         is_whole = values.dtype.kind == "b" or (values.dtype.kind == "f" and bool((values == np.rint(values)).all()))

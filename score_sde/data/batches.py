@@ -1,13 +1,15 @@
-"""Training batches as a pure function of (seed, step), and evaluation batches that hold every example exactly once.
+"""Training batches as a pure function of (seed, step), and evaluation batches with every example once.
 
-The examples of a run form one endless stream: position p holds example π_e(p mod n), where π_e is the random order of
-epoch e = ⌊p/n⌋. Batch `step` is positions step·B, …, step·B + B − 1, so every example comes once per epoch, batches
-straddle epochs, and the data position that a checkpoint must hold is the step. All randomness of a row (flip, crop,
-dequantization) is a hash of (seed, p): nothing depends on the batches before or on the number of processes.
+The examples of a run form one endless stream. Position p of the stream holds example π_e(p mod n),
+where π_e is the random order of epoch e = ⌊p/n⌋. Batch `step` holds the positions step·B, …, step·B
++ B − 1. So every example comes once per epoch, and a batch may contain the end of one epoch and the
+start of the next. The data position in a checkpoint is just the step. All random numbers of a row
+(flip, crop, dequantization) are a hash of (seed, p). So nothing depends on earlier batches or on
+the number of processes.
 
-This is vectorised numpy over a random-access source rather than grain's MapDataset, which can state the same order: on
-in-memory CIFAR-10 images grain gives 22,000 images/s and this several times that, it has no iterator state to save, and
-its threads are two dozen lines (prefetch.py).
+This is vectorized numpy over a random-access source. grain's MapDataset can express the same order.
+On in-memory CIFAR-10 images grain gives 22,000 images/s, and this code several times that. This
+code also has no iterator state to save, and its threads take two dozen lines (prefetch.py).
 """
 
 import dataclasses
@@ -23,28 +25,32 @@ from score_sde.data.hashing import fold, permutation, seed_key, uniforms, unifor
 from score_sde.data.prefetch import prefetch
 from score_sde.data.replacing import OnError, Replacing
 
-_AUGMENT, _DEQUANTIZE = 0, 1  # which stream of random numbers of a position
+_AUGMENT, _DEQUANTIZE = 0, 1  # numbers of the random streams of a position
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainBatches:
     """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "condition": {name: array [b, ...]}}.
 
-    With on_error="skip" also "replaced" [b]: which rows stand for an example that cannot be used.
+    With on_error="skip", a batch also has "replaced" [b]: the rows that replace an example which
+    cannot be used.
 
     Attributes:
-        source: where the examples come from.
-        batch_size: B, over all processes; a process holds b = B/process_count rows.
-        seed: of the order, the augmentation and the dequantization noise.
-        random_flip: mirrors each image left to right (its last spatial axis) with probability 1/2.
-        crop: (height, width), or one size per spatial axis: takes a window at a uniformly random place. Conditions that lie
-            over x (`DataSpec.spatial`) are flipped and cropped with it.
-        dequantize: adds (u − 1/2)·bin_width with u uniform in [0, 1) to each number of a quantized x.
-        on_error: "raise", or "skip" to take other examples for those that cannot be used (`Replacing`).
-        process_index: which slice of the batch this process holds.
-        process_count: number of processes; the global batch does not depend on it.
+      source: the source of the examples.
+      batch_size: B, over all processes. A process holds b = B/process_count rows.
+      seed: the random seed of the order, the augmentation and the dequantization noise.
+      random_flip: whether to mirror each image left to right (its last spatial axis) with
+        probability 1/2.
+      crop: (height, width), or one size per spatial axis, of a window at a uniformly random place.
+        Conditions that lie over x (`DataSpec.spatial`) are flipped and cropped with it.
+      dequantize: whether to add (u − 1/2)·bin_width, with u uniform in [0, 1), to each number of a
+        quantized x.
+      on_error: "raise", or "skip" to replace examples that cannot be used by others (`Replacing`).
+      process_index: which slice of the batch this process holds.
+      process_count: the number of processes. The global batch does not depend on it.
 
-    Raises: ValueError for an empty source, a batch that does not divide, or an augmentation that the shape forbids.
+    Raises: ValueError for an empty source, a batch that does not divide, or an augmentation that
+      the shape forbids.
     """
 
     source: Source
@@ -94,13 +100,14 @@ class TrainBatches:
     def iterate(
         self, start_step: int = 0, stop_step: int | None = None, *, depth: int = 2, num_threads: int = 1
     ) -> Iterator[Batch]:
-        """Yields batches start_step, start_step + 1, … (for ever if stop_step is None), made ahead by threads.
+        """Yields batches start_step, start_step + 1, …, prepared ahead by threads.
 
         Args:
-            start_step: the step to resume at.
-            stop_step: one above the last step.
-            depth: how many batches may wait; 0 makes each in the caller's thread.
-            num_threads: more than one pays where images are decoded as they are read.
+          start_step: the first step.
+          stop_step: one above the last step. None means no end.
+          depth: the number of batches that may wait. 0 prepares each batch in the caller's thread.
+          num_threads: the number of threads. More than one helps where images are decoded while
+            reading.
         """
         return prefetch(self.__getitem__, start_step, stop_step, depth=depth, num_threads=num_threads)
 
@@ -114,7 +121,10 @@ class TrainBatches:
         return index
 
     def _augment(self, batch: Examples, keys: UInt64[np.ndarray, " b"]) -> Examples:
-        """Draws one number for the flip and one for each axis of the crop, for x and all that lies over it."""
+        """Flips and crops x, and all conditions that lie over it.
+
+        One random number decides the flip, and one for each axis decides the crop.
+        """
         shape = self.source.spec.shape
         u = uniforms(keys, 2 + len(shape))
         if self.crop is not None:
@@ -135,18 +145,18 @@ class TrainBatches:
 class EvalBatches:
     """batches[i] holds examples i·B, …, i·B + B − 1 in the source's order, with "is_real" False on padding.
 
-    All batches have B rows on all processes together, and all processes have the same number of batches. Padding rows
-    repeat the last example, index included, so that they are valid input and writing by index is harmless; anything
-    that is summed must be multiplied by "is_real". With on_error="skip" rows of examples that cannot be used hold others,
-    and "is_real" is False.
+    All batches have B rows over all processes, and all processes have the same number of batches.
+    Padding rows repeat the last example, with its index. So they are valid input, and writing by
+    index is harmless. Multiply any sum by "is_real". With on_error="skip", rows of examples that
+    cannot be used hold other examples, and their "is_real" is False.
 
     Attributes:
-        source: where the examples come from.
-        batch_size: B, over all processes.
-        crop: takes the central window (rounded towards the top left).
-        on_error: "raise", or "skip" to pass over examples that cannot be used.
-        process_index: which slice of each batch this process holds.
-        process_count: number of processes.
+      source: the source of the examples.
+      batch_size: B, over all processes.
+      crop: the size of the central window to take (rounded towards the top left).
+      on_error: "raise", or "skip" to leave out examples that cannot be used.
+      process_index: which slice of each batch this process holds.
+      process_count: the number of processes.
     """
 
     source: Source
@@ -178,7 +188,7 @@ class EvalBatches:
         return {**batch, "is_real": (positions < len(self.source)) & ~replaced}
 
     def at(self, indices: Integer[np.ndarray, " b"]) -> Batch:
-        """The examples at `indices`, scaled and cropped as batches have them; others for those that are passed over."""
+        """The examples at `indices`, scaled and cropped as in batches. Skipped examples are replaced by others."""
         return self._at(indices)[0]
 
     def _at(self, indices: Integer[np.ndarray, " b"]) -> tuple[Batch, Bool[np.ndarray, " b"]]:
@@ -194,25 +204,25 @@ class EvalBatches:
         return Replacing(self.source, self.on_error)
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """The examples at `indices` as the source has them; those that are passed over are replaced by others."""
+        """The examples at `indices`, as the source gives them. Skipped examples are replaced by others."""
         return self._examples.gather(indices)[0]
 
     @property
     def bad(self) -> dict[int, str]:
-        """The examples that were passed over so far: index -> why."""
+        """The examples that were skipped so far: index -> reason."""
         return dict(sorted(self._examples.bad.items()))
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yields all batches, made ahead by a thread."""
+        """Yields all batches, prepared ahead by a thread."""
         return self.iterate()
 
     def iterate(self, *, depth: int = 2, num_threads: int = 1) -> Iterator[Batch]:
-        """Yields all batches, up to `depth` of them made ahead by `num_threads` threads."""
+        """Yields all batches. `num_threads` threads prepare up to `depth` of them ahead."""
         return prefetch(self.__getitem__, 0, len(self), depth=depth, num_threads=num_threads)
 
 
 def _batch(x: Float[np.ndarray, "b ..."], index: Int64[np.ndarray, " b"], examples: Examples) -> Batch:
-    """The examples of a source as a batch: x, the examples' numbers, and all that rides along under "condition"."""
+    """The examples of a source as a batch: x, the indices of the examples, and all conditions under "condition"."""
     condition = {name: values for name, values in examples.items() if name != "x"}
     return {"x": x, "index": index.astype(np.int32), "condition": condition}
 
@@ -232,7 +242,7 @@ def _windows(
 
 
 def _cropped(batch: Examples, spec: DataSpec, corners: Int64[np.ndarray, "b axes"], sizes: tuple[int, ...]) -> Examples:
-    """The batch with the windows of x, and of all that lies over it, at the corners of each row."""
+    """The batch with x, and all conditions that lie over x, cropped to the windows at the corners of each row."""
     return {**batch, **{name: _windows(batch[name], corners, sizes) for name in ("x", *spec.moving())}}
 
 

@@ -1,4 +1,4 @@
-"""Keeps decoded examples in memory, so that each is decoded once."""
+"""A cache of decoded examples in memory, so that each example is decoded once."""
 
 import threading
 from collections.abc import Callable
@@ -10,15 +10,15 @@ from score_sde.data.base import Examples
 
 
 class ExampleCache:
-    """read(i), remembered: an example is decoded when first asked for, and copied from memory afterwards.
+    """read(i), cached: an example is decoded when first asked for, and copied from memory afterwards.
 
-    The arrays are allocated as untouched pages, so memory grows with what has been read. Two threads may decode the
-    same example; they then write the same bytes.
+    The arrays are allocated as untouched pages, so the memory grows with the examples that have
+    been read. Two threads may decode the same example. They then write the same bytes.
 
     Args:
-        read: indices -> stacked examples, the same whenever it is called.
-        length: number of examples.
-        max_bytes: if all examples together need more, nothing is kept and `read` is called every time.
+      read: indices -> stacked examples. Every call must give the same examples.
+      length: the number of examples.
+      max_bytes: if all examples together need more, nothing is cached, and every call reads again.
     """
 
     def __init__(self, read: Callable[[Integer[np.ndarray, " b"]], Examples], length: int, max_bytes: int):
@@ -40,11 +40,13 @@ class ExampleCache:
                 return self._read(indices)
             for name, values in fresh.items():
                 self._kept[name][missing] = values
-            self._have[missing] = True  # last: another thread may read what is marked
+            self._have[missing] = (
+                True  # after the copy, because another thread may read an example as soon as it is marked
+            )
         return {name: values[indices] for name, values in self._kept.items()}
 
     def _allocate(self, fresh: Examples) -> bool:
-        """Makes room for all examples like the fresh ones, once; returns False where they take too much."""
+        """Allocates memory for all examples, in the shape of the fresh examples, once. False where they need too much."""
         with self._lock:
             if not self._kept:
                 if self._length * sum(values[0].nbytes for values in fresh.values()) > self._max_bytes:

@@ -1,4 +1,4 @@
-"""Classes by name: how names become numbers, the same in training, held-out data and sampling."""
+"""Classes by name: how names become numbers, in the same way for training, held-out data and sampling."""
 
 import dataclasses
 import difflib
@@ -10,20 +10,24 @@ from jaxtyping import Int32, Integer, Shaped
 
 from score_sde.data.base import DataSpec, Examples, Source, as_labels
 
-LISTED = 20  # known names that a message lists
+LISTED = 20  # the most names that a message lists
 
 
 def normal(name: str) -> str:
-    r"""A name in Unicode's composed form (NFC): macOS writes the "é" of a file decomposed, other systems as it was typed.
+    r"""A name in Unicode's composed form (NFC).
 
-    Bytes of a file name that are no text become \xff, so that the name can be printed.
+    macOS writes the "é" of a file name decomposed, and other systems write it as it was typed.
+    Bytes of a file name that are not text become \xff, so that the name can be printed.
     """
     printable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return unicodedata.normalize("NFC", printable)
 
 
 def number_of(name: str, known: Sequence[str], who: str) -> int:
-    """The number of the class `name` among the `known` ones. Raises ValueError that lists these, the closest first."""
+    """The number of the class `name` among the `known` names.
+
+    Raises: ValueError with the known names, the closest first.
+    """
     if normal(name) in known:
         return known.index(normal(name))
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -38,7 +42,7 @@ def number_of(name: str, known: Sequence[str], who: str) -> int:
 def numbered(
     names: Iterable[str], known: Sequence[str] | None, who: str
 ) -> tuple[tuple[str, ...], Int32[np.ndarray, " n"]]:
-    """Class names and the number of each label: in the order of `known`, or in alphabetical order if that is None."""
+    """(class names, the number of each label), in the order of `known`, or in alphabetical order for None."""
     labels = [normal(name) for name in names]
     different = sorted(set(labels))
     classes = tuple(different) if known is None else tuple(normal(name) for name in known)
@@ -49,7 +53,9 @@ def numbered(
 def labels_of(
     values: Shaped[np.ndarray, "*any"], known: Sequence[str] | None, name: str
 ) -> tuple[tuple[str, ...] | None, Int32[np.ndarray, " n"]]:
-    """Class names and numbers of an array of labels: integers, whose names are `known` (or None), or texts.
+    """(class names, class numbers) of an array of labels, which are integers or texts.
+
+    The names of integers are `known`, or None.
 
     Raises: ValueError for labels of another kind, or outside of the known classes.
     """
@@ -74,7 +80,8 @@ def labels_of(
 def class_number(label: int | str, spec: DataSpec, who: str) -> int:
     """The number of a class that is given by its number or its name.
 
-    Raises: ValueError for a label that is no class, or that is the number of one class and the name of another.
+    Raises: ValueError for a label that is not a class, or that is the number of one class and the
+      name of another.
     """
     count, names = spec.num_classes or 0, _names(spec)
     if isinstance(label, str):
@@ -93,9 +100,12 @@ def class_number(label: int | str, spec: DataSpec, who: str) -> int:
 
 
 class Renumbered(Source):
-    """The examples of `source` with its classes numbered as in `spec`, by name; a class without a name is its number.
+    """The examples of `source` with its classes numbered as in `spec`, by name.
 
-    Args: who: what the source is called in messages.
+    A class without a name has its number as its name.
+
+    Args:
+      who: the name of the source in messages.
     Raises: ValueError for a class of `source` that `spec` does not have.
     """
 
@@ -112,11 +122,11 @@ class Renumbered(Source):
         return len(self._source)
 
     def digest(self) -> str | None:
-        """Of the source: it does not depend on the numbers."""
+        """The digest of the source, which does not depend on the numbers."""
         return self._source.digest()
 
     def summary(self) -> str:
-        """That of the source."""
+        """The summary of the source."""
         return self._source.summary()
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
@@ -130,7 +140,10 @@ class Renumbered(Source):
 
 
 def numbered_like(source: Source, spec: DataSpec, who: str) -> Source:
-    """The source with its classes numbered as in `spec`; unchanged where they are already, or one of the two has no labels."""
+    """The source with its classes numbered as in `spec`.
+
+    The source is unchanged where the numbers agree already, or where one of the two has no labels.
+    """
     own = source.spec
     if own.num_classes is None or spec.num_classes is None or _names(own) == _names(spec):
         return source

@@ -21,19 +21,22 @@ _CONVERTIBLE = (*_CHANNELS, "CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "La")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageDecoder:
-    """Pixels 0…255 of one image, upright, cropped to the aspect of `image_size` and resized to it.
+    """The pixels 0…255 of one image, upright, cropped to the aspect of `image_size` and resized to it.
 
-    Palettes are replaced by their colours and 1-bit images by 0 and 255. Transparent pixels are laid over `background`,
-    unless an alpha channel is asked for. Of animations and files of several pages the first picture is taken, of 16-bit
-    colour the upper 8 bits. Resizing takes the largest central window of the right aspect and Pillow's Lanczos filter,
-    which averages over the source pixels when it shrinks; the pixels are untouched when the size already fits.
+    Palettes become their colours, and 1-bit images become 0 and 255. Transparent pixels are laid
+    over `background`, unless an alpha channel is asked for. Animations and files of several pages
+    give their first picture. 16-bit colour gives its upper 8 bits. Resizing takes the largest
+    central window of the right aspect, and Pillow's Lanczos filter. When it shrinks, the filter
+    averages over the source pixels. An image that has the size already is not changed.
 
     Attributes:
-        channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA); None takes what the file holds, without alpha.
-        convert: converts an image of another channel count instead of refusing it.
-        image_size: (height, width), or None to keep the file's own.
-        background: the colour under transparent pixels, one level 0…255 or three (RGB). With an alpha channel it replaces
-            the colour of pixels that are wholly transparent, which nobody sees.
+      channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA). None takes the channels of the file,
+        without alpha.
+      convert: whether to convert an image with another number of channels. Otherwise it raises an
+        error.
+      image_size: (height, width), or None to keep the size of the file.
+      background: the colour under transparent pixels: one level 0…255 or three (RGB). With an alpha
+        channel, it replaces the invisible colour of wholly transparent pixels.
 
     Raises: ValueError for an impossible number of channels, size or colour.
     """
@@ -52,10 +55,9 @@ class ImageDecoder:
             raise ValueError(f"background needs one level from 0 to 255, or three (RGB), got {self.background!r}.")
 
     def __call__(self, file: str | os.PathLike | io.BytesIO, name: str) -> UInt8[np.ndarray, "h w c"]:
-        """Decodes a file, given by its path or its bytes, which errors call `name`.
+        """Decodes a file, given by its path or its bytes. Error messages call the file `name`.
 
-        Raises:
-            ValueError: if the file cannot be decoded, or holds another number of channels.
+        Raises: ValueError if the file cannot be decoded, or holds another number of channels.
         """
         image = _without_palette(_open(file, name))
         if image.has_transparency_data:
@@ -72,7 +74,10 @@ class ImageDecoder:
 
 
 def as_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """One number stands for a square. Raises ValueError for anything but (height, width), one size, or None."""
+    """(height, width). One number means a square.
+
+    Raises: ValueError for anything but (height, width), one size, or None.
+    """
     if size is None:
         return None
     sizes = (size, size) if isinstance(size, int) else size
@@ -101,10 +106,10 @@ def _without_palette(image: "PIL.Image.Image") -> "PIL.Image.Image":
 def _without_hidden_colours(
     image: "PIL.Image.Image", background: tuple[int, ...], keep_alpha: bool
 ) -> "PIL.Image.Image":
-    """Laid over the background; with `keep_alpha` only where nothing of the image is seen."""
+    """The image laid over the background. With `keep_alpha`, only where the image is wholly transparent."""
     import PIL.Image
 
-    if image.mode[0] in "IF":  # refused later, by its depth
+    if image.mode[0] in "IF":  # its depth raises an error later
         return image
     is_grey = image.mode in ("L", "LA", "La")
     seen = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Points drawn from a density that is known exactly."""
+"""A source of points from a density with a known log-probability."""
 
 import dataclasses
 import json
@@ -15,20 +15,20 @@ from score_sde.data.hashing import fold, seed_key
 class DensitySource(Source):
     """Example i is a point of a 2-D density, computed from (seed, i) when asked for.
 
-    The points do not depend on `num_examples`; two seeds give independent sets, so held-out data are another seed.
+    The points do not depend on `num_examples`. Two seeds give independent sets, so held-out data
+    have another seed.
 
     Args:
-        density: its name, one of DENSITIES.
-        num_examples: length of an epoch.
-        seed: of the points.
-        labels: whether the component (moon, ring, square, mode) that a point came from rides along as "label".
-        **parameters: fields of the density, such as std=0.05.
+      density: the name of the density, one of DENSITIES.
+      num_examples: the length of an epoch.
+      seed: the random seed of the points.
+      labels: whether the component of a point (moon, ring, square, mode) is its "label".
+      **parameters: fields of the density, such as std=0.05.
 
     Attributes:
-        density: the density, with its exact `log_prob`.
+      density: the density, with its exact `log_prob`.
 
-    Raises:
-        ValueError: for an unknown name, or num_examples < 1.
+    Raises: ValueError for an unknown name, or num_examples < 1.
     """
 
     def __init__(
@@ -53,16 +53,17 @@ class DensitySource(Source):
         return self._num_examples
 
     def digest(self) -> str:
-        """Of the density's fields and the seed, which determine every point."""
+        """The digest of the density's fields and the seed, which determine every point."""
         fields = dataclasses.asdict(self.density)  # type: ignore[call-overload]  # every member is a dataclass
-        # Twelve digits: defaults that are computed, such as cos(π/4), may differ in the last ones on other machines.
+        # Twelve digits, because computed defaults such as cos(π/4) may differ in the last digits on other
+        # machines.
         rounded = json.loads(
             json.dumps(fields, default=np.ndarray.tolist), parse_float=lambda text: f"{float(text):.12g}"
         )
         return digest_of_json({"density": type(self.density).__name__, "fields": rounded, "seed": self._seed})
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Draws the points of the given numbers."""
+        """The points with the numbers `indices`."""
         points, component = self.density.draw(fold(self._key, indices))
         batch = {"x": points.astype(np.float32)}
         return {**batch, "label": component.astype(np.int32)} if self._labels else batch

@@ -1,4 +1,4 @@
-"""The 8×8 handwritten digits that come with the package, so that nothing has to be downloaded."""
+"""The 8×8 handwritten digits that come with the package and need no download."""
 
 import importlib.resources
 
@@ -15,15 +15,17 @@ SPLITS = {"train": slice(0, _FIRST_TEST_INDEX), "test": slice(_FIRST_TEST_INDEX,
 class DigitsSource(Source):
     """1,797 grey images 8×8×1 of the digits 0–9 with 17 levels: the number, 0…16, of ink pixels in each 4×4 block.
 
-    The split is fixed: "train" is the first 1,500 images of the UCI test file and "test" the last 297. The images are
-    by 13 people and stand in runs that look like one hand each, so training has not seen the hand of most test digits.
+    The split is fixed: "train" is the first 1,500 images of the UCI test file, and "test" is the
+    last 297. 13 people wrote the digits. Images in the same hand seem to follow each other in the
+    file. So the hands of most test digits are not in the training data.
 
     Args:
-        split: "train", "test" or "all".
-        labels: whether the digit rides along as "label".
+      split: "train", "test" or "all".
+      labels: whether the digit is the "label".
 
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998,
-    https://archive.ics.uci.edu/dataset/80, CC BY 4.0 (LICENSE-digits.txt).
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+      Learning Repository, 1998, https://archive.ics.uci.edu/dataset/80, CC BY 4.0
+      (LICENSE-digits.txt).
     """
 
     def __init__(self, split: str = "train", *, labels: bool = True):
@@ -45,10 +47,10 @@ class DigitsSource(Source):
         return len(self._images)
 
     def digest(self) -> str:
-        """Of the images."""
+        """The digest of the images."""
         return digest_of_array(self._images)
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Copies the images at `indices`."""
+        """The images at `indices`, copied."""
         batch = {"x": self._images[indices]}
         return batch if self._labels is None else {**batch, "label": self._labels[indices]}

@@ -27,34 +27,38 @@ from score_sde.data.digests import digest_of_array, digest_of_json
 from score_sde.data.listing import COMMON, LISTED, Listing, list_images
 from score_sde.internal.guarded import read_npy
 
-TRIED = 100  # files, until one can be read
+TRIED = 100  # the most files that are tried, to find one that can be read
 
 
 class FolderSource(Source):
     """Example i is the i-th image file below `path`, in the order of the relative paths ("/" between their parts).
 
-    Only the first readable image is opened at construction: a file that cannot be read, or does not fit the others, is
-    an error that names it when it is reached. Files are decoded when asked for (about 8,000 CIFAR-sized PNG/s on one
-    core) and kept in memory if the whole folder fits into `cache_bytes`. Files are those that Pillow reads; links are
-    followed. What is passed over is counted in `summary`.
+    At construction only the first readable image is opened. A file that cannot be read, or that
+    does not fit the other images, raises an error with its name when it is reached. Files are
+    decoded when asked for (about 8,000 CIFAR-sized PNG/s on one core). They stay in memory if the
+    whole folder fits into `cache_bytes`. All formats that Pillow reads are used, and links are
+    followed. `summary` counts the files that are left out.
 
     Args:
-        path: the folder.
-        image_size: (height, width), or one number for a square: crops to the aspect and resizes; None needs files of
-            one size.
-        channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA); None takes the first file's, without alpha.
-        convert: converts images of other channel counts instead of refusing them.
-        background: the colour under transparent pixels, one level 0…255 or three (RGB).
-        labels: labels each image by the subfolder of `path` that it lies in; subfolders are numbered in
-            alphabetical order.
-        class_names: numbers the subfolders in this order, and may name more classes than there are subfolders.
-        conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the images.
-        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
-        cache_bytes: how much memory decoded images may take; 0 decodes every time.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, no image in it, or no such .npy file.
-        ValueError: if an image cannot be used, or labels or conditions do not fit the images.
+      path: the folder.
+      image_size: (height, width), or one number for a square, to which images are cropped and
+        resized. With None, all files must have the same size.
+      channels: 1 (grey), 2 (grey, alpha), 3 (RGB), 4 (RGBA). None takes the channels of the first
+        file, without alpha.
+      convert: whether to convert images with another number of channels. Otherwise they raise an
+        error.
+      background: the colour under transparent pixels: one level 0…255 or three (RGB).
+      labels: whether the subfolder of `path` is the label of an image. Subfolders are numbered in
+        alphabetical order.
+      class_names: the order in which subfolders are numbered. It may name more classes than there
+        are subfolders.
+      conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the
+        images.
+      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+        sizes of x.
+      cache_bytes: the memory for decoded images. 0 decodes every time.
+    Raises: FileNotFoundError if there is no such folder, no image in it, or no such .npy file.
+      ValueError if an image cannot be used, or if labels or conditions do not fit the images.
     """
 
     def __init__(
@@ -102,11 +106,11 @@ class FolderSource(Source):
         return len(self.files)
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """Copies the labels; x is not read."""
+        """The labels, without reading x."""
         return self._riders["label"].copy()
 
     def digest(self) -> str:
-        """Of the files' relative paths and sizes, and of the conditions."""
+        """The digest of the files' relative paths and sizes, and of the conditions."""
         riders = {name: digest_of_array(values) for name, values in self._riders.items()}
         return digest_of_json([self._listing_digest, riders])
 
@@ -115,14 +119,14 @@ class FolderSource(Source):
         return digest_of_json([(normal(file), (self._folder / file).stat().st_size) for file in self.files])
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Decodes the files at `indices`, or copies them from memory."""
+        """The images at `indices`, decoded or copied from memory."""
         riders = {name: values[indices] for name, values in self._riders.items()}
         for name, values in riders.items():
             check_finite(values, indices, f"Condition {name!r}", str(self._folder))
         return {**self._images(indices), **riders}
 
     def summary(self) -> str:
-        """The images, classes and files passed over, and why."""
+        """The number of images, the classes, and the files that are left out, with the reason."""
         listing, parts = self._listing, [super().summary(), f"in {self._folder}"]
         if listing.passed_over:
             parts.append(f"passed over: {listing.passed_over_in_words()}")
@@ -135,7 +139,10 @@ class FolderSource(Source):
         return {"x": np.stack([self._decode_checked(i) for i in indices.tolist()])}
 
     def _first_readable(self) -> tuple[int, tuple[int, ...]]:
-        """The first image that can be decoded, whose shape the others must have; the first file's error if none can."""
+        """The first image that can be decoded; all images must have its shape.
+
+        Raises the error of the first file if no image can be decoded.
+        """
         errors = []
         for i in range(min(len(self.files), TRIED)):
             try:
@@ -163,7 +170,7 @@ class FolderSource(Source):
             raise BadExample(i, str(error)) from error
 
     def _name(self, i: int) -> str:
-        """The path of a file, in letters that can be printed."""
+        """The path of a file, in printable characters."""
         return normal(str(self._folder / self.files[i]))
 
     def _load_rows(self, name: str, file: str) -> Shaped[np.ndarray, "n ..."]:

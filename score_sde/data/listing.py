@@ -1,7 +1,7 @@
-"""The image files below a folder, and what else lies there and is passed over, with the reason.
+"""The image files below a folder, and the files that are left out, with the reason.
 
-Links to files and folders are followed; a link back to a folder above itself is not. Nothing is opened: pipes, sockets and
-devices, which would wait for ever, are no files.
+Links to files and folders are followed, except a link back to a folder above itself. No file is
+opened. Pipes, sockets and devices do not count as files, because opening one could wait for ever.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from typing import Any
 
 from score_sde.data.classes import normal
 
-# What Pillow reads by itself: formats that need another program (.eps, .wmf) or hold no picture of their own are left out.
+# The formats that Pillow reads by itself. Formats that need another program (.eps, .wmf), and formats
+# without a picture of their own, are not among them.
 COMMON = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 EXTENSIONS = (
     *COMMON,
@@ -21,17 +22,18 @@ EXTENSIONS = (
     *(".pnm", ".pfm", ".tga", ".icb", ".vda", ".vst", ".qoi", ".ico", ".icns", ".pcx", ".sgi", ".rgb", ".rgba", ".bw"),
     *(".dds", ".psd", ".ras", ".xbm", ".xpm", ".msp"),
 )
-LISTED = 4  # endings or names that a line lists
+LISTED = 4  # the most endings or names that a line lists
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What lies below a folder.
+    """The content of a folder.
 
     Attributes:
-        files: the image files by their path relative to the folder, "/" between the parts, in alphabetical order.
-        passed_over: why other files were passed over, in words -> their number.
-        empty: subfolders of the folder itself that hold no image.
+      files: the image files by their path relative to the folder, "/" between the parts, in
+        alphabetical order.
+      passed_over: the number of other files, by the reason why they are left out.
+      empty: subfolders of the folder itself that hold no image.
     """
 
     files: tuple[str, ...]
@@ -44,10 +46,11 @@ class Listing:
 
 
 def list_images(folder: pathlib.Path, ignored: Iterable[str] = ()) -> Listing:
-    """Looks through a folder and all below it.
+    """The content of a folder and of all folders below it.
 
-    Args: ignored: relative paths of files that are neither images nor counted.
-    Raises: OSError that names a folder which cannot be read.
+    Args:
+      ignored: relative paths of files that are neither images nor counted.
+    Raises: OSError with the name of a folder that cannot be read.
     """
     counts, files, endings, unreadable = Counter[str](), [], Counter[str](), Counter[str]()
     for path, entry in _walk(folder, counts):
@@ -74,7 +77,7 @@ def list_images(folder: pathlib.Path, ignored: Iterable[str] = ()) -> Listing:
 
 
 def _walk(folder: pathlib.Path, counts: Counter[str]) -> Iterator[tuple[str, os.DirEntry]]:
-    """Yields what is no folder, with its path relative to `folder`; hidden entries are only counted."""
+    """Yields every file with its path relative to `folder`. Hidden entries are only counted."""
     waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [("", os.fspath(folder), (_identity(folder),))]
     while waiting:
         prefix, here, above = waiting.pop()
@@ -100,7 +103,7 @@ def _entries(folder: str | os.PathLike) -> Any:
 
 
 def _is(kind: Callable[[], bool], entry: os.DirEntry) -> bool:
-    """kind(), which raises for a link to itself."""
+    """kind(), which raises an error for a link to itself."""
     try:
         return kind()
     except OSError:

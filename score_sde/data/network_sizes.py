@@ -1,6 +1,7 @@
 """The sizes of a network that the data determine: the number of classes and the width of the embedding.
 
-A network that takes the condition "label" has a field num_classes, and one that takes "embedding" a field embedding_dim.
+A network that takes the condition "label" has a field num_classes. A network that takes "embedding"
+has a field embedding_dim.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,18 +12,18 @@ from score_sde.data.base import DataSpec
 SIZES = {
     "label": "num_classes",
     "embedding": "embedding_dim",
-}  # condition -> field of the network, 0 without the condition
+}  # condition -> field of the network, which is 0 without the condition
 
 
 def with_sizes(network: Mapping[str, Any], takes: Collection[str], spec: DataSpec) -> dict[str, Any]:
-    """The section `network`, where sizes that are None or absent become those of the data.
+    """The section `network`, with sizes that are None or absent taken from the data.
 
     Args:
-        network: fields of the config's network.
-        takes: the names of all fields that such a network has; conditions of a network with fields of other names are
-            not looked at.
-
-    Raises: ValueError for a size that is not that of the data, and for a condition that the network does not take.
+      network: the fields of the config's network.
+      takes: the names of all fields of this network. Conditions whose field the network does not
+        have are not checked.
+    Raises: ValueError for a size that differs from the data, and for a condition that the network
+      does not take.
     """
     filled = dict(network)
     if not set(SIZES.values()) <= set(takes):
@@ -42,7 +43,7 @@ def with_sizes(network: Mapping[str, Any], takes: Collection[str], spec: DataSpe
 
 
 def _size(condition: str, spec: DataSpec) -> int:
-    """What the data give for a condition; 0 where they do not have it."""
+    """The size that the data have for a condition, or 0 where they do not have the condition."""
     if condition == "label":
         return spec.num_classes or 0
     shape = spec.conditions.get(condition)

@@ -1,4 +1,4 @@
-"""Computes f(start), f(start + 1), … ahead of the loop that consumes them."""
+"""Computes f(start), f(start + 1), … ahead of the loop that uses the values."""
 
 import collections
 import concurrent.futures
@@ -12,21 +12,20 @@ T = TypeVar("T")
 def prefetch(
     function: Callable[[int], T], start: int, stop: int | None = None, *, depth: int = 2, num_threads: int = 1
 ) -> Iterator[T]:
-    """Yields function(n) for n = start, …, stop − 1 in order, with up to `depth` values computed ahead by threads.
+    """Yields function(n) for n = start, …, stop − 1 in order. Threads compute up to `depth` values ahead.
 
-    Because every value is a function of its number alone, more threads change nothing but the speed. What the function
-    raises is raised here, at its place in the order. Leaving the loop (break, close, an exception) drops the work that
-    has not begun and joins the threads.
+    Every value is a function of its number alone, so more threads change only the speed. An error
+    of the function is raised here, at its place in the order. When the loop is left (break, close,
+    an exception), work that has not begun is dropped and the threads are joined.
 
     Args:
-        function: what to compute; called in other threads.
-        start: first number.
-        stop: one above the last number; None goes on for ever.
-        depth: how many values may wait; 0 computes each when it is asked for, in the caller's thread.
-        num_threads: how many are computed at once.
-
-    Raises:
-        ValueError: if depth < 0 or num_threads < 1.
+      function: the function to compute. Other threads call it.
+      start: the first number.
+      stop: one above the last number. None means no end.
+      depth: the number of values that may wait. 0 computes each value when it is asked for, in the
+        caller's thread.
+      num_threads: the number of values that are computed at the same time.
+    Raises: ValueError if depth < 0 or num_threads < 1.
     """
     if depth < 0 or num_threads < 1:
         raise ValueError(f"prefetch needs depth >= 0 and num_threads >= 1, got {depth=}, {num_threads=}.")

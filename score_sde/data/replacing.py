@@ -1,4 +1,4 @@
-"""Examples that cannot be used, replaced by others, so that one damaged file does not end a run."""
+"""Replaces examples that cannot be used by others, so that one damaged file does not end a run."""
 
 import logging
 import threading
@@ -11,16 +11,18 @@ from score_sde.data.base import BadExample, Examples, Source
 from score_sde.data.hashing import fold, seed_key
 
 OnError = Literal["raise", "skip"]
-MOST_TRIED = 1000  # examples in a row that cannot be used
+MOST_TRIED = 1000  # the most examples in a row that are tried as a replacement
 
 
 class Replacing:
-    """gather(indices) of a source, where on_error="skip" takes another example for one that cannot be used.
+    """gather(indices) of a source. With on_error="skip", another example replaces one that cannot be used.
 
-    Example i is replaced by the first usable one of a sequence r₀(i), r₁(i), …, hashes of i modulo n. So a batch does not
-    depend on what was read before, nor on the number of processes or threads.
+    Example i is replaced by the first usable example of the sequence r₀(i), r₁(i), …, which are
+    hashes of i modulo n. So a batch does not depend on earlier reads, or on the number of processes
+    or threads.
 
-    Attributes: bad: what cannot be used, as far as it was read: index -> why.
+    Attributes:
+      bad: the examples found so far that cannot be used: index -> reason.
     """
 
     def __init__(self, source: Source, on_error: OnError = "raise"):
@@ -30,9 +32,9 @@ class Replacing:
     def gather(
         self, indices: Integer[np.ndarray, " b"]
     ) -> tuple[Examples, Int64[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
-        """Returns the examples, the index of each, and which of them stand for others.
+        """(the examples, the index of each, which of them replace others).
 
-        Raises: BadExample with on_error="raise"; ValueError where no usable example is found.
+        Raises: BadExample with on_error="raise". ValueError where no usable example is found.
         """
         while True:
             used = np.array([self._usable(i) for i in indices.tolist()], np.int64)
@@ -50,7 +52,7 @@ class Replacing:
                 logging.warning("Example %d is skipped: %s", error.index, error)
 
     def _usable(self, index: int) -> int:
-        """The index itself or, of one that is known to be bad, that of its replacement."""
+        """The index itself, or the index of the replacement for an example that is known to be bad."""
         if index not in self.bad:
             return index
         tried = fold(fold(seed_key(0), index), np.arange(MOST_TRIED)) % np.uint64(len(self._source))

@@ -13,8 +13,7 @@ from score_sde.data.hashing import permutation
 class Subset(Source):
     """Example i is example indices[i] of `source`.
 
-    Raises:
-        IndexError: if an index lies outside the source.
+    Raises: IndexError if an index lies outside of the source.
     """
 
     def __init__(self, source: Source, indices: Integer[np.ndarray, " m"]):
@@ -28,16 +27,16 @@ class Subset(Source):
         return len(self._indices)
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """Those of source[indices[i]]."""
+        """The labels of source[indices[i]]."""
         return self._source.labels()[self._indices]
 
     def digest(self) -> str | None:
-        """Of the source's digest and the indices."""
+        """The digest of the source's digest and the indices."""
         whole = self._source.digest()
         return None if whole is None else digest_of_json([whole, digest_of_array(self._indices)])
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Gathers source[indices[i]]."""
+        """The examples source[indices[i]]."""
         there = self._indices[indices]
         try:
             return self._source.gather(there)
@@ -48,11 +47,11 @@ class Subset(Source):
 
 @dataclasses.dataclass(frozen=True)
 class HoldOut:
-    """A source in two parts without a common example.
+    """A source divided into two parts without a common example.
 
     Attributes:
-        train: the examples to train on.
-        test: the examples held out.
+      train: the examples to train on.
+      test: the held-out examples.
     """
 
     train: Source
@@ -60,10 +59,11 @@ class HoldOut:
 
 
 def hold_out(source: Source, fraction: float, seed: int = 0) -> HoldOut:
-    """Holds out ⌈fraction · n⌉ examples, drawn at random by (seed, n) alone; each part keeps the source's order.
+    """Holds out ⌈fraction · n⌉ examples. Each part keeps the source's order.
 
-    Raises:
-        ValueError: if one of the parts would be empty.
+    The draw depends on (seed, n) alone.
+
+    Raises: ValueError if one of the parts would be empty.
     """
     count = int(np.ceil(fraction * len(source)))
     if not 0 < count < len(source):

@@ -25,36 +25,39 @@ from score_sde.data.digests import digest_of_json
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
 
-TRIED = 100  # records, until one can be decoded
+TRIED = 100  # the most records that are tried, to find one that can be decoded
 _DOWNLOAD_RETRIES = 4  # about 3 s of back-off; TFDS's own 10 wait 200 s before they say that there is no network
 
 
 class TFDSSource(Source):
     """Example i is record i of a prepared TFDS split in the array_record format.
 
-    Only prepared data are read, unless `download` is set. Reading and decoding run at about 6,000 CIFAR-10 images/s on
-    one core; decoded examples are kept in memory if the whole split fits into `cache_bytes` (CIFAR-10 takes 154 MB), so
-    that only the first epoch pays for it.
+    Only prepared data are read, unless `download` is set. Reading and decoding run at about 6,000
+    CIFAR-10 images/s on one core. Decoded examples stay in memory if the whole split fits into
+    `cache_bytes` (CIFAR-10 takes 154 MB). Then only the first epoch decodes.
 
     Args:
-        dataset: as in the catalogue, with config and version where wanted: "cifar10", "imagenet_resized/64x64:0.1.0".
-        split: "train", "test[:50%]", … (TFDS's syntax of slices).
-        data_dir: where TFDS keeps prepared data; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-        image_key: feature that becomes x: an image, or an array of fixed shape.
-        label_key: feature with one integer per example; None: no labels.
-        conditions: further features of fixed shape that ride along: the network's name -> the data set's, or a list where
-            they agree.
-        spatial: conditions that are flipped and cropped with x; None: those of its spatial sizes.
-        image_size: (height, width), or one number for a square: crops to the aspect and resizes; needed where the
-            images differ in size.
-        channels: converts images to this many channels; None takes them as they are, without alpha.
-        background: the colour under transparent pixels, one level 0…255 or three (RGB).
-        download: downloads and prepares a data set that is missing, which needs TensorFlow and network.
-        cache_bytes: how much memory decoded examples may take; 0 decodes every time.
-
-    Raises:
-        FileNotFoundError: if the data set is not prepared.
-        ValueError: for an unknown split or feature, another file format, or examples without a fixed shape.
+      dataset: the name in the catalogue, with config and version if wanted: "cifar10",
+        "imagenet_resized/64x64:0.1.0".
+      split: "train", "test[:50%]", … (TFDS's syntax of slices).
+      data_dir: the folder where TFDS keeps prepared data. None is $TFDS_DATA_DIR or
+        ~/tensorflow_datasets.
+      image_key: the feature that becomes x: an image, or an array of fixed shape.
+      label_key: the feature with one integer per example. None means no labels.
+      conditions: further features of fixed shape that come with each example, as a mapping from the
+        network's name to the data set's name, or as a list where both names agree.
+      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+        sizes of x.
+      image_size: (height, width), or one number for a square, to which images are cropped and
+        resized. It is needed where the images differ in size.
+      channels: the number of channels to which images are converted. None takes them as they are,
+        without alpha.
+      background: the colour under transparent pixels: one level 0…255 or three (RGB).
+      download: whether to download and prepare a missing data set, which needs TensorFlow and a
+        network.
+      cache_bytes: the memory for decoded examples. 0 decodes every time.
+    Raises: FileNotFoundError if the data set is not prepared. ValueError for an unknown split or
+      feature, another file format, or examples without a fixed shape.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class TFDSSource(Source):
         return len(self._records)
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """Reads the records without decoding their images."""
+        """The labels, read without decoding the images."""
         chunks = [range(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
         records = (record for chunk in chunks for record in self._records.__getitems__(list(chunk)))
         return self._as_labels([record[self._label_key] for record in records])
@@ -104,7 +107,7 @@ class TFDSSource(Source):
         return as_labels(np.array(values), f"{self._label_key} of {self._name}")
 
     def digest(self) -> str:
-        """Of the data set's name and version, the split, the examples in each file and the features that are read."""
+        """The digest of the data set's name and version, the split, the examples in each file, and the features."""
         return digest_of_json(self._identity)
 
     def _keys(self) -> list[str]:
@@ -112,7 +115,7 @@ class TFDSSource(Source):
         return [self._x_key, *label, *self._conditions.values()]
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Reads and decodes the records at `indices`, or copies them from memory."""
+        """The records at `indices`, read and decoded, or copied from memory."""
         return self._examples(indices)
 
     def _describe(self, features: Any, spatial: tuple[str, ...] | None) -> DataSpec:
@@ -141,7 +144,10 @@ class TFDSSource(Source):
         return batch
 
     def _first_readable(self) -> Examples:
-        """The first example that can be used; the first one's error if none can."""
+        """The first example that can be used.
+
+        Raises the error of the first example if no example can be used.
+        """
         errors = []
         for i in range(min(len(self), TRIED)):
             try:
@@ -161,7 +167,11 @@ class TFDSSource(Source):
 
 
 def _builder(name: str, data_dir: str | os.PathLike | None, download: bool) -> "DatasetBuilder":
-    """Finds prepared files, whose own description suffices to read them: the code of the data set is not imported."""
+    """Finds the prepared files.
+
+    The files contain the description that reading needs, so the code of the data set is not
+    imported.
+    """
     from tensorflow_datasets.core import read_only_builder
     from tensorflow_datasets.core.registered import DatasetNotFoundError
     from tensorflow_datasets.core.utils.file_utils import list_data_dirs
@@ -227,7 +237,7 @@ def _check_label(feature: Any, name: str, key: str) -> None:
 
 
 def _records(builder: "DatasetBuilder", name: str, split: str, encoded: Sequence[str]) -> Any:
-    """Opens the split, with the features in `encoded` left as the bytes of their files."""
+    """Opens the split. The features in `encoded` stay as the bytes of their files."""
     import tensorflow_datasets as tfds
 
     try:
@@ -243,7 +253,7 @@ def _records(builder: "DatasetBuilder", name: str, split: str, encoded: Sequence
 
 
 def _closest(name: str) -> str:
-    """Names like `name`, where the catalogue does not know it."""
+    """Names close to `name`, for a name that is not in the catalogue."""
     import difflib
 
     import tensorflow_datasets as tfds

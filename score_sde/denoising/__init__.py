@@ -1,6 +1,6 @@
-"""Denoising: from a network's output to the pair (x̂0, ε̂), and denoisers that are known exactly.
+"""Denoising: from a network's output to the pair (x̂0, ε̂), and denoisers in closed form.
 
-PARAMETERIZATIONS and NOISE_LABELS: config name -> class.
+PARAMETERIZATIONS and NOISE_LABELS map a config name to its class.
 """
 
 from score_sde.denoising.classifier import Classifier

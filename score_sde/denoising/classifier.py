@@ -1,4 +1,4 @@
-"""A classifier of noisy data: p(label | x_t) at every noise level, as classifier guidance needs it."""
+"""A classifier of noisy data: p(label | x_t) at every noise level, for classifier guidance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,11 +18,13 @@ Params = Mapping[str, Any]
 
 @pytree
 class Classifier:
-    """(network, parameterization, SDE), without parameters: the network's output is the logits [b, classes] of x_t.
+    """A network, a parameterization and an SDE, without parameters. The output is the logits [b, classes] of x_t.
 
-    The parameterization gives the network's inputs, c_in(t) x_t and c_noise(t). Its output is not decoded.
+    The parameterization gives the inputs of the network, c_in(t) x_t and c_noise(t). The output of
+    the network is not decoded.
 
-    Source: Dhariwal and Nichol, arXiv 2105.05233, Sec. 4; Song et al., arXiv 2011.13456, Sec. 5 and App. I.
+    Source: Dhariwal and Nichol, arXiv 2105.05233, Sec. 4; Song et al., arXiv 2011.13456, Sec. 5 and
+      App. I.
     """
 
     sde: SDE
@@ -30,7 +32,7 @@ class Classifier:
     network: nn.Module = static()
 
     def init(self, key: Key[Array, ""], batch: Mapping[str, Any]) -> Params:
-        """Draws parameters for inputs like `batch["x"]`, of which only shape and dtype matter."""
+        """Draws parameters for inputs like `batch["x"]`. Only the shape and dtype of `batch["x"]` matter."""
         x = jnp.zeros(batch["x"].shape, jnp.float32)
         return {"network": self.network.init(key, x, jnp.zeros(x.shape[:1], jnp.float32), {})["params"]}
 
@@ -43,7 +45,7 @@ class Classifier:
 
 @pytree
 class BoundClassifier:
-    """classify(x, t) -> log p(label | x_t) [b, classes], in nats; made by `Classifier.bind`."""
+    """classify(x, t) -> log p(label | x_t) [b, classes], in nats. `Classifier.bind` makes it."""
 
     classifier: Classifier
     params: Params
@@ -52,7 +54,7 @@ class BoundClassifier:
 
     @property
     def sde(self) -> SDE:
-        """The SDE whose x_t it classifies."""
+        """The SDE of the x_t that are classified."""
         return self.classifier.sde
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Float[Array, "b classes"]:

@@ -1,4 +1,4 @@
-"""The denoiser: a network, read through a parameterization, on an SDE; bound to parameters it is `denoise(x, t)`."""
+"""The denoiser: a network with a parameterization and an SDE. Bound to parameters it is `denoise(x, t)`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,11 +21,13 @@ Params = Mapping[str, Any]
 
 
 class Uncertainty(nn.Module):
-    """u(c), the learned log-variance of the loss at the noise level c = log(σ/α)/4: a linear map of waves, 0 at first.
+    """u(c), the learned log-variance of the loss at c = log(σ/α)/4: a linear map of sines and cosines.
 
-    The frequencies are fixed: 1/4, 1/2, … 1/4 · 2^(num_frequencies − 1) cycles per unit of c, so 4 at the default.
+    At first the map is 0. The frequencies are fixed: 1/4, 1/2, … 1/4 · 2^(num_frequencies − 1)
+    cycles per unit of c, so up to 4 at the default.
 
-    Source: Karras et al., arXiv 2312.02696, Eq. 14 and App. B.1, which draws the frequencies at random.
+    Source: Karras et al., arXiv 2312.02696, Eq. 14 and App. B.1, which draws the frequencies at
+      random.
     """
 
     num_frequencies: int = 5
@@ -39,10 +41,11 @@ class Uncertainty(nn.Module):
 
 @pytree
 class Denoiser:
-    """D: (network, parameterization, SDE), without parameters.
+    """A network, a parameterization and an SDE, without parameters.
 
-    The parameters are `{"network": …}` and, with an `uncertainty` module, `{"uncertainty": …}` beside it. The network
-    is a Flax module called as `network.apply({"params": p}, c_in x, c_noise, condition, train, rngs={"dropout": key})`.
+    The parameters are `{"network": …}`. With an `uncertainty` module they also have the entry
+    `{"uncertainty": …}`. The network is a Flax module, which is called as `network.apply({"params":
+    p}, c_in x, c_noise, condition, train, rngs={"dropout": key})`.
     """
 
     sde: SDE
@@ -51,7 +54,9 @@ class Denoiser:
     uncertainty: nn.Module | None = static(default=None)
 
     def init(self, key: Key[Array, ""], batch: Mapping[str, Any], condition: Condition | None = None) -> Params:
-        """Draws parameters for inputs like `batch["x"]` (of which only shape and dtype matter) and `condition`.
+        """Draws parameters for inputs like `batch["x"]` and `condition`.
+
+        Only the shape and dtype of `batch["x"]` matter.
 
         Raises: ValueError for a network whose output has another shape than x.
         """
@@ -59,7 +64,7 @@ class Denoiser:
         label = jnp.zeros(x.shape[:1], jnp.float32)
         output: Any
         output, variables = self.network.init_with_output(key, x, label, condition)
-        if output.shape != x.shape:  # else one channel would be broadcast to all
+        if output.shape != x.shape:  # an output of one channel would be broadcast to all channels
             raise ValueError(
                 f"The network {type(self.network).__name__} needs an output of the shape of x, {x.shape}, got {output.shape}; "
                 "set out_channels or out_features to None."
@@ -83,7 +88,10 @@ class Denoiser:
 
 @pytree
 class BoundDenoiser(Denoise):
-    """denoise(x, t) -> (x̂0, ε̂); made by `Denoiser.bind`. A pytree: new parameters compile nothing again."""
+    """denoise(x, t) -> (x̂0, ε̂). `Denoiser.bind` makes it.
+
+    It is a pytree: other parameters need no new compilation.
+    """
 
     denoiser: Denoiser
     params: Params
@@ -110,15 +118,15 @@ class BoundDenoiser(Denoise):
         return parameterization.decode(output, x, t, sde)
 
     def with_condition(self, condition: Condition) -> "BoundDenoiser":
-        """The same denoiser with another condition, also of another batch size."""
+        """The same denoiser with another condition. The batch size may differ."""
         return dataclasses.replace(self, condition=condition)
 
     def null_condition(self) -> Condition:
-        """What training showed in place of a dropped condition: `network.null(condition)`."""
+        """The condition that training shows in place of a dropped condition: `network.null(condition)`."""
         return self.denoiser.network.null(self.condition)
 
     def log_variance(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
-        """u(t), the learned log-variance of the loss, whatever the label that the network is given.
+        """u(t), the learned log-variance of the loss. It does not depend on the noise label of the network.
 
         Raises: ValueError without an `uncertainty` module.
         """

@@ -1,4 +1,4 @@
-"""The denoiser's protocol, and the reverse-time SDE and the probability-flow ODE that a denoiser gives.
+"""The protocol of denoisers, and the reverse SDE and probability flow that a denoiser gives.
 
 Source: Song et al., arXiv 2011.13456, Eqs. 6 and 13; Anderson 1982.
 """
@@ -16,13 +16,13 @@ Evaluations = Int[Array, "..."] | int  # one number, or one for each image
 
 @runtime_checkable
 class Denoise(Protocol):
-    """denoise(x, t) -> (x̂0, ε̂), the one thing that networks, guidance, solvers and the likelihood exchange.
+    """denoise(x, t) -> (x̂0, ε̂): the interface between networks, guidance, solvers and the likelihood.
 
     Attributes:
       sde: the SDE whose x_t it denoises. Solvers and likelihoods take the SDE from here.
     """
 
-    if TYPE_CHECKING:  # read-only; but a dataclass below would take a property for the default of its field
+    if TYPE_CHECKING:  # a property says read-only; at run time, dataclasses would take it as the default of the field
 
         @property
         def sde(self) -> SDE: ...
@@ -31,13 +31,14 @@ class Denoise(Protocol):
         sde: SDE
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
-        """(x̂0, ε̂) of x_t; t is one time, or one for each image."""
+        """(x̂0, ε̂) of x_t. t is one time, or one time for each image."""
         ...
 
     def evaluations(self, t: Time) -> Evaluations:
-        """Network evaluations that a call at t costs: one number, or one for each time of t.
+        """The network evaluations of a call at t: one number, or one for each time of t.
 
-        A guided denoiser that runs its network twice gives 2, and 1 at times where it does not guide.
+        For example, a guided denoiser that runs its network twice returns 2, and 1 at times where
+        it does not guide.
         """
         return 1
 
@@ -50,7 +51,7 @@ def score(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
 def velocity(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
     """dx/dt of the probability flow = f x − ½ g² ∇ log p_t = α' x̂0 + σ' ε̂.
 
-    The second form, from the pair, is finite where f is not (α = 0), and needs no division.
+    The last form is used. It is finite where f is infinite (α = 0), and it needs no division.
     """
     alpha_rate = sde.alpha_and_derivative(t)[1]
     sigma_rate = sde.sigma_and_derivative(t)[1]
@@ -58,6 +59,6 @@ def velocity(sde: SDE, estimate: Estimate, t: Time) -> Float[Array, "b *shape"]:
 
 
 def reverse_drift(sde: SDE, estimate: Estimate, x: Float[Array, "b *shape"], t: Time) -> Float[Array, "b *shape"]:
-    """f x − g² ∇ log p_t, the drift of the reverse SDE in the direction of growing t; its noise is g(t)."""
+    """f x − g² ∇ log p_t: the drift of the reverse SDE, for growing t. Its diffusion is g(t)."""
     squared = sde.diffusion(t) ** 2
     return expand_like(sde.drift(t), x) * x - expand_like(squared, x) * score(sde, estimate, t)

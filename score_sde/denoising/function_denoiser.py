@@ -1,4 +1,4 @@
-"""Denoisers from plain functions, and the check that a denoiser says its SDE."""
+"""Denoisers from plain functions, and the check that an argument is a denoiser with an SDE."""
 
 import functools
 import inspect
@@ -20,12 +20,13 @@ R = TypeVar("R")
 class FunctionDenoiser(Denoise):
     """A denoiser from any function: (x̂0, ε̂) = function(x, t) for x_t of `sde`.
 
-    A function that is a pytree, such as `jax.tree_util.Partial(f, params)`, is an argument of the compiled programs: other
-    arrays in it compile nothing again. Any other function is a part of the program.
+    A function that is a pytree, such as `jax.tree_util.Partial(f, params)`, is an argument of the
+    compiled programs. Other arrays in it need no new compilation. Any other function is a constant
+    of the program.
 
     Args:
-      function: function(x, t) -> Estimate. t is one time, or one for each image.
-      evaluations_per_call: network evaluations that one call costs.
+      function: function(x, t) -> Estimate. t is one time, or one time for each image.
+      evaluations_per_call: the network evaluations of one call.
     Raises: ValueError unless sde is an SDE, function can be called and evaluations_per_call >= 0.
     """
 
@@ -51,7 +52,7 @@ class FunctionDenoiser(Denoise):
 
 @pytree
 class _Opaque(Denoise):
-    """A denoiser that is no pytree: a part of the program, compared by identity."""
+    """A denoiser that is not a pytree: a constant of the program, compared by identity."""
 
     denoise: Denoise = static()
 
@@ -67,15 +68,15 @@ class _Opaque(Denoise):
 
 
 def as_denoise(denoise: Denoise) -> Denoise:
-    """A denoiser that can be an argument of a compiled program, as `pytree.as_pytree` for functions."""
+    """`denoise` as an argument of a compiled program, as `pytree.as_pytree` does for functions."""
     return denoise if as_pytree(denoise) is denoise else _Opaque(denoise)
 
 
 def needs_denoiser(function: Callable[P, R]) -> Callable[P, R]:
     """Checks the argument `denoise` of `function` before anything else.
 
-    Raises: TypeError for an SDE there, as in calls of score_sde 0.1; for a function that does not say its SDE; and for
-      anything else that is no denoiser.
+    Raises: TypeError for an SDE in its place, as in calls of score_sde 0.1. TypeError for a
+      function without an SDE, and for anything else that is not a denoiser.
     """
     parameters = inspect.signature(function).parameters
     place, name = list(parameters).index("denoise"), function.__qualname__.removesuffix(".__call__")

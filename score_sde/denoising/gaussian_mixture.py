@@ -1,4 +1,4 @@
-"""Densities whose score is known at every noise level: the exact answers that solvers and likelihoods are held to."""
+"""Densities whose score is known at every noise level: ground truth for solvers and likelihoods."""
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ from score_sde.sdes.base import SDE, Time
 
 @pytree
 class GaussianMixture:
-    """p(x0) = Σ_k w_k N(μ_k, diag(s_k²)); one component is a Gaussian.
+    """p(x0) = Σ_k w_k N(μ_k, diag(s_k²)). One component is a Gaussian.
 
-    At time t the mixture has means α μ_k and variances v_k = α² s_k² + σ², so that score, E[x0 | x_t] and log p_t are
-    closed forms.
+    At time t the mixture has the means α μ_k and the variances v_k = α² s_k² + σ². So the score,
+    E[x0 | x_t] and log p_t have closed forms.
 
-    Args: weights [k], summing to 1; means [k, *shape]; stds [k, *shape], not negative.
+    Args:
+      weights: w_k [k], summing to 1.
+      means: μ_k [k, *shape].
+      stds: s_k [k, *shape], not negative.
     Raises: ValueError for shapes or weights that do not fit.
     """
 
@@ -51,7 +54,7 @@ class GaussianMixture:
         return mean, between + jnp.diag(self.weights @ self.stds.reshape(means.shape) ** 2)
 
     def log_prob(self, x: Float[Array, "b *shape"], sde: SDE | None = None, t: Time = 0.0) -> Float[Array, " b"]:
-        """log p_t(x) in nats per example; without an SDE, log p(x)."""
+        """log p_t(x) in nats per example. Without an SDE, log p(x)."""
         return jax.nn.logsumexp(self._log_joint(x, *self._at(sde, t, x)), axis=1)
 
     def denoise(self, sde: SDE) -> Denoise:

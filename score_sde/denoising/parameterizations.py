@@ -1,9 +1,11 @@
-"""What a network's output means: ε, x0, v, the score (also times σ), EDM's F, the flow velocity.
+"""Parameterizations: what a network's output F means.
 
-Each parameterization decodes both x̂0 and ε̂ straight from the output F and x_t = α x0 + σ ε. Going through one of the
-two to the other would divide by a vanishing α or σ and lose digits at one end of time.
+F is ε, x0, v, the score, the score times σ, EDM's F or the flow velocity. Each parameterization
+decodes both x̂0 and ε̂ directly from F and x_t = α x0 + σ ε. To compute one of them from the other
+would divide by a vanishing α or σ, and lose digits at one end of time.
 
-Symbols: α, σ at time t; V = α² σ_data² + σ², the variance of x_t for data of standard deviation σ_data.
+Symbols: α, σ at time t; V = α² σ_data² + σ², the variance of x_t for data of standard deviation
+σ_data.
 """
 
 import abc
@@ -18,7 +20,7 @@ from score_sde.sdes.base import SDE, Scalar, Time
 
 
 class NoiseLabel(abc.ABC):
-    """c_noise(t): the number by which a network is told the noise level."""
+    """c_noise(t): the input that tells the network the noise level."""
 
     @abc.abstractmethod
     def __call__(self, sde: SDE, t: Time) -> Float[Array, "*b"]:
@@ -29,8 +31,9 @@ class NoiseLabel(abc.ABC):
 class TimeLabel(NoiseLabel):
     """scale · t / t_max + offset.
 
-    The default, 999 t, is that of arXiv 2011.13456's code for VP and sub-VP. Networks of N discrete levels are told
-    i − 1 at level i, t = i/N: scale = N, offset = −1 (arXiv 2006.11239 and 2102.09672).
+    The default, 999 t, is the label in arXiv 2011.13456's code for VP and sub-VP. Networks of N
+    discrete levels have the label i − 1 at level i, t = i/N. For them, scale = N and offset = −1
+    (arXiv 2006.11239 and 2102.09672).
     """
 
     scale: Scalar = 999.0
@@ -42,7 +45,9 @@ class TimeLabel(NoiseLabel):
 
 @pytree
 class LogSigmaLabel(NoiseLabel):
-    """scale · log(gain · σ/α), with log(σ/α) clipped to ±limit, so that it is finite where α = 0 or σ = 0.
+    """scale · log(gain · σ/α), with log(σ/α) clipped to ±limit.
+
+    The clipping makes the label finite where α = 0 or σ = 0.
 
     Raises: ValueError unless gain > 0 and limit > 0.
     Source: arXiv 2206.00364, Table 1: log(σ)/4 for EDM (the default), log(σ/2) for VE.
@@ -62,11 +67,12 @@ class LogSigmaLabel(NoiseLabel):
 
 
 class Parameterization(abc.ABC):
-    """Input scaling and noise label of the network, and the reading of its output.
+    """The input scaling and noise label of the network, and the meaning of its output.
 
-    Members have the fields `noise_label` and `sigma_data`; c_in = 1/√V keeps the network's input at unit variance
-    (for σ_data = 1 and a variance-preserving SDE that is c_in = 1, as in the 2021 paper). sigma_data = None is c_in = 1
-    for every SDE, as in the 2021 paper's networks for VE.
+    Every parameterization has the fields `noise_label` and `sigma_data`. The input is scaled by
+    c_in = 1/√V, which gives it unit variance. For σ_data = 1 and a variance-preserving SDE, c_in is
+    1, as in the 2021 paper. sigma_data = None sets c_in = 1 for every SDE, as in the 2021 paper's
+    networks for VE.
 
     Raises: ValueError unless sigma_data > 0.
     """
@@ -82,7 +88,7 @@ class Parameterization(abc.ABC):
             )
 
     def inputs(self, sde: SDE, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-        """(c_in, c_noise): the network is given c_in x_t and c_noise."""
+        """(c_in, c_noise). The inputs of the network are c_in x_t and c_noise."""
         if self.sigma_data is None:
             return jnp.ones_like(jnp.asarray(t)), self.noise_label(sde, t)
         return 1 / jnp.sqrt(_variance(sde, t, self.sigma_data)), self.noise_label(sde, t)
@@ -95,7 +101,7 @@ class Parameterization(abc.ABC):
     def target(
         self, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Time, sde: SDE
     ) -> Float[Array, "b *shape"]:
-        """The output with which `decode` returns exactly (x0, ε)."""
+        """The output for which `decode` returns exactly (x0, ε)."""
 
 
 def _variance(sde: SDE, t: Time, sigma_data: Scalar) -> Float[Array, "*b"]:
@@ -109,7 +115,10 @@ def _alpha_sigma(sde: SDE, t: Time, x: Float[Array, "b *shape"]) -> tuple[Array,
 
 
 def _over_alpha(signal: Array, alpha: Array) -> Array:
-    """signal/α; where α = 0 it cannot be known: NaN, without a gradient, so that a loss on ε̂ stays finite there."""
+    """signal/α, and NaN without a gradient where α = 0.
+
+    There x0 is unknown. Without the gradient, a loss on ε̂ stays finite.
+    """
     known = alpha > 0
     return jnp.where(known, signal / jnp.where(known, alpha, 1.0), jnp.nan)
 
@@ -161,9 +170,12 @@ class Score(Parameterization):
 
 @pytree
 class ScaledScore(Parameterization):
-    """F = σ ∇ log p_t(x) = −ε, of unit size at every noise level. x̂0 = (x + σ F)/α, NaN where α = 0.
+    """F = σ ∇ log p_t(x) = −ε. x̂0 = (x + σ F)/α, NaN where α = 0.
 
-    Source: arXiv 2011.13456's code for VE, which divides the network's output by σ; arXiv 2206.00364, Table 1, VE.
+    F has unit size at every noise level.
+
+    Source: arXiv 2011.13456's code for VE, which divides the network's output by σ; arXiv
+      2206.00364, Table 1, VE.
     """
 
     noise_label: NoiseLabel = LogSigmaLabel(scale=1.0)
@@ -199,7 +211,9 @@ class Velocity(Parameterization):
 
 @pytree
 class FlowVelocity(Parameterization):
-    """F = u = ε − x0, for `Flow` the velocity dx_t/dt. x̂0 = (x − σ F)/(α + σ), ε̂ = (x + α F)/(α + σ).
+    """F = u = ε − x0. x̂0 = (x − σ F)/(α + σ), ε̂ = (x + α F)/(α + σ).
+
+    For `Flow`, u is the velocity dx_t/dt.
 
     Source: Liu et al., arXiv 2209.03003, Eq. 1, with time from data to noise.
     """
@@ -219,7 +233,8 @@ class FlowVelocity(Parameterization):
 class EDMPreconditioning(Parameterization):
     """x̂0 = (α σ_data² x + σ σ_data √V F)/V, ε̂ = (σ x − α σ_data √V F)/V.
 
-    That is D = c_skip x̄ + c_out F at x̄ = x/α and noise level σ/α, for every SDE, without a division by α or σ.
+    This is D = c_skip x̄ + c_out F at x̄ = x/α and noise level σ/α, for every SDE. Written so, it
+    needs no division by α or σ.
 
     Source: Karras et al., arXiv 2206.00364, Table 1 and Eq. 7.
     """

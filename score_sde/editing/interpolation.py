@@ -16,9 +16,10 @@ from score_sde.solvers.grids import Grid
 def slerp(
     first: Float[Array, "*shape"], second: Float[Array, "*shape"], fractions: Float[Array, " k"]
 ) -> Float[Array, "k *shape"]:
-    """(sin((1 − u) θ) first + sin(u θ) second)/sin θ, with θ the angle between them as vectors, for each u.
+    """(sin((1 − u) θ) first + sin(u θ) second)/sin θ for each u, with θ the angle between the two vectors.
 
-    Linear interpolation would pass through points too near to 0 to be noise. Where θ is nearly 0 it is linear.
+    Linear interpolation would pass through points whose norm is too small for noise. Where θ is
+    nearly 0, the interpolation is linear.
 
     Source: Shoemake, 1985; for latents, White, arXiv 1609.04468.
     """
@@ -35,7 +36,10 @@ def slerp(
 def interpolate(
     denoise: Denoise, first: Images, second: Images, solver: Solver, grid: Grid, number: int = 8
 ) -> Float[Array, "b k *shape"]:
-    """`number` images on the way from first[i] to second[i], both included as the round trip has them, for each i."""
+    """`number` images on the path from first[i] to second[i], for each i.
+
+    The path includes both ends, as `encode` and `decode` reproduce them.
+    """
     latents = [encode(denoise, x, solver, grid).x for x in (first, second)]
     fractions = jnp.linspace(0.0, 1.0, number, dtype=latents[0].dtype)
     between = jax.vmap(slerp, in_axes=(0, 0, None))(latents[0], latents[1], fractions)
@@ -44,5 +48,5 @@ def interpolate(
 
 
 def interpolation_picture(images: Float[Array, "b k *shape"]) -> UInt8[np.ndarray, "height width 3"]:
-    """One row for each pair of `interpolate`; for `plots.save_image`."""
+    """One row of images for each pair of `interpolate`, to be written with `plots.save_image`."""
     return plots.image_grid(np.asarray(images).reshape(-1, *images.shape[2:]), columns=images.shape[1])

@@ -1,7 +1,8 @@
-"""Inversion and editing: data to its latent by the probability flow and back, paths between latents, SDEdit.
+"""Inversion: from data to its latent by the probability flow, and back.
 
-The latent of an image is the noise that the probability flow carries it to. Any solver that adds no noise can go both ways:
-Euler, Heun, the adaptive one, the multistep ones with η = 0 and others; solvers that draw make NaN on the way up.
+The latent of an image is the noise to which the probability flow carries the image. Any solver that
+adds no noise works in both directions: Euler, Heun, the adaptive solvers, the multistep solvers
+with η = 0, and others. Solvers that draw noise give NaN in the direction of noise.
 """
 
 import jax
@@ -16,14 +17,16 @@ from score_sde.solvers import Samples, Solver, sample
 from score_sde.solvers.grids import Grid, Upward
 
 Images = Float[Array, "b *shape"] | Float[np.ndarray, "b *shape"]
-UNUSED_KEY = 0  # of solves that draw nothing
+UNUSED_KEY = 0  # the seed of solves that draw nothing
 
 
 @needs_denoiser
 def encode(denoise: Denoise, x0: Images, solver: Solver, grid: Grid) -> Samples:
-    """x(t_0) of the probability flow through x(t_n) = α(t_n) x0, with t_0 > … > t_n the times of `grid`.
+    """x(t_0) of the probability flow that starts from x(t_n) = α(t_n) x0.
 
-    Raises: ValueError for a grid that goes to σ = 0, from where no flow starts.
+    t_0 > … > t_n are the times of `grid`.
+
+    Raises: ValueError for a grid that goes to σ = 0, where no flow can start.
     """
     sde = denoise.sde
     times = grid.times(sde)
@@ -34,7 +37,10 @@ def encode(denoise: Denoise, x0: Images, solver: Solver, grid: Grid) -> Samples:
 
 @needs_denoiser
 def decode(denoise: Denoise, latent: Images, solver: Solver, grid: Grid) -> Samples:
-    """x(t_n)/α(t_n) of the probability flow from x(t_0) = `latent`: the inverse of `encode`, but for the solver's error."""
+    """x(t_n)/α(t_n) of the probability flow from x(t_0) = `latent`.
+
+    This is the inverse of `encode`, up to the solver's error.
+    """
     sde = denoise.sde
     times = grid.times(sde)
     _check_end(sde, times)
@@ -51,7 +57,7 @@ def _check_end(sde: SDE, times: np.ndarray) -> None:
 
 @needs_denoiser
 def round_trip_error(denoise: Denoise, x0: Images, solver: Solver, grid: Grid) -> Float[Array, " b"]:
-    """Root mean square over each image of decode(encode(x0)) − x0."""
+    """The root mean square of decode(encode(x0)) − x0 over each image."""
     latent = encode(denoise, x0, solver, grid).x
     back = decode(denoise, latent, solver, grid).x
     difference = (back - jnp.asarray(x0, back.dtype)).reshape(back.shape[0], -1)

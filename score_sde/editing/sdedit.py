@@ -1,4 +1,4 @@
-"""SDEdit: noise is added to an image and solved away again."""
+"""SDEdit: noise is added to an image, and a solve removes it again."""
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,11 @@ from score_sde.solvers.grids import Grid
 def sdedit(
     key: Key[Array, ""], denoise: Denoise, x0: Images, solver: Solver, grid: Grid, *, first_index: int = 0
 ) -> Samples:
-    """x0 perturbed to the grid's first time and solved back: it keeps what the noise there leaves of it.
+    """x0 perturbed to the first time of the grid, and solved back.
 
-    A small start (`grid.start`) is faithful to x0, a large one to the data; the paper has 0.3 to 0.6 of t_max. Image i
-    draws from fold_in(key, first_index + i), as in `sample`. Any solver will do.
+    The result keeps those features of x0 that the noise does not hide. A small start (`grid.start`)
+    is faithful to x0, and a large start is faithful to the data. The paper has 0.3 to 0.6 of t_max.
+    Image i draws from fold_in(key, first_index + i), as in `sample`. Any solver works.
 
     Source: Meng et al., arXiv 2108.01073, Algorithm 1.
     """

@@ -1,18 +1,20 @@
 """Bits per dimension of quantized data, from the density of a continuous model.
 
-Let each of d numbers take levels spaced by w (8-bit images in [−1, 1]: x = 2k/255 − 1, w = 2/255), and let a model have
-the density p. It gives the level vector x the probability of the bin around it,
+Let each of d numbers take levels with the spacing w. For example, 8-bit images in [−1, 1] have x =
+2k/255 − 1 and w = 2/255. A model with density p gives the level vector x the probability of the bin
+around x,
 
-    P(x) = ∫ p over x + [−w/2, w/2]^d = w^d E_u[p(x̃)],   x̃ = x + (u − 1/2) w,   u uniform in [0, 1)^d,
+    P(x) = ∫ p over x + [−w/2, w/2]^d = w^d E_u[p(x̃)],   x̃ = x + (u − 1/2) w,   u uniform in [0, 1)^d.
 
-and by Jensen's inequality log P(x) >= d log w + E_u[log p(x̃)]. In bits, for each dimension,
+By Jensen's inequality, log P(x) >= d log w + E_u[log p(x̃)]. In bits per dimension,
 
     −log2 P(x)/d <= E_u[−log p(x̃)]/(d ln 2) − log2 w.
 
-The offset −log2 w is thus the change of units from densities to probabilities, and follows the data: for y = a x + c the
-density falls by |a|^d while the bins grow to |a| w, and bits/dim stay. With 256 levels in [0, 1] w is 1/255; in
-[−1, 1], 2/255 and an offset of 6.994. The 2021 code dequantizes (k + u)/256 in [0, 1] and models 2 (k + u)/256 − 1, in
-which the bins are 2/256 wide: its offset of 7 is −log2(2/256), and is wrong for any other scaling of the data.
+The offset −log2 w changes units from densities to probabilities. It follows the scaling of the
+data. For y = a x + c the density falls by |a|^d and the bins grow to |a| w, so bits/dim do not
+change. With 256 levels in [0, 1], w is 1/255. In [−1, 1], w is 2/255 and the offset is 6.994. The
+2021 code dequantizes (k + u)/256 in [0, 1] and models 2 (k + u)/256 − 1, where the bins are 2/256
+wide. Its offset of 7 is −log2(2/256), which is wrong for any other scaling of the data.
 
 Source: Theis et al., arXiv 1511.01844, Sec. 3.1; Ho et al., arXiv 1902.00275, Sec. 3.1.
 """
@@ -33,9 +35,10 @@ from score_sde.likelihood.density import LogProb, image_keys
 
 
 class ExampleBits(NamedTuple):
-    """bits/dim of the examples of one batch, on the host, in float64; padding is already gone.
+    """bits/dim of the examples of one batch, on the host, in float64, without padding rows.
 
-    `values[r, p, i]` belongs to example i with the r-th dequantization and its p-th probe; `nfe` is summed over repeats.
+    `values[r, p, i]` belongs to example i, with the r-th dequantization and its p-th probe. `nfe`
+    is summed over repeats.
     """
 
     values: Float[np.ndarray, "r p n"]
@@ -43,22 +46,24 @@ class ExampleBits(NamedTuple):
 
 
 class BitsPerDim(NamedTuple):
-    """bits/dim of a data set, an upper bound for quantized data, with the interval of its mean.
+    """bits/dim of a data set with the interval of its mean. For quantized data it is an upper bound.
 
     Attributes:
-      mean: over examples, of the mean over repeats and probes.
-      standard_error: of `mean`, from the spread between examples. Each example has its own dequantization and probes,
-        so that their noise is in this spread: the interval covers which examples were drawn and both kinds of noise,
-        though not the solver's error. NaN for one example.
+      mean: the mean over examples, each the mean over its repeats and probes.
+      standard_error: the standard error of `mean`, from the spread between examples. Each example
+        has its own dequantization and probes, so their noise is part of this spread. The interval
+        therefore covers the choice of examples and both kinds of noise, but not the solver's error.
+        NaN for one example.
       interval: mean ± a quantile of Student's t · standard_error.
-      confidence: of the interval, 0.95 for 95 %.
-      probe_standard_error: the share of the probes alone, from the spread between the probes of one solve; more probes
-        would reduce it. None with one probe, as for the exact trace.
-      repeat_standard_error: the share of dequantization and probes, from the spread between repeats of one example;
-        more repeats would reduce it. None with one repeat.
-      per_example: in the order of the batches.
-      num_examples: how many.
-      nfe: mean number of network evaluations for one example, all repeats together.
+      confidence: the confidence of the interval; 0.95 means 95 %.
+      probe_standard_error: the part of the error that comes from the probes, from the spread
+        between the probes of one solve. More probes would reduce it. None with one probe, as for
+        the exact trace.
+      repeat_standard_error: the part that comes from dequantization and probes, from the spread
+        between repeats of one example. More repeats would reduce it. None with one repeat.
+      per_example: bits/dim of each example, in the order of the batches.
+      num_examples: the number of examples.
+      nfe: the mean number of network evaluations for one example, over all its repeats together.
     """
 
     mean: float
@@ -78,10 +83,10 @@ def bits_per_dim(
     """−log p(x̃)/(d ln 2) − log2 w.
 
     Args:
-      log_prob: log p(x̃) in nats per example, of dequantized data.
+      log_prob: log p(x̃) of dequantized data, in nats per example.
       num_dims: d.
-      bin_width: w, the distance of neighbouring levels in the units that the model sees; None for continuous data,
-        where the result is the differential −log2 p(x)/d and may be negative.
+      bin_width: w, the spacing of the levels in the units of the model. None is for continuous
+        data: the result is then the differential −log2 p(x)/d, which may be negative.
     Raises: ValueError unless num_dims >= 1 and bin_width > 0.
     """
     if num_dims < 1:
@@ -92,7 +97,9 @@ def bits_per_dim(
 def dequantize(
     key: Key[Array, ""], x: Float[Array, "b *shape"], bin_width: float, index: Int[Array, " b"] | None = None
 ) -> Float[Array, "b *shape"]:
-    """x̃ = x + (u − 1/2) w, with u uniform in [0, 1), image i from fold_in(key, index[i]) (None: 0, 1, …).
+    """x̃ = x + (u − 1/2) w, with u uniform in [0, 1).
+
+    Image i draws u from fold_in(key, index[i]). index = None is 0, 1, …
 
     Raises: ValueError unless bin_width > 0.
     """
@@ -117,9 +124,9 @@ def example_bits(
     """bits/dim of each example of a batch, `num_repeats` times with new dequantization and probes.
 
     Args:
-      bin_width: w, see `bits_per_dim`; with None nothing is added to x.
-      index: positions in the data set, by which image i has the same noise and probes in any batch.
-      mask: False on padding, whose rows are left out.
+      bin_width: w, see `bits_per_dim`. With None nothing is added to x.
+      index: positions in the data set. They give image i the same noise and probes in any batch.
+      mask: False on padding rows, which are left out.
     Raises: ValueError unless num_repeats >= 1 and bin_width > 0.
     """
     if num_repeats < 1:
@@ -138,9 +145,10 @@ def example_bits(
 
 
 def summarize(batches: Iterable[ExampleBits], confidence: float = 0.95) -> BitsPerDim:
-    """The mean over every example of all batches, each counted once, with its interval.
+    """The mean over every example of all batches, with its interval. Each example counts once.
 
-    Raises: ValueError for no example, batches of different repeats or probes, or a confidence outside of (0, 1).
+    Raises: ValueError for no example, for batches with different numbers of repeats or probes, or
+      for a confidence outside of (0, 1).
     """
     from scipy.special import stdtrit
 
@@ -171,7 +179,10 @@ def summarize(batches: Iterable[ExampleBits], confidence: float = 0.95) -> BitsP
 
 
 def _draw_error(values: Float[np.ndarray, "r p n"], axis: int) -> float | None:
-    """Standard error of the mean of all values that comes from independent draws along `axis`; None for one draw."""
+    """The part of the standard error of the mean that comes from independent draws along `axis`.
+
+    None for one draw.
+    """
     draws = values.shape[axis]
     if draws < 2:
         return None

@@ -1,10 +1,11 @@
 """The log-density of data by the instantaneous change of variables along the probability flow.
 
-d log p_t(x_t)/dt = −div v(x_t, t) along dx/dt = v, so that
+Along dx/dt = v, d log p_t(x_t)/dt = −div v(x_t, t). So
 
     log p_{t_min}(x) = log p_{t_max}(x_T) + ∫ div v(x_t, t) dt from t_min to t_max, with x_{t_min} = x.
 
-Source: Chen et al., arXiv 1806.07366, Theorem 1; Song et al., arXiv 2011.13456, Sec. 4.3 and App. D.2.
+Source: Chen et al., arXiv 1806.07366, Theorem 1; Song et al., arXiv 2011.13456, Sec. 4.3 and App.
+  D.2.
 """
 
 from typing import NamedTuple
@@ -22,15 +23,16 @@ from score_sde.solvers.adaptive_ode import Adaptive
 
 
 class LogDensity(NamedTuple):
-    """Log-densities in nats per example, with what they came from.
+    """Log-densities in nats per example, with their parts.
 
     Attributes:
       log_prob: log p_{t_min}(x), the mean over probes.
-      latent: x_T, where the flow takes x.
-      nfe: evaluations of the network for each image, each with its products with the Jacobian, as if it were alone.
-      per_probe: the value that each probe alone would give; one row for the exact trace.
-      failed: images whose solve did not reach t_max, where all is NaN. Within `jit` or `vmap` they are only flagged; else
-        they are an error.
+      latent: x_T, the end of the flow from x.
+      nfe: the network evaluations of each image, counted as if the image were alone. Each
+        evaluation includes its products with the Jacobian.
+      per_probe: the log-density from each probe alone. One row for the exact trace.
+      failed: images whose solve did not reach t_max. All their values are NaN. Within `jit` or
+        `vmap` they are only flagged; otherwise they raise an error.
     """
 
     log_prob: Float[Array, " b"]
@@ -42,25 +44,31 @@ class LogDensity(NamedTuple):
 
 @pytree
 class LogProb:
-    """log p_{t_min}(x) ≈ log N(x_T; 0, prior_std² I) + ∫ div v dt, solved from t_min to t_max with steps for each image.
+    """log p_{t_min}(x) ≈ log N(x_T; 0, prior_std² I) + ∫ div v dt, solved adaptively from t_min to t_max.
 
-    It is the density of the model's data noised to `t_min`: the solve cannot start at t = 0, where the score of data on
-    a grid or a manifold is infinite. For `EDM`, whose time is σ, t_min is a noise level (0.002 in its paper).
+    Each image has its own steps. The result is the density of the model's data with the noise of
+    `t_min`. The solve cannot start at t = 0, where the score of data on a grid or a manifold is
+    infinite. For `EDM`, whose time is σ, t_min is a noise level (0.002 in its paper).
 
-    The log-density is part of the state whose error is controlled, and all probes ride in one solve. With the error of
-    x alone, a point that the flow leaves in place, such as the mean of a Gaussian, lets the steps grow without bound:
-    there, in 64 dimensions and at a tolerance of 1e-5, the log-density was wrong by 2.6 to 29 nats, and by 0.005 to
-    0.012 as it is here. The variable is t itself: √t took fewer evaluations for VP on a steep spectrum (69, not 111),
-    but more for VE (152, not 120) and `Flow` (92, not 75); log t and the log-SNR took up to twice as many.
+    The log-density is part of the state whose error is controlled, and all probes share one solve.
+    Without it, the steps grow without bound at a point that the flow leaves in place, such as the
+    mean of a Gaussian. There, in 64 dimensions and at a tolerance of 1e-5, the log-density was
+    wrong by 2.6 to 29 nats. With it, the error is 0.005 to 0.012 nats.
 
-    Error: that of `adaptive`, in nats about its tolerance times the largest |log p_t| met (1e-4 to 4e-4 on 2-D mixtures
-    at 1e-5; 0.03 for `DiscreteVP.ddpm`, whose table has kinks, at four times the evaluations); the variance of the
-    probes, see `Hutchinson`; and log p_{t_max}(x_T) − log N(x_T; 0, prior_std² I), about α μ x_T for each dimension of
-    mean μ with α = 0.0066 at VP's t_max: up to 1e-3 nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`), and
-    0.03 for VP, 0.08 for VE on a 64-D one.
-    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called), for x without a batch axis or of whole
-    numbers, or for an SDE that overrides `noise` without `prior_log_prob`; RuntimeError, but not within `jit`, where an
-    image fails.
+    The variable of the solve is t. √t took fewer evaluations for VP on a steep spectrum (69 instead
+    of 111), but more for VE (152 instead of 120) and for `Flow` (92 instead of 75). log t and the
+    log-SNR took up to twice as many.
+
+    Error: three parts. First, the error of `adaptive`, in nats about its tolerance times the
+      largest |log p_t| on the way. At 1e-5 it is 1e-4 to 4e-4 on 2-D mixtures. It is 0.03 for
+      `DiscreteVP.ddpm`, whose table has kinks, at four times the evaluations. Second, the variance
+      of the probes, see `Hutchinson`. Third, log p_{t_max}(x_T) − log N(x_T; 0, prior_std² I). It
+      is about α μ x_T for each dimension of mean μ, with α = 0.0066 at VP's t_max. It is up to 1e-3
+      nats on those mixtures (0.02 for VP(0.5, 12), 0 for `Flow`). On a 64-D mixture it is 0.03 for
+      VP and 0.08 for VE.
+    Raises: ValueError unless 0 < t_min < t_max of the SDE (checked when called). ValueError for x
+      without a batch axis or of whole numbers, or for an SDE that overrides `noise` without
+      `prior_log_prob`. RuntimeError where an image fails, except within `jit`.
     """
 
     adaptive: Adaptive = Adaptive()
@@ -76,13 +84,14 @@ class LogProb:
         *,
         index: Int[Array, " b"] | None = None,
     ) -> LogDensity:
-        """The log-density of each x, as one compiled program.
+        """The log-density of each x, in one compiled program.
 
-        Tolerances, t_min and the fields of `denoise` (where it is a pytree, as ours are) are traced.
+        The tolerances, t_min and the fields of `denoise` are traced, if `denoise` is a pytree, as
+        those of this library are.
 
         Args:
-          index: positions of the images in their data set (None: 0, 1, …). Image i draws its probes from
-            fold_in(key, index[i]): it has the same probes in any batch.
+          index: positions of the images in their data set. None is 0, 1, … Image i draws its probes
+            from fold_in(key, index[i]), so it has the same probes in any batch.
         """
         sde = denoise.sde
         if x.ndim < 2:

@@ -1,8 +1,10 @@
-"""The divergence of a velocity field, by the trace of its Jacobian J: exact, or from random probes.
+"""The divergence of a velocity field, as the trace of its Jacobian J: exact, or from random probes.
 
-The field is linearized once at x, so that the velocity and every product J ε share a single evaluation of the network.
+The field is linearized once at x. The velocity and all products J ε then share one evaluation of
+the network.
 
-Symbols: v(x) the velocity of a batch whose examples do not interact, J = ∂v/∂x of one example, d its dimension.
+Symbols: v(x) is the velocity of a batch whose examples do not interact, J = ∂v/∂x is the Jacobian
+of one example, and d is its dimension.
 """
 
 import abc
@@ -23,13 +25,14 @@ KINDS = {"rademacher": jax.random.rademacher, "gaussian": jax.random.normal}
 
 
 class Divergence(abc.ABC):
-    """div v = tr J, as p values for each example whose mean is the divergence or an unbiased estimate of it."""
+    """div v = tr J, as p values for each example. Their mean is the divergence, or an unbiased estimate."""
 
     @abc.abstractmethod
     def draw(self, key: Key[Array, " b"], x: Float[Array, "b *shape"]) -> Probes:
         """The probes of a whole solve, image by image, or None.
 
-        They are drawn once: with new ones at each evaluation the integrand would be noise, which no error control follows.
+        They are drawn once for a solve. New probes at each evaluation would make the integrand
+        noise, and no error control can follow noise.
         """
 
     @abc.abstractmethod
@@ -43,8 +46,8 @@ class Divergence(abc.ABC):
 class ExactTrace(Divergence):
     """div v = Σ_i e_iᵀ J e_i, with p = 1.
 
-    It takes d products with J, each about the cost of a forward evaluation, `chunk_size` of them at a time; memory is
-    that of as many forward evaluations.
+    It makes d products with J, `chunk_size` of them at a time. One product costs about a forward
+    evaluation. The memory is that of `chunk_size` forward evaluations.
 
     Raises: ValueError unless chunk_size >= 1.
     """
@@ -77,12 +80,13 @@ class ExactTrace(Divergence):
 class Hutchinson(Divergence):
     """div v ≈ εᵀ J ε with E[ε εᵀ] = I: one value for each of `num_probes` probes.
 
-    Error: unbiased. With S = (J + Jᵀ)/2 the variance of one value is 2 Σ_{i≠j} S_ij² for "rademacher" (ε_i = ±1) and
-    2 Σ_ij S_ij² for "gaussian"; Rademacher is therefore never the worse of the two, and exact for a diagonal J.
-    The difference is large where the flow mostly scales x: on a 2-D mixture one Gaussian probe erred by 9 nats with VE.
-
+    Error: unbiased. With S = (J + Jᵀ)/2, the variance of one value is 2 Σ_{i≠j} S_ij² for
+      "rademacher" (ε_i = ±1), and 2 Σ_ij S_ij² for "gaussian". So Rademacher probes are never
+      worse, and they are exact for a diagonal J. The difference is large where the flow mostly
+      scales x: on a 2-D mixture with VE, one Gaussian probe was wrong by 9 nats.
     Raises: ValueError unless num_probes >= 1, or for an unknown kind.
-    Source: Hutchinson 1990; Grathwohl et al., arXiv 1810.01367, Sec. 3.1; arXiv 2011.13456, App. D.2.
+    Source: Hutchinson 1990; Grathwohl et al., arXiv 1810.01367, Sec. 3.1; arXiv 2011.13456, App.
+      D.2.
     """
 
     num_probes: int = static(default=1)
@@ -106,7 +110,7 @@ class Hutchinson(Divergence):
 
 @pytree
 class GivenProbes(Divergence):
-    """div v ≈ εᵀ J ε for the probes ε of an array [b, p, *shape], to repeat a computation made elsewhere.
+    """div v ≈ εᵀ J ε for the probes ε of an array [b, p, *shape], to repeat another computation.
 
     Raises: ValueError, when drawn for x [b, *shape], for any other shape.
     """

@@ -1,7 +1,8 @@
-"""Networks: Flax modules with plain fields, called as network(x, noise_label, condition, train). They know no SDE.
+"""Networks: Flax modules with plain fields, called as network(x, noise_label, condition, train).
 
-`NETWORKS` maps a config's name to what makes the network from its fields. "ddpmpp" is `UNet` as it stands, "ncsnpp" is
-`UNet` with three other defaults; every field of either can be set.
+A network knows no SDE. `NETWORKS` maps a config name to the function that builds the network from
+its fields. "ddpmpp" is `UNet` with its defaults, and "ncsnpp" is `UNet` with three other defaults.
+In both, every field can be set.
 """
 
 from collections.abc import Callable

@@ -11,9 +11,10 @@ from score_sde.networks.layers import GroupNorm, dense
 
 
 class AttentionBlock(nn.Module):
-    """y = (x + W softmax(q kᵀ / √c) v) / √2, with q, k, v linear in the group-normalized x: one head, all positions.
+    """y = (x + W softmax(q kᵀ / √c) v) / √2, with q, k, v linear in the group-normalized x.
 
-    Without `skip_rescale` the sum is not divided. The softmax is in float32. The map W starts near zero.
+    There is one head over all positions. Without `skip_rescale` the sum is not divided by √2. The
+    softmax is in float32. The map W starts near zero.
 
     Source: DDPM, arXiv 2006.11239; the rescaled sum is score_sde's, arXiv 2011.13456, App. H.
     """

@@ -1,4 +1,4 @@
-"""What a U-Net is made of: the residual block, and DDPM's change of resolution by one convolution."""
+"""The blocks of a U-Net: the residual block, and DDPM's change of resolution by one convolution."""
 
 import math
 
@@ -14,9 +14,10 @@ RESAMPLE = {"none": lambda x, taps: x, "down": downsample, "up": upsample}
 class ResidualBlock(nn.Module):
     """y = (S r(x) + W₁ ⋆ dropout(a(W₀ ⋆ r(a(x)) + A emb))) / √2, a = swish ∘ group norm, r = resampling or nothing.
 
-    BigGAN's order: both branches are resampled, the main one between its activation and its first convolution. S is a
-    1×1 convolution where the shape changes and the identity elsewhere. W₁ starts near zero. Without `skip_rescale` the
-    sum is not divided by √2. `emb` is the embedding of `embeddings.Embedding`, which has been through its swish.
+    The order is BigGAN's: both branches are resampled, the main branch between its activation and
+    its first convolution. S is a 1×1 convolution where the shape changes, and the identity
+    elsewhere. W₁ starts near zero. Without `skip_rescale` the sum is not divided by √2. `emb` is
+    the embedding of `embeddings.Embedding`, which ends with a swish.
 
     Source: Brock et al., arXiv 1809.11096; score_sde, arXiv 2011.13456, App. H.
     """
@@ -47,13 +48,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResamplingConvolution(nn.Module):
-    """y = W ⋆ f(x) at half ("down") or double ("up") the resolution, W 3 wide along every axis, as in DDPM.
+    """y = W ⋆ f(x) at half ("down") or double ("up") the resolution, as in DDPM. W is 3 wide along every axis.
 
-    Up, f is `upsample`. Down, W has a stride of 2, and f is `blur`, or, with two equal `taps`, a zero at the far end of every
-    axis.
+    Up: f is `upsample`. Down: W has a stride of 2, and f is `blur`. With two equal `taps`, f
+    instead adds a zero at the far end of every axis.
 
-    Source: DDPM, arXiv 2006.11239; with a filter score_sde, arXiv 2011.13456, App. H. It departs where that doubles the
-    resolution: filter, then convolution with zeros beyond the border, where its code transposes a convolution and filters.
+    Source: DDPM, arXiv 2006.11239; with a filter score_sde, arXiv 2011.13456, App. H. One
+      difference: where the resolution doubles, this code filters, then convolves with zeros beyond
+      the border. The score_sde code transposes a convolution, then filters.
     """
 
     resample: str

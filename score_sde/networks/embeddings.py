@@ -1,4 +1,4 @@
-"""What the network knows beside x: the noise level, and the conditions, as one vector per example."""
+"""The inputs of a network beside x, as one vector per example: the noise level and the conditions."""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ MAX_PERIOD = 10_000.0
 
 
 def sinusoidal(noise_label: Float[Array, " b"], num_features: int) -> Float[Array, "b num_features"]:
-    """[sin(ω c), cos(ω c)] with ω falling geometrically from 1 to 1e-4: made for labels that run over 0 … 1000.
+    """[sin(ω c), cos(ω c)] with ω falling geometrically from 1 to 1e-4, for labels that run over 0 … 1000.
 
-    Source: Vaswani et al., arXiv 1706.03762, with the end point that DDPM's code (arXiv 2006.11239) includes.
+    Source: Vaswani et al., arXiv 1706.03762, with the end point that DDPM's code (arXiv 2006.11239)
+      includes.
     """
     half = num_features // 2
     step = -math.log(MAX_PERIOD) / max(half - 1, 1)
@@ -27,7 +28,10 @@ def sinusoidal(noise_label: Float[Array, " b"], num_features: int) -> Float[Arra
 
 
 def null_condition(condition: Mapping[str, Array], num_classes: int | None) -> dict[str, Array]:
-    """What stands for "no condition": the class after the last for "label", zeros for all others, in the same shapes."""
+    """The condition that means "no condition", in the same shapes.
+
+    For "label" it is the class after the last class. For all other conditions it is zeros.
+    """
     return {
         name: jnp.full_like(values, num_classes or 0) if name == "label" else jnp.zeros_like(values)
         for name, values in condition.items()
@@ -37,7 +41,7 @@ def null_condition(condition: Mapping[str, Array], num_classes: int | None) -> d
 class FourierFeatures(nn.Module):
     """[sin(2π ω c), cos(2π ω c)] with frequencies ω ~ N(0, scale²), drawn once and never trained.
 
-    The frequencies stand among the parameters, so that a checkpoint carries them; no gradient reaches them.
+    The frequencies are among the parameters, so a checkpoint contains them. They get no gradient.
 
     Source: Tancik et al., arXiv 2006.10739; scale 16 in NCSN++, arXiv 2011.13456.
     """
@@ -49,7 +53,8 @@ class FourierFeatures(nn.Module):
     def __call__(self, noise_label: Float[Array, " b"]) -> Float[Array, "b num_features"]:
         init = nn.initializers.normal(self.scale)
         frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.num_features // 2,)))
-        # The products in this order round as in the published networks; at ω c ~ 500 that is visible in the output.
+        # This order of the products rounds as the published networks do. At ω c ~ 500 the rounding is
+        # visible in the output.
         angle = noise_label[:, None] * frequencies[None] * (2 * math.pi)
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
@@ -57,11 +62,13 @@ class FourierFeatures(nn.Module):
 class Embedding(nn.Module):
     """emb = swish(W₁ swish(W₀ (noise features + label vector + W embedding) + b₀) + b₁), `[b, width]`.
 
-    The condition "label" `[b]` picks a learned vector: 0 … num_classes − 1 are the classes and num_classes is the null
-    class, for examples without a label. The condition "embedding" `[b, embedding_dim]` enters through a linear map
-    without bias, so that zeros mean "none". A network takes exactly the conditions that its fields declare.
+    The condition "label" `[b]` selects a learned vector. 0 … num_classes − 1 are the classes, and
+    num_classes is the null class, for examples without a label. The condition "embedding" `[b,
+    embedding_dim]` enters through a linear map without bias, so zeros mean "none". A network takes
+    exactly the conditions that its fields declare.
 
-    Source: the noise embedding of score_sde, arXiv 2011.13456; conditions enter where EDM's do, arXiv 2206.00364.
+    Source: the noise embedding of score_sde, arXiv 2011.13456. Conditions enter where EDM's do,
+      arXiv 2206.00364.
     """
 
     num_features: int
@@ -91,9 +98,12 @@ class Embedding(nn.Module):
         return nn.swish(dense(self.width, self.dtype, "dense_1")(h))
 
     def _label_vector(self, label: Int[Array, " b"], width: int) -> Float[Array, "b width"]:
-        """Row `label` of a table drawn from N(0, 1), the size of the noise features; NaN for a label out of range."""
+        """Row `label` of a learned table, or NaN for a label out of range.
+
+        The table is drawn from N(0, 1), which has the size of the noise features.
+        """
         table = self.param("label", nn.initializers.normal(1.0), (self.num_classes + 1, width))
-        label = jnp.where(label < 0, self.num_classes + 1, label)  # else −1 would count from the end
+        label = jnp.where(label < 0, self.num_classes + 1, label)  # a negative index would count from the end
         return jnp.take(table, label, axis=0, mode="fill", fill_value=jnp.nan)
 
     def _check(self, condition: Mapping[str, Array], batch: int) -> None:

@@ -1,4 +1,4 @@
-"""The encoder half of the U-Net with one vector as its output: a classifier of images and signals."""
+"""The encoder half of the U-Net, with one vector as its output: a classifier of images and signals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,25 +15,31 @@ from score_sde.networks.layers import GroupNorm, conv, dense
 
 
 class Encoder(nn.Module):
-    """F(x, c_noise, condition): `[b, *space, c]` to `[b, out_features]` in float32, by residual blocks and a mean over space.
+    """F(x, c_noise, condition): `[b, *space, c]` to `[b, out_features]` in float32.
+
+    The encoder is a stack of residual blocks and a mean over space.
 
     Attributes:
-        out_features: length of the output. A classifier's config leaves it out: it is the data's number of classes.
-        channels: features at the full resolution before multiplication.
-        channel_multipliers: one per level; each level after the first halves every side.
-        blocks_per_level: residual blocks per level.
-        attention_resolutions: heights (or lengths) at which attention follows each block; the end always has it.
-        resample_taps: the filter that halves, as in `UNet`.
-        skip_rescale: divides every sum of two branches by √2.
-        noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
-        fourier_scale: standard deviation of the Fourier frequencies.
-        dropout: rate in the residual blocks while training.
-        num_classes: classes of the condition "label", 0 for none. A classifier of the label has 0.
-        embedding_dim: width of the condition "embedding", 0 for none.
-        dtype: "float32" or "bfloat16", of the computation, as in `UNet`.
+      out_features: the length of the output. The config of a classifier leaves it out: it is then
+        the number of classes of the data.
+      channels: the number of features at the full resolution, before multiplication.
+      channel_multipliers: one factor per level. Each level after the first halves every side.
+      blocks_per_level: the number of residual blocks per level.
+      attention_resolutions: heights (or lengths) at which attention follows each block. The end of
+        the network always has attention.
+      resample_taps: the filter that halves, as in `UNet`.
+      skip_rescale: whether every sum of two branches is divided by √2.
+      noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 …
+        10).
+      fourier_scale: the standard deviation of the Fourier frequencies.
+      dropout: the dropout rate in the residual blocks while training.
+      num_classes: the number of classes of the condition "label", 0 for none. A classifier of the
+        label has 0.
+      embedding_dim: the width of the condition "embedding", 0 for none.
+      dtype: "float32" or "bfloat16", for the computation, as in `UNet`.
 
-    Source: the classifier of Dhariwal and Nichol, arXiv 2105.05233, App. H, with the blocks of score_sde and the pooling
-    "adaptive" of its code.
+    Source: the classifier of Dhariwal and Nichol, arXiv 2105.05233, App. H, with the blocks of
+      score_sde and the pooling "adaptive" of its code.
     """
 
     out_features: int | None = None
@@ -52,7 +58,7 @@ class Encoder(nn.Module):
 
     def __post_init__(self) -> None:
         for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
-            # Configs bring lists, and a network must be hashable.
+            # A config gives lists, but a network must be hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_shared(self)
         if self.out_features is not None:
@@ -88,7 +94,7 @@ class Encoder(nn.Module):
         return dense(out_features, "float32", "output", scale=0.0)(pooled)
 
     def null(self, condition: Mapping[str, Array]) -> dict[str, Any]:
-        """What stands for "no condition", in the shape of `condition`."""
+        """The condition that means "no condition", in the shape of `condition`."""
         return null_condition(condition, self.num_classes)
 
     def _block(self, name: str, features: int, resample: str = "none") -> nn.Module:
@@ -111,7 +117,8 @@ class Encoder(nn.Module):
     def _checked_input(self, x: Array) -> int:
         """The length of the output.
 
-        Raises: ValueError without it, or where x has no spatial axis or a side that the levels cannot halve.
+        Raises: ValueError if the length is None. ValueError where x has no spatial axis, or a side
+          that the levels cannot halve.
         """
         if self.out_features is None:
             raise ValueError("Encoder needs out_features, got None; give the length of the output.")

@@ -1,4 +1,4 @@
-"""Checks of the fields that networks share, made when a network is constructed."""
+"""Checks of the fields that several networks have, at construction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from score_sde.networks.embeddings import NOISE_EMBEDDINGS
 
 DTYPES = ("float32", "bfloat16")
-MOST_BLOCKS = 1000  # of which each is traced by itself: more would take hours to compile
+MOST_BLOCKS = 1000  # each block is traced by itself, so more blocks would take hours to compile
 
 
 def check_shared(network: Any) -> None:
@@ -29,7 +29,7 @@ def check_choice(network: Any, name: str, allowed: Sequence[str]) -> None:
 
 
 def check_at_least(network: Any, minimum: int, *names: str) -> None:
-    """Raises ValueError unless each named field, or each of its entries, is a whole number not below `minimum`."""
+    """Raises ValueError unless each named field, or each of its entries, is a whole number of at least `minimum`."""
     for name in names:
         value = getattr(network, name)
         entries = value if isinstance(value, tuple) else (value,)

@@ -1,7 +1,8 @@
-"""The layers that every network here is made of: dense maps and convolutions that start as in DDPM, and group norm.
+"""The layers that every network here is made of: dense maps, convolutions, group norm and dropout.
 
-All of them keep float32 parameters and compute in the `dtype` they are given; none of them knows how many spatial axes
-there are, so that images [b, h, w, c] and signals [b, l, c] take the same path.
+Dense maps and convolutions start as in DDPM. All layers have float32 parameters and compute in the
+given `dtype`. No layer fixes the number of spatial axes, so images [b, h, w, c] and signals [b, l,
+c] share one code.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.kernels.winograd import conv_general_dilated
 
-NEAR_ZERO = 1e-10  # the 2021 code reads a scale of 0 as this, so that no layer is exactly dead at the start
+NEAR_ZERO = 1e-10  # the 2021 code replaces a scale of 0 by this, so that no layer is exactly zero at the start
 
 
 def fan_avg_uniform(scale: float = 1.0) -> Callable[..., Array]:
-    """Draws weights from U(−a, a) with a² = 6 scale / (fan_in + fan_out); a scale of 0 is read as 1e-10.
+    """Draws weights from U(−a, a) with a² = 6 scale / (fan_in + fan_out). A scale of 0 is read as 1e-10.
 
     Source: DDPM, arXiv 2006.11239, and score_sde, arXiv 2011.13456 (both in the code only).
     """
@@ -26,15 +27,19 @@ def fan_avg_uniform(scale: float = 1.0) -> Callable[..., Array]:
 
 
 def dense(features: int, dtype: str, name: str, *, scale: float = 1.0, use_bias: bool = True) -> nn.Dense:
-    """y = x W + b over the last axis. A 1×1 convolution is this too: a matrix product is its fastest form."""
+    """y = x W + b over the last axis.
+
+    It also replaces a 1×1 convolution: a matrix product is the fastest form of that convolution.
+    """
     init = fan_avg_uniform(scale)
     return nn.Dense(features, use_bias, dtype=dtype, kernel_init=init, dot_general=_flat_product, name=name)
 
 
 def _flat_product(x: Array, kernel: Array, dimension_numbers: Any, precision: Any = None, **options: Any) -> Array:
-    """x W with all axes of x but the last as one: so XLA takes the gradient of W without first transposing the inputs.
+    """x W, with all axes of x but the last merged into one.
 
-    That is 5 % of a U-Net's training step on a CPU. nn.Dense asks for this product alone.
+    XLA then computes the gradient of W without a transpose of the inputs first. This saves 5 % of a
+    U-Net's training step on a CPU. nn.Dense takes its product as an argument.
     """
     rows = x.reshape(-1, x.shape[-1])
     product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), precision, **options)
@@ -44,7 +49,8 @@ def _flat_product(x: Array, kernel: Array, dimension_numbers: Any, precision: An
 def conv(features: int, rank: int, dtype: str, name: str | None, *, scale: float = 1.0, stride: int = 1) -> nn.Conv:
     """y = W ⋆ x + b with a kernel 3 wide along each of `rank` spatial axes, and zeros beyond the border.
 
-    With a stride above 1 nothing is added at the border: the resampling filter before it has padded already.
+    With a stride above 1 nothing is added at the border, because the resampling filter has padded
+    x.
     """
     padding = "SAME" if stride == 1 else "VALID"
     init = fan_avg_uniform(scale)
@@ -61,21 +67,24 @@ def conv(features: int, rank: int, dtype: str, name: str | None, *, scale: float
 
 
 def num_groups(channels: int) -> int:
-    """The largest divisor of `channels` that is at most 32 and leaves 4 channels or more a group (1 if none does).
+    """The largest divisor of `channels` that is at most 32 and leaves at least 4 channels a group.
 
-    Where min(32, channels / 4) divides the channels this is the published rule; elsewhere that rule has no answer.
+    It is 1 if there is no such divisor. Where min(32, channels / 4) divides the channels, this is
+    the published rule. Elsewhere the published rule has no answer.
     """
     limit = max(1, min(32, channels // 4))
     return max(groups for groups in range(1, limit + 1) if channels % groups == 0)
 
 
 class GroupNorm(nn.Module):
-    """y = activation((x − mean) / √(var + 1e-6) · scale + bias), mean and var over space and the channels of a group.
+    """y = activation((x − mean) / √(var + 1e-6) · scale + bias), with mean and var over a group of channels and space.
 
-    Sums run over space per channel first and over the channels of a group after, and the normalization is one multiply
-    and add per element: no reshape of the large array, and one pass over it for both moments, in float32.
+    The sums run first over space for each channel, then over the channels of a group. The
+    normalization is one multiplication and one addition per element. So the large array is never
+    reshaped, and one pass over it gives both moments. The moments are in float32.
 
-    Attributes: groups: how many; None for `num_groups` of the channels.
+    Attributes:
+      groups: the number of groups. None is `num_groups` of the channels.
 
     Source: arXiv 1803.08494; epsilon and groups as in score_sde, arXiv 2011.13456.
     """
@@ -93,7 +102,7 @@ class GroupNorm(nn.Module):
         x32 = x.astype(jnp.float32)
         space = tuple(range(1, x.ndim - 1))
         mean, square = self._group_mean(x32.mean(space)), self._group_mean(jnp.square(x32).mean(space))
-        # Rounding can push the difference below zero where a group is constant.
+        # Where a group is constant, rounding can make the difference negative.
         gain = scale[None] * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
         shift = bias[None] - mean * gain
         per_example = (batch,) + (1,) * len(space) + (channels,)
@@ -101,7 +110,7 @@ class GroupNorm(nn.Module):
         return (y if self.activation is None else self.activation(y)).astype(self.dtype)
 
     def _group_mean(self, per_channel: Float[Array, "b c"]) -> Float[Array, "b c"]:
-        """Replaces each channel's value by the mean over its group."""
+        """The mean over its group, in place of each channel's value."""
         batch, channels = per_channel.shape
         groups = num_groups(channels) if self.groups is None else self.groups
         mean = per_channel.reshape(batch, groups, channels // groups).mean(axis=2)
@@ -109,10 +118,11 @@ class GroupNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """y = m x / (1 − p) with m = 0 at a share p = `rate` < 1 of the places, drawn anew each time, and 1 at the others.
+    """y = m x / (1 − p), with m = 0 at a fraction p = `rate` < 1 of the places and 1 at the others.
 
-    p is rounded to a multiple of 2⁻¹⁶, and m divided by the share that this leaves: two places use the halves of 32 random
-    bits that each would cost, half of the 5 % that dropout is of a U-Net's step on a CPU.
+    Each call draws m anew. p is rounded to a multiple of 2⁻¹⁶, and m is divided by the fraction
+    that this keeps. Two places then share 32 random bits, instead of 32 bits for each place.
+    Dropout is 5 % of a U-Net's training step on a CPU, and this halves it.
 
     Source: Srivastava et al., JMLR 15 (2014).
     """

@@ -23,21 +23,26 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 class MLP(nn.Module):
     """F(x, c_noise, condition): `[b, d]` to `[b, out_features]` in float32, through `depth` residual blocks.
 
-    h₀ = W x; h ← h + V a(U a(h) + A emb); F = O a(h). V and O start near zero, so that F does too; W with a variance of 1/d, so
-    that h₀ is as large as x (the other layers' rule makes it √(2d/(d + width)) of that, and a few modes in the plane are
-    then not found in thousands of steps).
+        h₀ = W x;   h ← h + V a(U a(h) + A emb);   F = O a(h)
+
+    V and O start near zero, so F starts near zero. W starts with a variance of 1/d, so h₀ is as
+    large as x. With the rule of the other layers, h₀ would be √(2d/(d + width)) times as large.
+    Then thousands of steps did not find a few modes in the plane.
 
     Attributes:
-        width: features of h and of the embedding.
-        depth: number of residual blocks.
-        activation: a; "swish", "gelu", "relu", "softplus" or "tanh".
-        noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
-        fourier_scale: standard deviation of the Fourier frequencies.
-        dropout: rate before V while training.
-        num_classes: 0 for none; label `num_classes` is the learned null class. In a config, None takes the data's number.
-        embedding_dim: width of the condition "embedding", 0 for none.
-        out_features: None for as many as x has.
-        dtype: "float32" or "bfloat16", of the computation; parameters and the output layer are float32.
+      width: the number of features of h and of the embedding.
+      depth: the number of residual blocks.
+      activation: a; "swish", "gelu", "relu", "softplus" or "tanh".
+      noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 …
+        10).
+      fourier_scale: the standard deviation of the Fourier frequencies.
+      dropout: the dropout rate before V while training.
+      num_classes: 0 for none. The label `num_classes` is the learned null class. In a config, None
+        takes the number of the data.
+      embedding_dim: the width of the condition "embedding", 0 for none.
+      out_features: None for as many as x has.
+      dtype: "float32" or "bfloat16", for the computation. Parameters and the output layer are
+        float32.
     """
 
     width: int = 128
@@ -92,12 +97,14 @@ class MLP(nn.Module):
         return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))
 
     def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """What stands for "no condition", in the shape of `condition`."""
+        """The condition that means "no condition", in the shape of `condition`."""
         return null_condition(condition, self.num_classes)
 
     @staticmethod
     def tensor_axis(path: tuple[str, ...]) -> int | None:
-        """The features of r: columns of U and A, rows of V, so that a block needs one sum over devices.
+        """The axis of the hidden features: columns of U and A, rows of V.
+
+        So a block needs one sum over devices.
 
         Source: Shoeybi et al., arXiv 1909.08053, Sec. 3.
         """

@@ -1,10 +1,12 @@
 """Halving and doubling of every spatial axis with a short filter.
 
-A filter is given by its taps, which are scaled to sum to one: (1, 1) is the plain choice (mean of two on the way down,
-nearest neighbour on the way up), (1, 3, 3, 1) the FIR filter of NCSN++. Beyond the border the signal is 0. An impulse
-leaves the taps in their order, so that k, by which the sums below weight the signal, is the taps from last to first.
+A filter is given by its taps, which are scaled to the sum 1. (1, 1) is the plain filter: the mean
+of two on the way down, the nearest neighbour on the way up. (1, 3, 3, 1) is the FIR filter of
+NCSN++. Beyond the border the signal is 0. The response to an impulse is the taps in their order. So
+k, the weights of the signal in the sums below, are the taps in reverse order.
 
-Source: Zhang, arXiv 1904.11486; the alignment of Karras et al., arXiv 1912.04958 (`upfirdn`), as in score_sde.
+Source: Zhang, arXiv 1904.11486; the alignment of Karras et al., arXiv 1912.04958 (`upfirdn`), as in
+  score_sde.
 """
 
 from collections.abc import Sequence
@@ -28,7 +30,8 @@ def downsample(x: Float[Array, "b *space c"], taps: Taps) -> Float[Array, "b *ha
 def upsample(x: Float[Array, "b *space c"], taps: Taps) -> Float[Array, "b *double c"]:
     """y[j] = 2 Σ_m k[m] z[j + m − p] along every spatial axis, z = x with zeros between, p = ⌈len(k) / 2⌉, Σ k = 1.
 
-    Even and odd j meet different taps, so that no zero is ever multiplied: each is a short filter of x itself.
+    Even and odd j meet different taps. Each of the two is therefore a short filter of x itself, and
+    no product with a zero is computed.
     """
     for axis in range(1, x.ndim - 1):
         phases = [_phase(x, taps, axis, phase) for phase in (0, 1)]
@@ -38,9 +41,10 @@ def upsample(x: Float[Array, "b *space c"], taps: Taps) -> Float[Array, "b *doub
 
 
 def blur(x: Float[Array, "b *space c"], taps: Taps, width: int) -> Float[Array, "b *new_space c"]:
-    """y[i] = Σ_m k[m] x[i + m − p] along every axis, with the border that a convolution of `width` and stride 2 needs.
+    """y[i] = Σ_m k[m] x[i + m − p] along every axis, with the border for a convolution of `width` and stride 2.
 
-    The two together are a downsampling convolution: p = ⌈(len(k) + width − 3) / 2⌉ (`conv_downsample_2d` of score_sde).
+    Blur and convolution together are a downsampling convolution, with p = ⌈(len(k) + width − 3) /
+    2⌉ (`conv_downsample_2d` of score_sde).
     """
     surplus = len(taps) - 2 + width - 1
     for axis in range(1, x.ndim - 1):
@@ -49,7 +53,7 @@ def blur(x: Float[Array, "b *space c"], taps: Taps, width: int) -> Float[Array, 
 
 
 def fir(x: Float[Array, "b *space c"], taps: Taps, axis: int, stride: int = 1) -> Float[Array, "b *new_space c"]:
-    """y[i] = Σ_m k[m] x[stride · i + m] along one axis, where all of the filter meets the signal, with Σ k = 1."""
+    """y[i] = Σ_m k[m] x[stride · i + m] along one axis, only where the whole filter lies on the signal; Σ k = 1."""
     last = x.shape[axis] - len(taps) + 1
     total = sum(taps)
     terms = [(tap / total) * jax.lax.slice_in_dim(x, m, last + m, stride, axis) for m, tap in enumerate(reversed(taps))]
@@ -57,13 +61,13 @@ def fir(x: Float[Array, "b *space c"], taps: Taps, axis: int, stride: int = 1) -
 
 
 def pad(x: Float[Array, "b *space c"], axis: int, before: int, after: int) -> Float[Array, "b *new_space c"]:
-    """Adds zeros along one axis; a negative count takes entries away."""
+    """Adds zeros along one axis. A negative count removes entries."""
     widths = [(before, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), widths)
 
 
 def _phase(x: Float[Array, "b *space c"], taps: Taps, axis: int, phase: int) -> Float[Array, "b *space c"]:
-    """The outputs j = 2i + phase of `upsample`: the taps that fall on samples of x, not on the zeros between."""
+    """The outputs j = 2i + phase of `upsample`, from the taps that fall on samples of x."""
     offset = phase - (len(taps) + 1) // 2
     terms = []
     for m, tap in enumerate(reversed(taps)):

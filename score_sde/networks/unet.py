@@ -1,7 +1,8 @@
 """The U-Net of DDPM++ and NCSN++, for images and signals of any size and number of channels.
 
-Levels are numbered from the full resolution, 0, down; level i has channels · channel_multipliers[i] features at 1 / 2^i
-of the resolution. `h` is the running array, `skips` is what the encoder hands to the decoder.
+Levels are numbered downwards from the full resolution, level 0. Level i has the resolution 1 / 2^i
+and channels · channel_multipliers[i] features. `h` is the running array, and `skips` are the arrays
+that the encoder passes to the decoder.
 """
 
 import functools
@@ -30,7 +31,10 @@ Emb = Float[Array, "b e"]
 
 
 def keep_products(primitive: Any, *args: Any, **params: Any) -> bool:
-    """A checkpoint policy: true for matrix products and convolutions, of which `convolution` adds primitives of its own."""
+    """A checkpoint policy that keeps the results of matrix products and convolutions.
+
+    The primitives of `kernels.winograd`, whose names start with "conv", are convolutions too.
+    """
     return primitive.name.startswith("conv") or bool(jax.checkpoint_policies.dots_saveable(primitive, *args, **params))
 
 
@@ -38,37 +42,42 @@ class UNet(nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]` in float32. The defaults are DDPM++.
 
     Attributes:
-        channels: features at the full resolution before multiplication.
-        channel_multipliers: one per level; each level after the first halves every side.
-        blocks_per_level: residual blocks per level of the encoder; the decoder has one more.
-        attention_resolutions: heights (or lengths) at which attention follows the encoder's blocks and the decoder's
-            level; the lowest level's middle always has it.
-        resample_by: what halves and doubles. "block" is a residual block that does it inside (BigGAN's), "convolution" DDPM's
-            one convolution, for a seventh less FLOPs.
-        resample_taps: the filter that halves and doubles; (1, 1) is plain (and none before a convolution that halves),
-            (1, 3, 3, 1) the FIR filter of NCSN++.
-        progressive_input: "skip" adds a 1×1 convolution of the downsampled x after each halving, "residual" a chain of
-            strided convolutions of x, "none" nothing.
-        progressive_output: "skip" sums an output from each level, "residual" a chain of features, "none" nothing.
-        skip_rescale: divides every sum of two branches by √2.
-        norm_groups: groups of every group norm; None for min(32, a quarter of its channels), as in DDPM++ and NCSN++. DDPM
-            has 32, which differs below 128 channels.
-        noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 … 10).
-        fourier_scale: standard deviation of the Fourier frequencies.
-        dropout: rate in the residual blocks while training.
-        num_classes: 0 for none; label `num_classes` is the learned null class. In a config, None takes the data's number.
-        embedding_dim: width of the condition "embedding", 0 for none.
-        out_channels: None for as many as x has.
-        dtype: "float32" or "bfloat16", of the computation. Parameters, statistics of the group norm, softmax and the
-            output layer are float32 always.
-        remat: what the backward pass computes again instead of keeping it, to save memory. "none"; "dots" keeps the
-            outputs of matrix products and convolutions, and recomputes norms, swishes and dropout for next to no time;
-            "blocks" keeps only what enters each residual and attention block, for about a fifth more FLOPs.
-            Parameters and values are the same, so that a checkpoint fits any of them.
+      channels: the number of features at the full resolution, before multiplication.
+      channel_multipliers: one factor per level. Each level after the first halves every side.
+      blocks_per_level: the number of residual blocks per level of the encoder. The decoder has one
+        more.
+      attention_resolutions: heights (or lengths) at which attention follows the encoder's blocks
+        and the decoder's level. The middle of the lowest level always has attention.
+      resample_by: the operation that halves and doubles. "block" is a residual block that resamples
+        inside (BigGAN's). "convolution" is DDPM's single convolution, with a seventh less FLOPs.
+      resample_taps: the filter that halves and doubles. (1, 1) is plain (and no filter before a
+        convolution that halves). (1, 3, 3, 1) is the FIR filter of NCSN++.
+      progressive_input: "skip" adds a 1×1 convolution of the downsampled x after each halving.
+        "residual" adds a chain of strided convolutions of x. "none" adds nothing.
+      progressive_output: "skip" sums an output from each level. "residual" is a chain of features.
+        "none" is neither.
+      skip_rescale: whether every sum of two branches is divided by √2.
+      norm_groups: the number of groups of every group norm. None is min(32, a quarter of its
+        channels), as in DDPM++ and NCSN++. DDPM has 32, which differs below 128 channels.
+      noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 …
+        10).
+      fourier_scale: the standard deviation of the Fourier frequencies.
+      dropout: the dropout rate in the residual blocks while training.
+      num_classes: 0 for none. The label `num_classes` is the learned null class. In a config, None
+        takes the number of the data.
+      embedding_dim: the width of the condition "embedding", 0 for none.
+      out_channels: None for as many as x has.
+      dtype: "float32" or "bfloat16", for the computation. Parameters, statistics of the group norm,
+        softmax and the output layer are always float32.
+      remat: the values that the backward pass computes again, to save memory. "none" keeps all
+        values. "dots" keeps the outputs of matrix products and convolutions, and recomputes norms,
+        swishes and dropout at almost no cost. "blocks" keeps only the input of each residual and
+        attention block, for about a fifth more FLOPs. Parameters and results are the same, so a
+        checkpoint fits any of them.
 
-    Source: score_sde, arXiv 2011.13456, App. H and its code. It departs where a residual progressive output, or resampling by a
-    convolution with a filter, doubles the resolution: filter, then convolution with zeros beyond the border, where the
-    paper's code transposes a convolution.
+    Source: score_sde, arXiv 2011.13456, App. H and its code. One difference: where a residual
+      progressive output or a convolution with a filter doubles the resolution, this code filters,
+      then convolves with zeros beyond the border. The paper's code transposes a convolution.
     """
 
     channels: int = 128
@@ -92,7 +101,7 @@ class UNet(nn.Module):
 
     def __post_init__(self) -> None:
         for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
-            # Configs bring lists, and a network must be hashable.
+            # A config gives lists, but a network must be hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_shared(self)
         check_choice(self, "resample_by", RESAMPLE_BY)
@@ -132,7 +141,7 @@ class UNet(nn.Module):
         return self._output(h, out_channels, "output")
 
     def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """What stands for "no condition", in the shape of `condition`."""
+        """The condition that means "no condition", in the shape of `condition`."""
         return null_condition(condition, self.num_classes)
 
     def _embedding(self) -> Embedding:
@@ -148,7 +157,7 @@ class UNet(nn.Module):
         )
 
     def _encode(self, x: Features, emb: Emb, train: bool) -> list[Features]:
-        """Returns h after the first convolution, after every block, and after every halving."""
+        """h after the first convolution, after every block, and after every halving."""
         pyramid, skips = x, [conv(self.channels, x.ndim - 2, self.dtype, "input")(x)]
         for level, multiplier in enumerate(self.channel_multipliers):
             for i in range(self.blocks_per_level):
@@ -169,7 +178,7 @@ class UNet(nn.Module):
     def _decode(
         self, h: Features, skips: list[Features], emb: Emb, train: bool, out_channels: int
     ) -> tuple[Features, Features | None]:
-        """Returns h at the full resolution and, with a progressive output, what the levels have added up to."""
+        """(h at the full resolution, the sum of the levels' outputs with a progressive output)."""
         output = None
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             for i in range(self.blocks_per_level + 1):
@@ -198,7 +207,7 @@ class UNet(nn.Module):
         return block(self.skip_rescale, self.dtype, self.norm_groups, name=name)
 
     def _kept(self) -> Callable[..., Any]:
-        """Which values inside a block are kept for the backward pass."""
+        """The policy that says which values inside a block the backward pass keeps."""
         return keep_products if self.remat == "dots" else jax.checkpoint_policies.nothing_saveable
 
     def _attend(self, h: Features, name: str) -> Features:
@@ -214,7 +223,7 @@ class UNet(nn.Module):
         return (a + b) / math.sqrt(2) if self.skip_rescale else a + b
 
     def _take_input(self, pyramid: Features, h: Features, name: str) -> tuple[Features, Features]:
-        """Adds the downsampled input to h; returns (the input at this resolution, h)."""
+        """(the input at this resolution, h with the downsampled input added)."""
         features, rank = h.shape[-1], h.ndim - 2
         if self.progressive_input == "skip":
             pyramid = downsample(pyramid, self.resample_taps)
@@ -227,7 +236,7 @@ class UNet(nn.Module):
     def _give_output(
         self, h: Features, output: Features | None, out_channels: int, name: str
     ) -> tuple[Features, Features | None]:
-        """Adds what this level contributes to the output; returns (h, the output at this resolution)."""
+        """(h, the output at this resolution with the contribution of this level added)."""
         features, rank = h.shape[-1], h.ndim - 2
         before = None if output is None else upsample(output, self.resample_taps)
         if self.progressive_output == "skip":

@@ -30,7 +30,7 @@ class CrossEntropy(Objective):
         self.time_sampler.check(self.sde)
 
     def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
-        """t and its weight `[b]`, and the noise ε, like x."""
+        """The times t and their weights, both `[b]`, and the noise ε with the shape of x."""
         time_key, noise_key = jax.random.split(key)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
@@ -48,6 +48,6 @@ class CrossEntropy(Objective):
 def judge(
     log_probs: Float[Array, "b classes"], label: Int[Array, " b"]
 ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-    """−log p(label), in nats, and 1 where the likeliest class is the label."""
+    """(−log p(label) in nats, 1 where the most likely class is the label)."""
     loss = -jnp.take_along_axis(log_probs, label[:, None], axis=1)[:, 0]
     return loss, (jnp.argmax(log_probs, axis=1) == label).astype(jnp.float32)

@@ -14,13 +14,16 @@ from score_sde.sdes.base import SDE
 
 @pytree
 class DenoisingScoreMatching(Objective):
-    """E_{t, x0, ε} w(t) ‖error of denoise(α x0 + σ ε, t)‖², the error being the one of `weighting`.
+    """E_{t, x0, ε} w(t) ‖error of denoise(α x0 + σ ε, t)‖², where `weighting` defines the error and w.
 
-    With `learned_uncertainty` the loss of an example is loss/e^u + u, with u(t) from the denoiser's `uncertainty` module.
+    With `learned_uncertainty`, the loss of an example is loss/e^u + u, with u(t) from the
+    denoiser's `uncertainty` module.
 
-    Args: reduce: "mean" over the dimensions of an example, or "sum" (for likelihood bounds).
+    Args:
+      reduce: "mean" over the dimensions of an example, or "sum" (for likelihood bounds).
     Raises: ValueError for another `reduce`, or a time sampler that does not fit the SDE.
-    Source: Vincent 2011; Song et al., arXiv 2011.13456, Eq. 7; uncertainty: arXiv 2312.02696, Eq. 14.
+    Source: Vincent 2011; Song et al., arXiv 2011.13456, Eq. 7; uncertainty: arXiv 2312.02696, Eq.
+      14.
     """
 
     sde: SDE
@@ -35,7 +38,7 @@ class DenoisingScoreMatching(Objective):
         self.time_sampler.check(self.sde)
 
     def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
-        """t and its weight `[b]`, and the noise ε, like x."""
+        """The times t and their weights, both `[b]`, and the noise ε with the shape of x."""
         time_key, noise_key = jax.random.split(key)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])
@@ -50,7 +53,7 @@ class DenoisingScoreMatching(Objective):
     def loss(
         self, denoise: Predict, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
-        """The loss of each example at given times and noise; scalars: t, and the mean squared error of ε̂."""
+        """The loss of each example at given times and noise. The scalars are t and the mean squared error of ε̂."""
         x = expand_like(self.sde.alpha(t), x0) * x0 + expand_like(self.sde.sigma(t), x0) * eps
         estimate = denoise(x, t)
         reduce = jnp.mean if self.reduce == "mean" else jnp.sum

@@ -1,4 +1,4 @@
-"""Loss by noise level: how well a denoiser does at each of a list of times, over a whole data set."""
+"""Loss by noise level: the error of a denoiser at each of a list of times, over a whole data set."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -25,7 +25,10 @@ class LossByNoiseLevel(NamedTuple):
 
 
 def noise_levels(sde: SDE, number: int, least: float = -8.0, most: float = 8.0) -> Float[np.ndarray, " k"]:
-    """Times at which log-SNR is uniform between `most` and `least`, or as far as the SDE goes; increasing."""
+    """Increasing times at which the log-SNR is uniform between `most` and `least`.
+
+    Where the SDE does not reach these values, its own ends are taken.
+    """
     ends = jnp.asarray([float(jnp.finfo(jnp.float32).tiny), float(sde.t_max)])
     start, end = (float(value) for value in sde.log_snr(ends))
     log_snr = jnp.linspace(min(most, start), max(least, end), number)
@@ -33,10 +36,10 @@ def noise_levels(sde: SDE, number: int, least: float = -8.0, most: float = 8.0) 
 
 
 class NoiseLevelLoss:
-    """Measures `LossByNoiseLevel` of parameters on batches; every example once at each time, the noise of example i fixed.
+    """Measures `LossByNoiseLevel` of parameters on batches: every example once at each time.
 
-    One noise is drawn per (example index, time) from `key`, so two checkpoints are compared on the same noise, and the
-    number does not depend on the batch size.
+    The noise of each (example index, time) is a fixed draw from `key`. So two checkpoints are
+    compared on the same noise, and the result does not depend on the batch size.
     """
 
     def __init__(self, denoiser: Denoiser, times: Float[np.ndarray, " k"]):
@@ -44,8 +47,8 @@ class NoiseLevelLoss:
         self._errors = jax.jit(self._errors_of_batch)
 
     def __call__(self, key: Key[Array, ""], params: Params, batches: Iterable[Mapping[str, Any]]) -> LossByNoiseLevel:
-        """The curve over all batches (with "index", and "is_real" where they are padded)."""
-        total = np.zeros((3, len(self.times)))  # count, sum, sum of squares, in float64 on the host
+        """The curve over all batches. They need "index", and "is_real" where rows are padding."""
+        total = np.zeros((3, len(self.times)))  # rows: count, sum, sum of squares; float64 on the host
         for batch in batches:
             everywhere = jnp.ones(batch["index"].shape, bool)
             errors, is_real = parallel.to_host(

@@ -1,4 +1,4 @@
-"""Sliced score matching: no target, only the score and its derivative along random directions."""
+"""Sliced score matching, which needs no target: only the score and its derivative along random directions."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ from score_sde.sdes.base import SDE
 
 @pytree
 class SlicedScoreMatching(Objective):
-    """E σ² (‖s(x_t, t)‖²/2 + vᵀ ∇s(x_t, t) v)/d with v ~ N(0, I): score matching up to a constant, per dimension.
+    """E σ² (‖s(x_t, t)‖²/2 + vᵀ ∇s(x_t, t) v)/d with v ~ N(0, I): score matching per dimension, up to a constant.
 
-    Its minimum is −½ σ² E‖∇ log p_t‖²/d, so it can be negative.
+    The minimum is −½ σ² E‖∇ log p_t‖²/d, so the loss can be negative.
 
-    Args: num_projections: directions v per example.
-    Raises: ValueError unless num_projections >= 1, or a time sampler that does not fit the SDE.
+    Args:
+      num_projections: the number of directions v per example.
+    Raises: ValueError unless num_projections >= 1, or for a time sampler that does not fit the SDE.
     Source: Song et al., arXiv 1905.07088, Eq. 8 (SSM-VR), at every noise level with the weight σ².
     """
 
@@ -33,7 +34,7 @@ class SlicedScoreMatching(Objective):
         self.time_sampler.check(self.sde)
 
     def draw(self, key: Key[Array, ""], batch: Batch) -> Draws:
-        """t and its weight `[b]`, the noise ε, like x, and the directions v `[b, num_projections, *shape]`."""
+        """The times t, their weights, the noise ε, and the directions v `[b, num_projections, *shape]`."""
         time_key, noise_key, projection_key = jax.random.split(key, 3)
         x0 = batch["x"]
         t, time_weight = self.time_sampler(time_key, self.sde, x0.shape[0])

@@ -1,7 +1,8 @@
-"""Time samplers: at which noise levels the loss is taken.
+"""Time samplers: the distribution of the noise levels in the loss.
 
-A sampler returns t and a weight per example. Where it only lowers the variance of an expectation over uniform t (stratified,
-importance), the weight is p_uniform(t)/p(t); where it defines the distribution that is wanted (log-normal …), it is 1.
+A sampler returns t and a weight for each example. Some samplers only lower the variance of an
+expectation over uniform t (stratified, importance). Their weight is p_uniform(t)/p(t). Other
+samplers define the distribution of t (log-normal and others). Their weight is 1.
 """
 
 import abc
@@ -28,7 +29,7 @@ class TimeSampler(abc.ABC):
 
 
 def _end(sampler, sde: SDE):
-    """The sampler's t_max; the SDE's where it has none."""
+    """The sampler's t_max, or the SDE's t_max where it is None."""
     return sde.t_max if sampler.t_max is None else sampler.t_max
 
 
@@ -76,11 +77,12 @@ class Stratified(TimeSampler):
 
 @pytree
 class LikelihoodImportance(TimeSampler):
-    """p(t) ∝ g²/σ² = −dλ/dt on (t_min, t_max): λ is uniform; the weight is p_uniform(t)/p(t).
+    """p(t) ∝ g²/σ² = −dλ/dt on (t_min, t_max), so λ is uniform. The weight is p_uniform(t)/p(t).
 
-    With the `Likelihood` weighting the loss of an example no longer varies with t through g²/σ².
+    With the `Likelihood` weighting, the factor g²/σ² then no longer makes the loss vary with t.
 
-    Source: Song et al., arXiv 2101.09258, Sec. 4.1; Kingma et al., arXiv 2107.00630, Eq. 18, for p(t) in closed form.
+    Source: Song et al., arXiv 2101.09258, Sec. 4.1; Kingma et al., arXiv 2107.00630, Eq. 18, for
+      p(t) in closed form.
     """
 
     t_min: float = 1e-5
@@ -105,7 +107,7 @@ class LikelihoodImportance(TimeSampler):
 
 @pytree
 class LogNormal(TimeSampler):
-    """log(σ/α) ~ N(mean, std²), cut at the ends of (0, t_max] where the SDE does not reach it.
+    """log(σ/α) ~ N(mean, std²), clipped at the ends of (0, t_max] where the SDE does not reach it.
 
     Source: Karras et al., arXiv 2206.00364, Table 1 (P_mean, P_std).
     """
@@ -143,7 +145,8 @@ class LogitNormal(TimeSampler):
 class Discrete(TimeSampler):
     """t uniform on `num_levels` equally spaced times, from `t_min` (None: t_max/num_levels) to t_max.
 
-    With `DiscreteVP` of as many levels these are DDPM's i = 1 … N; t_min = 0 on `VE` gives the levels of NCSN.
+    With `DiscreteVP` of the same number of levels, these are DDPM's i = 1 … N. t_min = 0 on `VE`
+    gives the levels of NCSN.
 
     Source: Ho et al., arXiv 2006.11239, Alg. 1.
     """
@@ -156,7 +159,7 @@ class Discrete(TimeSampler):
             raise ValueError(f"Discrete needs num_levels >= 2, got {self}.")
 
     def times(self, sde: SDE) -> Float[Array, " n"]:
-        """The levels, increasing."""
+        """The times, increasing."""
         start = sde.t_max / self.num_levels if self.t_min is None else self.t_min
         u = jnp.arange(self.num_levels, dtype=jnp.float32) / (self.num_levels - 1)
         return start * (1 - u) + sde.t_max * u

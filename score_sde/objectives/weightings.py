@@ -1,7 +1,7 @@
-"""Weightings: how much each noise level counts, on the error in which its paper writes it.
+"""Weightings: the weight of each noise level, on the error in which its paper writes it.
 
-Symbols: δε = ε̂ − ε, δx = x̂0 − x0; errors of the score, of v and of the flow velocity are multiples of them, since
-α δx + σ δε = 0.
+Symbols: δε = ε̂ − ε and δx = x̂0 − x0. Because α δx + σ δε = 0, the errors of the score, of v and
+of the flow velocity are multiples of them.
 """
 
 import abc
@@ -24,10 +24,11 @@ def squared_error(
 ) -> Float[Array, "b *shape"]:
     """The squared error, elementwise, of "eps", "x0", "score", "v" or "flow" (ε̂ − x̂0).
 
-    All are multiples of δv = α δε − σ δx, in which no digits are lost: δε alone cancels where σ ≫ α, δx where α ≫ σ.
-    Where α = 0, x̂0 may be unknown (NaN), and the errors of ε and of the score are those of ε̂ alone.
+    Where α = 0, x̂0 may be unknown (NaN). The errors of ε and of the score then come from ε̂ alone.
     """
     alpha, sigma = expand_like(sde.alpha(t), x0), expand_like(sde.sigma(t), x0)
+    # All errors are multiples of δv = α δε − σ δx, which loses no digits. δε alone cancels where
+    # σ ≫ α, and δx alone where α ≫ σ.
     v_error = alpha * (estimate.eps - eps) - sigma * (estimate.x0 - x0)
     norm = alpha**2 + sigma**2
     factors: dict[str, Callable[[], Any]] = {
@@ -45,7 +46,7 @@ def squared_error(
 
 
 class Weighting(abc.ABC):
-    """w(t), on the squared error of `error`."""
+    """w(t), the weight of the squared error of `error`."""
 
     error: ClassVar[str]
 
@@ -66,7 +67,7 @@ class SigmaSquared(Weighting):
 
 @pytree
 class Likelihood(Weighting):
-    """g² ‖score error‖² = −(dλ/dt) ‖δε‖²: half its integral over t bounds −log p(x0) up to a constant.
+    """g² ‖score error‖² = −(dλ/dt) ‖δε‖². Half its integral over t bounds −log p(x0) up to a constant.
 
     Source: Song et al., arXiv 2101.09258, Thm. 1 and Eq. 8.
     """
@@ -79,7 +80,9 @@ class Likelihood(Weighting):
 
 @pytree
 class EDMWeighting(Weighting):
-    """(σ̃² + σ_data²)/(σ̃ σ_data)² ‖δx‖² with σ̃ = σ/α: unit loss at every level for F = 0 and data of σ_data.
+    """(σ̃² + σ_data²)/(σ̃ σ_data)² ‖δx‖² with σ̃ = σ/α.
+
+    For F = 0 and data of standard deviation σ_data, the loss is 1 at every level.
 
     Raises: ValueError unless 0 < sigma_data < ∞.
     Source: Karras et al., arXiv 2206.00364, Table 1 and Eq. 8.

@@ -1,7 +1,8 @@
-"""The SDE, given by two functions of time, and all that follows from them.
+"""The SDE: two functions of time, α(t) and σ(t), and everything that follows from them.
 
-Symbols: x_t = α(t) x0 + σ(t) ε with ε ~ N(0, I) and t in (0, t_max] (0 is data, t_max is noise);
-λ(t) = log SNR = 2 log(α/σ), strictly decreasing; dx = f(t) x dt + g(t) dw with f = d log α/dt, g² = −σ² dλ/dt.
+Symbols: x_t = α(t) x0 + σ(t) ε with ε ~ N(0, I) and t in (0, t_max], where t = 0 is data and t_max
+is noise. λ(t) = log SNR = 2 log(α/σ), strictly decreasing. dx = f(t) x dt + g(t) dw with f = d log
+α/dt and g² = −σ² dλ/dt.
 """
 
 import abc
@@ -34,10 +35,11 @@ class Gaussian(NamedTuple):
 class SDE(abc.ABC):
     """dx = f(t) x dt + g(t) dw, so that x_t = α(t) x0 + σ(t) ε.
 
-    A member is a `@pytree` dataclass with `log_alpha` and `sigma`; it overrides a derived method only for accuracy.
-    The time of the prior is `t_max`, a class constant or a field.
+    An SDE is a `@pytree` dataclass with `log_alpha` and `sigma`. It overrides another method only
+    to compute it more accurately. `t_max`, the time of the prior, is a class constant or a field.
 
-    Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv 2107.00630, App. A.
+    Source: Song et al., arXiv 2011.13456, Sec. 3; written in α, σ as in Kingma et al., arXiv
+      2107.00630, App. A.
     """
 
     t_max: Scalar = 1.0
@@ -48,7 +50,7 @@ class SDE(abc.ABC):
 
     @abc.abstractmethod
     def sigma(self, t: Time) -> Float[Array, "*b"]:
-        """σ(t), accurate in float32 as t → 0 (use `expm1` where 1 − e^x would cancel)."""
+        """σ(t), accurate in float32 as t → 0. Use `expm1` where 1 − e^x would cancel."""
 
     def alpha(self, t: Time) -> Float[Array, "*b"]:
         """α(t) = exp(log α(t))."""
@@ -59,14 +61,15 @@ class SDE(abc.ABC):
         return 2 * (self.log_alpha(t) - jnp.log(self.sigma(t)))
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
-        """t with λ(t) = `log_snr`; where λ((0, t_max]) does not reach it, the nearest end.
+        """t with λ(t) = `log_snr`, or the nearest end where λ does not reach `log_snr` on (0, t_max].
 
-        By bisection over the floating-point numbers themselves: the bits of positive numbers, read as integers, are in
-        their order. Differentiable in `log_snr` and in the fields of the SDE. A member with a closed form overrides
-        this, and its form goes on beyond the ends.
+        The function is differentiable in `log_snr` and in the fields of the SDE. An SDE whose λ has
+        an inverse in closed form overrides this method. The closed form continues beyond the ends.
 
         Error: one unit in the last place of t, times the conditioning of λ.
         """
+        # Bisection over the floating-point numbers: the bits of positive floats, read as integers,
+        # have the same order as the floats. So about 32 halvings find every digit, even near t = 0.
         log_snr = jnp.asarray(log_snr)
         integer = jnp.dtype(f"int{8 * log_snr.dtype.itemsize}")
         latest = jnp.full_like(log_snr, self.t_max)
@@ -82,6 +85,7 @@ class SDE(abc.ABC):
             ends = jax.lax.fori_loop(0, 8 * integer.itemsize, halve, (jnp.zeros_like(high), high))
             return jax.lax.bitcast_convert_type(ends[1], log_snr.dtype)
 
+        # The bisection has no useful derivative. custom_root gives it by the implicit function theorem.
         return jax.lax.custom_root(
             lambda t: self.log_snr(t) - log_snr, latest, bisect, lambda slope, y: y / slope(jnp.ones_like(y))
         )
@@ -113,10 +117,11 @@ class SDE(abc.ABC):
     def transition(self, s: Time, t: Time) -> Gaussian:
         """p(x_t | x_s) = N(α_t/α_s x_s, σ_t² − (α_t/α_s)² σ_s²) for s < t.
 
-        The variance is computed as −σ_t² expm1(λ_t − λ_s), which does not cancel, with λ_t − λ_s from the differences
-        of log α and σ, which keep more digits of a short step than those of two logarithms of the SNR. s = 0 gives the
-        marginal where σ(0) = 0.
+        s = 0 gives the marginal, where σ(0) = 0.
         """
+        # The variance is −σ_t² expm1(λ_t − λ_s), which does not cancel. λ_t − λ_s is computed from
+        # differences of log α and of σ. For a short step these keep more digits than the difference
+        # of two log-SNRs.
         log_scale = self.log_alpha(t) - self.log_alpha(s)
         sigma_t, sigma_s = self.sigma(t), self.sigma(s)
         log_snr_fall = 2 * (log_scale - jnp.log1p((sigma_t - sigma_s) / sigma_s))
@@ -137,7 +142,7 @@ class SDE(abc.ABC):
         return standard_normal(key, shape, dtype)
 
     def prior_std(self) -> Float[Array, ""]:
-        """Standard deviation of the prior N(0, std² I) that stands for p(x at t_max): σ(t_max)."""
+        """The standard deviation σ(t_max) of the prior N(0, std² I), which replaces p(x at t_max)."""
         return self.sigma(jnp.asarray(self.t_max, jnp.result_type(float)))
 
     def sample_prior(self, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

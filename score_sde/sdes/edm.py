@@ -1,4 +1,4 @@
-"""The variance-exploding SDE whose time is its noise level."""
+"""The variance-exploding SDE with σ as its time."""
 
 import math
 

@@ -11,10 +11,11 @@ from score_sde.sdes.base import SDE, Time
 class Flow(SDE):
     """α = 1 − t, σ = t, t in (0, 1].
 
-    At t = 1 the signal is gone: f and g are infinite there, while the probability flow and transitions stay finite.
-    Time runs from data to noise; the flow-matching papers often run it the other way.
+    At t = 1, α is 0. There f and g are infinite, but the probability flow and the transitions are
+    finite. Time runs from data to noise; the flow-matching papers often run it the other way.
 
-    Source: Liu et al., arXiv 2209.03003, Eq. 1; Lipman et al., arXiv 2210.02747, Sec. 4.1 with σ_min = 0.
+    Source: Liu et al., arXiv 2209.03003, Eq. 1; Lipman et al., arXiv 2210.02747, Sec. 4.1 with
+      σ_min = 0.
     """
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:
@@ -24,7 +25,7 @@ class Flow(SDE):
         return jnp.asarray(t)
 
     def alpha(self, t: Time) -> Float[Array, "*b"]:
-        """1 − t; through the logarithm its derivative at t = 1 would be 0 · ∞."""
+        """1 − t. Computed through log α, the derivative at t = 1 would be 0 · ∞."""
         return 1 - jnp.asarray(t)
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:

@@ -1,4 +1,4 @@
-"""Variance-preserving SDEs given by their log-SNR, as a function or as a table."""
+"""Variance-preserving SDEs that are given by their log-SNR, as a function or as a table."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,10 +15,12 @@ from score_sde.sdes.base import SDE, Time, require
 class LogSNR(SDE):
     """α² = sigmoid(λ(t)), σ² = sigmoid(−λ(t)), for a strictly decreasing function λ on (0, 1].
 
-    `function` maps t to λ elementwise and is differentiable; a learned schedule passes
-    `jax.tree_util.Partial(apply, params)`, so that its parameters are traced. Where λ(0) is finite the process starts
-    with σ(0)² = sigmoid(−λ(0)), not 0: data with a little noise, as for `VE`.
+    Where λ(0) is finite, the process does not start with σ(0) = 0, but with σ(0)² = sigmoid(−λ(0)):
+    data with a little noise, as for `VE`.
 
+    Args:
+      function: t to λ, elementwise and differentiable. For a learned schedule, pass
+        `jax.tree_util.Partial(apply, params)`; its parameters are then traced.
     Raises: ValueError unless λ(1) < λ(1/2) < λ(1e-4).
     Source: Kingma et al., arXiv 2107.00630, Sec. 3.2.
     """
@@ -35,7 +37,7 @@ class LogSNR(SDE):
 
     @classmethod
     def from_table(cls, log_snr: Sequence[float]) -> "LogSNR":
-        """λ linear between the values `log_snr`, at equally spaced times from 0 to 1.
+        """λ interpolated linearly between the values `log_snr`, at equally spaced times from 0 to 1.
 
         Raises: ValueError for fewer than two values, or values that are not finite and decreasing.
         """
@@ -45,7 +47,7 @@ class LogSNR(SDE):
         return cls(jax.tree_util.Partial(_interpolate, table))
 
     def log_snr(self, t: Time) -> Float[Array, "*b"]:
-        """λ(t), as given: through log α and log σ it would lose digits at both ends."""
+        """λ(t), as given. Computed from log α and log σ, it would lose digits at both ends."""
         return self.function(jnp.asarray(t))
 
     def log_alpha(self, t: Time) -> Float[Array, "*b"]:
@@ -68,14 +70,17 @@ def _interpolate(table: Float[Array, " n"] | Float[np.ndarray, " n"], t: Float[A
 class DiscreteVP(SDE):
     """log α(t) linear between the knots (0, 0) and (i/N, log α_i), i = 1 … N; σ² = 1 − α².
 
-    Level i of a discrete-time model with N levels (i = 1 … N in the papers) is t = i/N.
+    Level i of a discrete-time model with N levels (i = 1 … N in the papers) is the time t = i/N.
+    Where the last α is 0 (zero terminal SNR), α itself is linear between the last two knots.
 
-    Args: log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing; the last may be −∞. The logarithm is what is kept,
-        because a float32 ᾱ near 1 has lost the digits of 1 − ᾱ; the constructors below take it in float64.
+    Args:
+      log_alphas: log α_i = ½ log ᾱ_i, negative and decreasing; the last may be −∞. The field is the
+        logarithm because a float32 ᾱ near 1 has lost the digits of 1 − ᾱ. The constructors below
+        compute it in float64.
     Raises: ValueError for any other table.
-    Source: Ho et al., arXiv 2006.11239, Sec. 2; interpolation as in Lu et al., arXiv 2206.00927, App. D.2, with a
-    knot at t = 0 (theirs extrapolates, to α > 1). Where the last α is 0 (zero terminal SNR, Lin et al., arXiv
-    2305.08891, Alg. 1) it is α that is linear between the last two knots.
+    Source: Ho et al., arXiv 2006.11239, Sec. 2. Zero terminal SNR: Lin et al., arXiv 2305.08891,
+      Alg. 1. Interpolation: Lu et al., arXiv 2206.00927, App. D.2, but with a knot at t = 0; the
+      paper extrapolates there, to α > 1.
     """
 
     log_alphas: Float[Array, " n"] | Float[np.ndarray, " n"]
@@ -95,13 +100,13 @@ class DiscreteVP(SDE):
 
     @classmethod
     def from_alphas_cumprod(cls, alphas_cumprod: Float[np.ndarray, " n"]) -> "DiscreteVP":
-        """The table of ᾱ_1 > … > ᾱ_N, in (0, 1), or with ᾱ_N = 0."""
+        """The SDE of the table ᾱ_1 > … > ᾱ_N, in (0, 1). ᾱ_N may be 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return cls(0.5 * np.log(np.asarray(alphas_cumprod, np.float64)))
 
     @classmethod
     def from_betas(cls, betas: Float[np.ndarray, " n"]) -> "DiscreteVP":
-        """ᾱ_i = ∏_{j<=i} (1 − β_j)."""
+        """The SDE of the table ᾱ_i = ∏_{j<=i} (1 − β_j)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return cls(0.5 * np.cumsum(np.log1p(-np.asarray(betas, np.float64))))
 
@@ -117,7 +122,10 @@ class DiscreteVP(SDE):
         return cls.from_betas(np.minimum(1 - (np.cos(angle[1:]) / np.cos(angle[:-1])) ** 2, max_beta))
 
     def _segment(self, t: Time) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
-        """(log α but for a last fall to α = 0, the share of α that this fall has taken), so that all is finite."""
+        """(log α without a final fall to α = 0, the fraction of α that this fall has taken).
+
+        Both are finite. α is exp(first) (1 − second).
+        """
         t = jnp.asarray(t)
         table = jnp.asarray(self.log_alphas, t.dtype)
         knots = jnp.concatenate([jnp.zeros(1, t.dtype), table])
@@ -133,7 +141,7 @@ class DiscreteVP(SDE):
         return log_alpha + jnp.log1p(-lost)
 
     def alpha(self, t: Time) -> Float[Array, "*b"]:
-        """α(t); through the logarithm its derivative where α = 0 would be 0 · ∞."""
+        """α(t). Computed through log α, the derivative where α = 0 would be 0 · ∞."""
         log_alpha, lost = self._segment(t)
         return jnp.exp(log_alpha) * (1 - lost)
 

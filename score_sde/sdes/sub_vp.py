@@ -1,4 +1,4 @@
-"""The sub-VP SDE: the drift of VP with less noise."""
+"""The sub-VP SDE: the drift of the VP SDE, with less noise."""
 
 import math
 

@@ -13,9 +13,9 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class VE(SDE):
     """α = 1, σ = σ_min (σ_max/σ_min)^t, t in (0, 1].
 
-    σ(0) = σ_min, not 0: here x at t = 0 is data with noise of σ_min. (The paper sets σ(0) = 0 in its general kernel,
-    Eq. 29, so that σ jumps to σ_min just after.) A solve to t = 0 therefore ends at noise level σ_min; a last denoising
-    removes it.
+    σ(0) is σ_min, not 0: x at t = 0 is data with noise of standard deviation σ_min. (In its general
+    kernel, Eq. 29, the paper sets σ(0) = 0, so σ jumps to σ_min just after t = 0.) A solve to t = 0
+    therefore ends at the noise level σ_min. `DenoiseLast` removes that noise.
 
     Raises: ValueError unless 0 < sigma_min < sigma_max < ∞.
     Source: Song et al., arXiv 2011.13456, Eqs. 30–31 (App. C).

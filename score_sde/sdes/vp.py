@@ -32,19 +32,19 @@ class VP(SDE):
         return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
 
     def time_of_log_snr(self, log_snr: Time) -> Float[Array, "*b"]:
-        """Root of the quadratic ½ t² (β_max − β_min) + t β_min = log(1 + e^−λ), in the form that does not cancel.
-
-        In terms of the root of the right side, which past λ = 40 is e^(−λ/2): its square would vanish at λ = 87.
+        """The root of ½ t² (β_max − β_min) + t β_min = log(1 + e^−λ), in the form that does not cancel.
 
         Source: Lu et al., arXiv 2206.00927, App. D.4.
         """
         log_snr = jnp.asarray(log_snr)
+        # `root` is the square root of the right side. Past λ = 40 it equals e^(−λ/2), which is computed
+        # directly: the right side itself would underflow at λ = 87.
         early = log_snr > 40
         root = jnp.sqrt(jnp.logaddexp(0.0, -jnp.where(early, 0.0, log_snr)))
         root = jnp.where(early, jnp.exp(-0.5 * log_snr), root)
         divisor = jnp.hypot(self.beta_min, jnp.sqrt(2 * (self.beta_max - self.beta_min)) * root) + self.beta_min
-        return 2 * root * (root / jnp.where(divisor > 0, divisor, 1.0))  # both 0 at λ = ∞
+        return 2 * root * (root / jnp.where(divisor > 0, divisor, 1.0))  # root and divisor are 0 at λ = ∞
 
     def prior_std(self) -> Float[Array, ""]:
-        """1, as in the paper: for data of unit variance p(x at t_max) has exactly this variance."""
+        """1, as in the paper. For data of unit variance, p(x at t_max) has exactly this variance."""
         return jnp.ones(())

@@ -1,6 +1,6 @@
-"""Tasks: what the trainer can train, one file each.
+"""Tasks: the kinds of model that the trainer can train, one file each.
 
-`TASKS` maps a config's name to the task, which is called with (model, objective, eval_levels).
+`TASKS` maps a config name to the task, which is called with (model, objective, eval_levels).
 """
 
 from score_sde.tasks.base import Losses, Task

@@ -25,12 +25,12 @@ from score_sde.tasks.network_axes import log_snr_of, tensor_axis_of
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Task):
-    """Trains `classifier` to tell the label of x_t at every noise level, by the cross-entropy.
+    """Trains `classifier` to predict the label of x_t at every noise level, by cross-entropy.
 
     Attributes:
-      classifier: what is trained.
+      classifier: the model to train.
       objective: its loss at random noise levels.
-      eval_levels: number of noise levels at which held-out data are measured.
+      eval_levels: the number of noise levels at which held-out data are measured.
     """
 
     classifier: Classifier
@@ -50,7 +50,9 @@ class Classification(Task):
 
     @classmethod
     def network_fields(cls, network: Mapping[str, Any], takes: Collection[str], spec: DataSpec) -> dict[str, Any]:
-        """The label is what the network tells, and no condition of it: its outputs are the data's classes.
+        """The section with `out_features`, the number of classes of the data.
+
+        The label is the network's output, so it is not a condition of the network.
 
         Raises: ValueError for data without labels, or a network with another number of outputs.
         """
@@ -101,7 +103,8 @@ class Classification(Task):
     def evaluate(self, key: Key[Array, ""], params: Params, batches: Iterable[Batch]) -> dict[str, float]:
         """Cross-entropy (nats) and accuracy at noise levels uniform in log-SNR, and their means over the levels.
 
-        The noise of example i at each level is a function of (key, i), so checkpoints are compared on the same noise.
+        The noise of example i at each level is a function of (key, i), so checkpoints are compared
+        on the same noise.
         """
         totals, count = np.zeros((2, self.eval_levels)), 0
         for batch in batches:

@@ -1,4 +1,4 @@
-"""Dropping conditions in training, so that one network learns the conditional and the unconditional model.
+"""Condition dropout, so that one network learns the conditional and the unconditional model.
 
 Source: Ho and Salimans, arXiv 2207.12598, Alg. 1.
 """
@@ -17,7 +17,7 @@ Keep = dict[str, Bool[Array, " b"]]
 
 
 def check_rates(rates: Rates, names: Sequence[str]) -> None:
-    """Raises ValueError unless all rates are in [0, 1) and belong to conditions that the data have."""
+    """Raises ValueError unless all rates are in [0, 1) and belong to conditions of the data."""
     by_name = rates if isinstance(rates, Mapping) else dict.fromkeys(names, rates)
     unknown = sorted(set(by_name) - set(names))
     if unknown:
@@ -36,9 +36,10 @@ def check_rates(rates: Rates, names: Sequence[str]) -> None:
 
 
 def draw_keep(key: Key[Array, ""], rates: Rates, condition: Condition) -> Keep:
-    """For each condition, whether each example keeps it: False with the condition's rate.
+    """For each condition, whether each example keeps it. The probability of False is the condition's rate.
 
-    One number as `rates` drops all conditions of an example together; a mapping drops each condition by itself.
+    If `rates` is one number, all conditions of an example are dropped together. If `rates` is a
+    mapping, each condition is dropped independently.
     """
     if not isinstance(rates, Mapping):
         size = len(next(iter(condition.values()))) if condition else 0
@@ -50,7 +51,7 @@ def draw_keep(key: Key[Array, ""], rates: Rates, condition: Condition) -> Keep:
 
 
 def drop(condition: Condition, keep: Keep, null: Callable[[Condition], Condition]) -> Condition:
-    """The condition with `null(condition)` in the rows where `keep` is False."""
+    """The condition, replaced by `null(condition)` in the rows where `keep` is False."""
     if not keep:
         return condition
     absent = null(condition)

@@ -20,7 +20,7 @@ from score_sde.tasks.base import Batch, Draws, Losses, Params, Task
 from score_sde.tasks.conditions import check_rates, draw_keep, drop
 from score_sde.tasks.network_axes import log_snr_of, tensor_axis_of
 
-_KEEP = 1  # folded into the key of the draws; the objective has the key itself
+_KEEP = 1  # folded into the key for the keep masks; the objective uses the key itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Denoising(Task):
     """Trains `denoiser` on `objective`.
 
     Attributes:
-      denoiser: what is trained.
+      denoiser: the model to train.
       objective: its loss at random noise levels.
-      eval_levels: number of noise levels at which held-out data are measured.
-      condition_dropout: how often an example's conditions are replaced by `network.null(condition)`. One number drops all
-        conditions of an example together, as classifier-free guidance needs; a mapping from name to rate drops each
-        condition by itself.
+      eval_levels: the number of noise levels at which held-out data are measured.
+      condition_dropout: the probability that `network.null(condition)` replaces an example's
+        conditions. One number drops all conditions of an example together, as classifier-free
+        guidance needs. A mapping from name to rate drops each condition independently.
     """
 
     denoiser: Denoiser
@@ -43,7 +43,7 @@ class Denoising(Task):
 
     @classmethod
     def model(cls, sde: SDE, parameterization: Parameterization, network: nn.Module, objective: Objective) -> Denoiser:
-        """Raises: ValueError for an objective that trains no denoiser."""
+        """Raises ValueError for an objective that does not train a denoiser."""
         if isinstance(objective, CrossEntropy):
             raise ValueError(
                 "objective.name=cross_entropy trains a classifier; set task.name=classification too, or choose another "
@@ -63,12 +63,12 @@ class Denoising(Task):
         return self.denoiser.bind(params, batch["condition"])(batch["x"], jnp.float32(0.5))
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Params:
-        """Raises: ValueError for a rate of `condition_dropout` that fits no condition of the batch, or is not in [0, 1)."""
+        """Raises ValueError for a rate of `condition_dropout` without a condition in the batch, or not in [0, 1)."""
         check_rates(self.condition_dropout, list(batch["condition"]))
         return self.denoiser.init(key, batch, batch["condition"])
 
     def draw(self, key: Key[Array, ""], step: Array, batch: Batch) -> Draws:
-        """The objective's draws, and for each condition whether each example keeps it."""
+        """The draws of the objective, and for each condition whether each example keeps it."""
         keep = {}
         if self.condition_dropout:
             keep = draw_keep(jax.random.fold_in(key, _KEEP), self.condition_dropout, batch["condition"])

@@ -1,4 +1,4 @@
-"""What the tasks of one network at random noise levels have in common."""
+"""Code shared by the tasks with one network and random noise levels."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +9,10 @@ from score_sde.sdes import SDE
 
 
 def tensor_axis_of(network: nn.Module, path: tuple[str, ...]) -> int | None:
-    """The axis of a parameter that the network declares by a method `tensor_axis(path inside the network)`, or None.
+    """The axis of a parameter that the network declares by its method `tensor_axis(path inside the network)`, or None.
 
-    `path` holds the names on the way to the array in the state, of which those after "network" lie inside the network.
+    `path` is the names on the way to the array in the state. The names after "network" are the path
+    inside the network.
     """
     declared = getattr(network, "tensor_axis", None)
     inside = path[path.index("network") + 1 :] if "network" in path else ()

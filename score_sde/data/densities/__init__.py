@@ -1,4 +1,4 @@
-"""2-D densities with exact log-probabilities. DENSITIES: config name -> class."""
+"""2-D densities with exact log-probabilities. DENSITIES maps a config name to its class."""
 
 from score_sde.data.densities.base import Density
 from score_sde.data.densities.checkerboard import Checkerboard

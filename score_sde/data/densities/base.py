@@ -1,6 +1,7 @@
-"""Densities p(x) = Σ_k w_k p_k(x) that can be drawn from and evaluated exactly, in float64.
+"""Densities p(x) = Σ_k w_k p_k(x) with exact samples and exact log-probabilities, in float64.
 
-Symbols: x [n, d] points, k the component a point came from, w_k its weight, u uniform in [0, 1), z standard normal.
+Symbols: x [n, d] are points, k is the component of a point, w_k is its weight, u is uniform in [0,
+1), and z is standard normal.
 """
 
 import abc
@@ -15,7 +16,7 @@ Points = Float[np.ndarray, "n d"]
 
 
 class Density(abc.ABC):
-    """A mixture; a member says how one component is drawn and what its density is."""
+    """A mixture. A subclass defines how one component is drawn, and the density of each component."""
 
     @property
     def dimension(self) -> int:
@@ -25,7 +26,7 @@ class Density(abc.ABC):
     @property
     @abc.abstractmethod
     def weights(self) -> Float[np.ndarray, " k"]:
-        """w_k, positive, of sum 1."""
+        """w_k, positive, with the sum 1."""
 
     @abc.abstractmethod
     def transport(self, component: Int64[np.ndarray, " n"], u: Float[np.ndarray, "n 2"], z: Points) -> Points:
@@ -40,7 +41,7 @@ class Density(abc.ABC):
         return scipy.special.logsumexp(self.component_log_prob(x), axis=1, b=self.weights)
 
     def draw(self, keys: UInt64[np.ndarray, " n"]) -> tuple[Points, Int64[np.ndarray, " n"]]:
-        """Returns one point for each key, and the component that it came from."""
+        """(one point for each key, the component of each point)."""
         u = uniforms(fold(keys, 0), 3)
         component = np.searchsorted(np.cumsum(self.weights)[:-1], u[:, 0], side="right")
         return self.transport(component, u[:, 1:], normals(fold(keys, 1), self.dimension)), component

@@ -10,11 +10,11 @@ from score_sde.data.densities.base import Density, Points, equal_weights, requir
 
 @dataclasses.dataclass(frozen=True)
 class Checkerboard(Density):
-    """Uniform on those squares (row, column) of a board on [−half_width, half_width]² whose row + column is even.
+    """Uniform on the squares (row, column) with even row + column of a board on [−half_width, half_width]².
 
     Attributes:
-        squares_per_side: number of rows and columns.
-        half_width: half the side of the board.
+      squares_per_side: the number of rows and columns.
+      half_width: half the side of the board.
     """
 
     squares_per_side: int = 4

@@ -1,4 +1,4 @@
-"""The density of a point on a curve plus Gaussian noise, shared by the members that are curves."""
+"""The density of a point on a curve plus Gaussian noise, for the densities that are curves."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from score_sde.data.densities.base import Points
 
 _NODES_PER_PANEL = 12
-_BLOCK = 2**18  # entries of the matrix of distances that are held at once
+_BLOCK = 2**18  # the most entries of the distance matrix in memory at a time
 
 
 def curve_log_prob(
@@ -22,17 +22,18 @@ def curve_log_prob(
 ) -> Float[np.ndarray, " n"]:
     """log p(x), p(x) = ∫ N(x; c(θ), std² I) dθ / (stop − start), for θ uniform in [start, stop].
 
-    Error: Gauss–Legendre quadrature of order 24 on panels in which the curve moves by at most two standard deviations
-    of the noise. p(x) is right to 1e-12 where points fall, and to 1e-4 at thirty standard deviations from the curve.
-    Takes 6 · length/std exponentials per point.
+    Cost: 6 · length/std exponentials per point.
+    Error: Gauss–Legendre quadrature of order 24, on panels in which the curve moves by at most two
+      standard deviations of the noise. p(x) is right to 1e-12 where points fall, and to 1e-4 at
+      thirty standard deviations from the curve.
 
     Args:
-        x: the points.
-        curve: θ -> c(θ).
-        start: first θ.
-        stop: last θ.
-        length: (stop − start) · the largest |dc/dθ|, which sets the number of panels.
-        std: standard deviation of the noise.
+      x: the points.
+      curve: θ -> c(θ).
+      start: the first θ.
+      stop: the last θ.
+      length: (stop − start) · the largest |dc/dθ|, which sets the number of panels.
+      std: the standard deviation of the noise.
     """
     theta, weights = _quadrature(int(np.ceil(length / (2 * std))))
     centres = curve(start + (stop - start) * theta)
@@ -42,7 +43,7 @@ def curve_log_prob(
 
 
 def _quadrature(panels: int) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """Nodes and weights for the mean over [0, 1]."""
+    """The quadrature nodes and weights for the mean over [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES_PER_PANEL)
     theta = (np.arange(panels)[:, None] + (nodes + 1) / 2) / panels
     return theta.ravel(), np.tile(weights / 2 / panels, panels)

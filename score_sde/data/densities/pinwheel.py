@@ -12,18 +12,18 @@ from score_sde.data.densities.base import Density, Points, equal_weights, normal
 class Pinwheel(Density):
     """x = Rot(2πk/num_arms + twist·|a|) a with a = (radius + radial_std z_1, tangential_std z_2).
 
-    A rotation by an angle that depends on |a| alone keeps areas and |x| = |a|, so p_k(x) is the Gaussian density of
-    a = Rot(−2πk/num_arms − twist·|x|) x, exactly.
+    The angle of the rotation depends on |a| alone. Such a map keeps areas, and |x| = |a|. So p_k(x)
+    is exactly the Gaussian density of a = Rot(−2πk/num_arms − twist·|x|) x.
 
     Attributes:
-        num_arms: number of arms.
-        radius: distance of an arm's middle from the origin.
-        radial_std: half the length of an arm.
-        tangential_std: half its width.
-        twist: radians per unit of distance.
+      num_arms: the number of arms.
+      radius: the distance from the origin to the middle of an arm.
+      radial_std: half the length of an arm.
+      tangential_std: half the width of an arm.
+      twist: radians per unit of distance.
 
-    Source: after the pinwheel of Johnson et al., arXiv 1603.06277, which turns by an angle that depends on the first
-    coordinate of a and has no closed density.
+    Source: after the pinwheel of Johnson et al., arXiv 1603.06277. The angle there depends on the
+      first coordinate of a, which gives no density in closed form.
     """
 
     num_arms: int = 5

@@ -12,12 +12,12 @@ from score_sde.data.densities.base import Density, Points, equal_weights, normal
 class Rings(Density):
     """Ring k has a uniform angle and the signed radius ρ ~ N(R_k, std²).
 
-    In polar coordinates x is hit by ρ = |x| and, from the other side, by ρ = −|x|, and dx = |x| d|x| dφ, so that
-    p_k(x) = [N(|x|; R_k, std²) + N(−|x|; R_k, std²)] / (2π |x|).
+    In polar coordinates, ρ = |x| leads to x, and so does ρ = −|x| from the other side. With dx =
+    |x| d|x| dφ, p_k(x) = [N(|x|; R_k, std²) + N(−|x|; R_k, std²)] / (2π |x|).
 
     Attributes:
-        radii: R_k.
-        std: standard deviation of the radius.
+      radii: R_k.
+      std: the standard deviation of the radius.
     """
 
     radii: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)

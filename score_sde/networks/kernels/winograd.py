@@ -1,19 +1,22 @@
-"""3×3 convolutions that are fast on a CPU, inside of loops too, and the same everywhere else.
+"""3×3 convolutions that are fast on a CPU, also inside of loops. On other devices nothing changes.
 
-y[h, 4n + j] = Σ_k Aᵀ[j, k] Σ_i (G w)[i, k] · (Bᵀ x)[h + i, n, k],    j = 0 … 3,  k = 0 … 5,  i = −1, 0, 1:
+    y[h, 4n + j] = Σ_k Aᵀ[j, k] Σ_i (G w)[i, k] · (Bᵀ x)[h + i, n, k],  j = 0 … 3, k = 0 … 5, i = −1, 0, 1
 
-Winograd's F(4, 3) along the width: six products for four outputs of a row of three taps instead of twelve, and so half of
-the arithmetic of every layer, forward and in both gradients. Along the height the kernel stays as it is: transforming that
-axis too would halve the products again and pay more than that in memory traffic. The transforms are sums of slices of x
-seen as [b, h, w/4, 4c], which copies nothing. Layers that are too small for it take the direct sum.
+This is Winograd's F(4, 3) along the width. It makes six products for four outputs of a row of three
+taps, instead of twelve. So it halves the arithmetic of every layer, in the forward pass and in both
+gradients. The kernel is not transformed along the height. That would halve the products again, but
+cost more than this in memory traffic. The transforms are sums of slices of x, seen as [b, h, w/4,
+4c], which copies nothing. Layers that are too small to gain take the direct sum.
 
-XLA brings the gradients of a convolution into the form that its CPU kernels know only outside of loops; inside, where
-accumulated gradients, likelihoods and guidance are, they ran 40 times slower. So they are written in that form here.
+XLA has fast CPU kernels for some forms of convolution. It rewrites the gradients of a convolution
+into these forms, but only outside of loops. Accumulated gradients, likelihoods and guidance run
+inside of loops, and there the gradients were 40 times slower. So this module writes the gradients
+in the fast form itself.
 
-Rounding: with the points 0, ±3/4, ±3/2, ∞ the root-mean-square error of y is three times the direct sum's (6e-7 against
-2e-7 of y's standard deviation at 64 channels).
-
-Source: Lavin and Gray, arXiv 1509.09308; the points are as in Barabasz et al., arXiv 1803.10986, chosen by that error.
+Error: with the points 0, ±3/4, ±3/2, ∞ the root-mean-square rounding error of y is three times that
+  of the direct sum (6e-7 against 2e-7 of y's standard deviation at 64 channels).
+Source: Lavin and Gray, arXiv 1509.09308. The points are as in Barabasz et al., arXiv 1803.10986,
+  and were chosen by that error.
 """
 
 import functools
@@ -32,10 +35,10 @@ from jaxtyping import Array, Float
 
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))
 TILE, TAPS = 4, 3  # outputs and kernel taps of F(4, 3); a tile sees TILE + TAPS − 1 = 6 inputs
-LEAST_WIDTH, LEAST_CHANNELS = 8, 64  # below, the transforms cost more than they save;
-LEAST_CHANNELS_OF_GRADIENT = 32  # less in the kernel's gradient, where the direct sum is slower
-FEW_CHANNELS = 16  # up to here the kernel's gradient against LEAST_CHANNELS or more is one matrix product
-OFFSETS = (-1, 0, 1)  # of the inputs that a tap sees
+LEAST_WIDTH, LEAST_CHANNELS = 8, 64  # below these, the transforms cost more than they save
+LEAST_CHANNELS_OF_GRADIENT = 32  # the limit is lower for the kernel's gradient, where the direct sum is slower
+FEW_CHANNELS = 16  # up to this many against LEAST_CHANNELS or more, the kernel's gradient is one matrix product
+OFFSETS = (-1, 0, 1)  # the offsets of the inputs that a tap sees
 OVER_PIXELS = (((0,), (0,)), ((), ()))  # dimension numbers of aᵀ b
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -56,11 +59,13 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,
 ) -> Array:
-    """jax.lax.conv_general_dilated, on CPUs by Winograd's F(4, 3) where that is exact arithmetic's equal and faster.
+    """`jax.lax.conv_general_dilated`, by Winograd's F(4, 3) on CPUs where it is faster and equal in exact arithmetic.
 
-    That is for float32, 3×3 kernels without stride or dilation that keep the size, a width of 8, 12, 16 …, and 64 channels
-    or more on both sides (32 in the kernel's gradient). Whether it applies depends on the layer alone, never on the batch
-    size, so that an image does not. `jax.default_matmul_precision("highest")` asks for the direct sum.
+    Winograd's algorithm applies to float32 and 3×3 kernels that keep the size, without stride or
+    dilation. The width must be 8, 12, 16 …, with 64 channels or more on both sides (32 in the
+    kernel's gradient). The choice depends on the layer, never on the batch size, so an image does
+    not depend on the batch size. With `jax.default_matmul_precision("highest")` the direct sum is
+    always used.
     """
     plain = {*window_strides, *(lhs_dilation or (1,)), *(rhs_dilation or (1,)), feature_group_count} == {1}
     same = padding == "SAME" or tuple(map(tuple, padding)) == ((1, 1), (1, 1))
@@ -89,7 +94,10 @@ def _is_ours(x: Array, kernel: Array) -> bool:
 
 
 def _suits(x: Array, y: Array, least_channels: int) -> bool:
-    """Whether Winograd's is the faster way from x to y, which may be its kernel: only its channels are looked at."""
+    """Whether Winograd's algorithm is the faster way from x to y.
+
+    y may also be the kernel; only its channels matter.
+    """
     return (
         x.dtype == jnp.float32
         and min(x.shape[-1], y.shape[-1]) >= least_channels
@@ -102,8 +110,9 @@ def _suits(x: Array, y: Array, least_channels: int) -> bool:
 def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(Aᵀ [4, 6], G [6, 3], Bᵀ [6, 6]) of F(4, 3) at POINTS and ∞.
 
-    With m_k(u) = Π_{l≠k} (u − p_l) and m(u) = Π_l (u − p_l): row k of Bᵀ holds the coefficients of m_k, its last row those of
-    m; G[k, i] = p_k^i / m_k(p_k); Aᵀ[j, k] = p_k^j.
+    Let m_k(u) = Π_{l≠k} (u − p_l) and m(u) = Π_l (u − p_l). Row k of Bᵀ holds the coefficients of
+    m_k, and the last row holds the coefficients of m. G[k, i] = p_k^i / m_k(p_k), and Aᵀ[j, k] =
+    p_k^j.
     """
 
     def from_roots(roots: Sequence[Fraction]) -> list[Fraction]:
@@ -123,14 +132,15 @@ def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _terms(coefficients: np.ndarray, parts: Sequence[Array]) -> Array:
-    """Σ_k coefficients[k] parts[k], without the terms that vanish."""
+    """Σ_k coefficients[k] parts[k], without the terms whose coefficient is 0."""
     return functools.reduce(jnp.add, [part * np.float32(c) for c, part in zip(coefficients, parts, strict=True) if c])
 
 
 def _stacked(matrix: np.ndarray, parts: Sequence[Array], axis: int) -> Array:
-    """Σ_k matrix[i, k] parts[k], with i along a new axis: one loop in the compiled program, where a sum for each i is many.
+    """Σ_k matrix[i, k] parts[k], with i along a new axis.
 
-    The fewer loops, the faster XLA compiles; they run equally fast.
+    This is one loop in the compiled program; a sum for each i would be many loops. Both run equally
+    fast, but XLA compiles fewer loops faster.
     """
     shape = [1] * (parts[0].ndim + 1)
     shape[axis] = len(matrix)
@@ -143,7 +153,8 @@ def _stacked(matrix: np.ndarray, parts: Sequence[Array], axis: int) -> Array:
 def _columns(x: Images) -> list[Array]:
     """The four columns of every tile, each [b, h, w/4, c].
 
-    The barrier keeps XLA from fusing what made x into each of the sums below, and computing it six times.
+    The barrier keeps XLA from fusing the computation of x into each of the sums below. Otherwise x
+    would be computed six times.
     """
     batch, height, width, channels = x.shape
     x = lax.optimization_barrier(x)
@@ -152,7 +163,7 @@ def _columns(x: Images) -> list[Array]:
 
 
 def _seen(x: Images) -> list[Array]:
-    """The six columns that every tile sees: its own and one to either side, zeros beyond the border."""
+    """The six columns that every tile sees: its own four and one on either side, with zeros beyond the border."""
     columns = _columns(x)
     left = jnp.pad(columns[-1][:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
     right = jnp.pad(columns[0][:, :, 1:], ((0, 0), (0, 0), (0, 1), (0, 0)))
@@ -196,16 +207,20 @@ def _conv_along_height(x: Images, kernel: Float[Array, "3 1 c o"]) -> Outputs:
 
 
 def _product_along_height(x: Images, kernel: Float[Array, "3 1 c o"]) -> Outputs:
-    """The same as one matrix product: 1.3 times as fast for rows of two tiles, and slower for longer ones."""
+    """The product over the three rows of the kernel, as one matrix product.
+
+    It is 1.3 times as fast for rows of two tiles, and slower for longer rows.
+    """
     product = jnp.matmul(_moved(x, [(i, 0) for i in OFFSETS]), kernel.reshape(-1, kernel.shape[-1]))
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
-    """The transpose in the kernel: Gᵀ of the products of Bᵀ x and A dy, for each k one matrix product over all tiles.
+    """The gradient for the kernel: Gᵀ of the products of Bᵀ x and A dy.
 
-    The three rows of the kernel are dy moved up and down, side by side: XLA's own gradient of a 3×1 kernel is half as fast.
-    One k after another, what a product is made of stays in the cache.
+    For each k there is one matrix product over all tiles. For the three rows of the kernel, dy is
+    moved up and down, and the copies lie side by side. XLA's own gradient of a 3×1 kernel is half
+    as fast. With one k after another, the operands of a product stay in the cache.
     """
     output, weight, data = transforms()
     channels, features = x.shape[-1], dy.shape[-1]
@@ -219,7 +234,11 @@ def _winograd_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
 
 
 def _product_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
-    """One matrix product over all pixels, of the side with more channels and nine moved copies of the other."""
+    """The gradient for the kernel as one matrix product over all pixels.
+
+    One operand is the side with more channels. The other operand is nine moved copies of the other
+    side.
+    """
     channels, features = x.shape[-1], dy.shape[-1]
     offsets = [(i, j) for i in OFFSETS for j in OFFSETS]
     if channels <= features:
@@ -231,7 +250,7 @@ def _product_kernel_gradient(x: Images, dy: Outputs) -> Kernel:
 
 
 def _moved(x: Images, offsets: Sequence[tuple[int, int]]) -> Float[Array, "pixels _"]:
-    """x[h + i, w + j] for each offset (i, j), 0 outside of the image, side by side: a row for each pixel."""
+    """x[h + i, w + j] for each offset (i, j), with 0 outside of the image, side by side: one row for each pixel."""
     rows, columns = np.abs(offsets).max(axis=0).tolist()
     padded = jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
     (height, width), channels = x.shape[1:3], x.shape[-1]
@@ -240,11 +259,12 @@ def _moved(x: Images, offsets: Sequence[tuple[int, int]]) -> Float[Array, "pixel
 
 
 def _adjoint(kernel: Kernel) -> Float[Array, "3 3 o c"]:
-    """The kernel whose convolution is the transpose in x."""
+    """The kernel whose convolution is the transpose of the convolution, with respect to x."""
     return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
 
 
-# Two bilinear primitives, each the other's transpose, so that derivatives of any order and mode stay among them.
+# Two bilinear primitives, each the transpose of the other. So derivatives of any order and mode
+# consist of these two primitives again.
 _conv = Primitive("conv3x3")
 _kernel_gradient = Primitive("conv3x3_kernel_gradient")
 
