@@ -1,1 +1,1 @@
-"""Generation: images in batches over devices, and the files that streams of them are written to."""
+"""Generation: images drawn in batches over devices, and the files to which they are written."""

@@ -18,9 +18,10 @@ from score_sde.solvers.grids import Grid
 
 
 class Generated(NamedTuple):
-    """A part of the images, on the host: the index of its first, the images, their conditions and evaluations.
+    """Consecutive images on the host.
 
-    `trajectory` has each image's states after the steps that the generator keeps, or is None if it keeps none.
+    The fields are the index of the first image, the images, their conditions and their evaluations.
+    `trajectory` holds the states of each image after the steps that the generator keeps, or None.
     """
 
     first_index: int
@@ -31,15 +32,18 @@ class Generated(NamedTuple):
 
 
 class Generator(NamedTuple):
-    """Draws image i from fold_in(key, i), with noise that depends on neither the batch size nor the number of devices.
+    """Draws image i from fold_in(key, i). The noise depends neither on the batch size nor on the devices.
 
-    At one batch size, on the same devices and at one place in the batch the image is the same to the bit. At others
-    it is the same to rounding (measured: 4e-7, and 5e-5 with the adaptive solvers), for the sums run in another order.
+    With the same batch size, the same devices and the same place in the batch, an image is the same
+    to the bit. Otherwise it is the same to rounding, because the sums run in another order
+    (measured: 4e-7, and 5e-5 with the adaptive solvers).
 
-    Fields: `condition(first_index, number)` gives the condition of a batch of images; `guidance` are the rules around the
-    bound denoiser, the innermost first; `keep` are the steps after which the states are kept (0 is the start), none by default;
-    `place` puts parameters on the mesh, and None copies them to every device. Parameters that it divides stay divided: XLA
-    brings together what a layer needs when the layer runs.
+    Attributes:
+      condition: condition(first_index, number) is the condition of a batch of images.
+      guidance: the rules around the bound denoiser, the innermost first.
+      keep: the steps after which the states are kept (0 is the start). None are kept by default.
+      place: puts parameters on the mesh. None copies them to every device. Parameters that `place`
+        divides stay divided: XLA gathers the parameters of a layer when the layer runs.
     """
 
     denoiser: Denoiser
@@ -57,9 +61,10 @@ class Generator(NamedTuple):
     ) -> Iterator[Generated]:
         """Yields images first_index … first_index + number − 1 in order, `batch_size` at a time.
 
-        The last batch is drawn whole, so that one program serves all, and cut.
+        The last batch is drawn whole and then cut, so that all batches use one program.
 
-        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices that share it.
+        Raises: ValueError unless number >= 1 and batch_size is a multiple of the number of devices
+          that share it.
         """
         if number < 1:
             raise ValueError(f"Sampling needs a number of images >= 1, got {number}.")
@@ -70,9 +75,10 @@ class Generator(NamedTuple):
     def batch(
         self, key: Key[Array, ""], params: Params, batch_size: int, first_index: int = 0, count: int | None = None
     ) -> Generated:
-        """Images first_index … first_index + batch_size − 1 as one program; the first `count` of them are returned.
+        """Images first_index … first_index + batch_size − 1 as one program. The first `count` of them are returned.
 
-        `params` as `place` gives them: calls for several batches need not move them again.
+        `params` must be as `place` gives them, so that calls for several batches do not move them
+        again.
 
         Raises: ValueError unless batch_size is a multiple of the number of devices that share it.
         """
@@ -102,13 +108,13 @@ class Generator(NamedTuple):
     def __call__(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0
     ) -> Generated:
-        """All the images at once; `batch_size` None is one batch, rounded up to the number of devices."""
+        """All the images at once. `batch_size` None is one batch, rounded up to a multiple of the number of devices."""
         if batch_size is None:
             batch_size = parallel.round_up(number, self.mesh)
         return join(list(self.batches(key, params, number, batch_size, first_index)))
 
 
 def join(parts: Sequence[Generated]) -> Generated:
-    """Consecutive parts as one."""
+    """Consecutive parts as one part."""
     arrays = jax.tree.map(lambda *rows: np.concatenate(rows), *(part[1:] for part in parts))
     return Generated(parts[0].first_index, *arrays)

@@ -1,7 +1,8 @@
-"""A large result on disk, written part by part: a run that was killed goes on where it stopped and leaves the same bytes.
+"""A large result on disk, written part by part: an interrupted run continues, and leaves the same bytes.
 
-A part is a range of indices, named by its first. It is there whole or not at all: everything is written under a temporary
-name, brought to the disk, and renamed. This module knows neither JAX nor what the arrays mean.
+A part is a range of indices, named by its first index. A part is complete or absent. Everything is
+written under a temporary name, brought to the disk, and renamed. This module knows neither JAX nor
+the meaning of the arrays.
 """
 
 import abc
@@ -23,14 +24,14 @@ Arrays = Mapping[str, np.ndarray]
 IMAGES_PER_FOLDER = 1000
 REMEDY = "delete that file, and run the command again: it computes what is missing"
 _REMEDY_OF_ALL = "delete its folder, and run the command again"
-ROWS = "rows"  # the folder of what belongs to an image besides its pixels, until the end
+ROWS = "rows"  # until the end, the folder of everything but the pixels
 
 
 class Shards(abc.ABC):
-    """Parts in a folder. `write` may be called in any order, by several processes for different parts.
+    """Parts in a folder. Several processes may call `write` for different parts, in any order.
 
     Args:
-      folder: made by `prepare` if missing.
+      folder: the folder, which `prepare` makes if it is missing.
       firsts: the first index of every part, increasing.
     """
 
@@ -39,7 +40,7 @@ class Shards(abc.ABC):
         self._there = frozenset[int]()
 
     def prepare(self) -> None:
-        """Makes the folder and what must be there before the first part; again, it changes nothing."""
+        """Makes the folder, and the files that the first part needs. A second call changes nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def is_done(self, first: int) -> bool:
@@ -47,7 +48,7 @@ class Shards(abc.ABC):
         return first in self._there or self._part(first).is_file()
 
     def covered(self, first: int, number: int) -> np.ndarray:
-        """Which of the indices first … first + number − 1 are on disk, in whatever parts they came.
+        """Which of the indices first … first + number − 1 are on disk, in parts of any size.
 
         Raises: ValueError for a damaged part.
         """
@@ -58,9 +59,9 @@ class Shards(abc.ABC):
         return covered
 
     def divide(self, first: int, covered: np.ndarray, part_size: int) -> dict[int, int]:
-        """Makes parts of at most `part_size` of the indices from `first` on: those that are covered are done.
+        """Divides the indices from `first` on into parts of at most `part_size`. Indices on disk count as done.
 
-        Returns: the number of indices of each part, by its first one.
+        Returns: the number of indices of each part, by its first index.
         """
         edges = [0, *(np.flatnonzero(np.diff(covered)) + 1).tolist(), len(covered)]
         ranges = [range(start, end, part_size) for start, end in itertools.pairwise(edges)]
@@ -70,10 +71,10 @@ class Shards(abc.ABC):
 
     @abc.abstractmethod
     def write(self, first: int, arrays: Arrays) -> None:
-        """Writes a part: arrays with one row per index, "x" among them."""
+        """Writes a part: arrays with one row per index, among them "x"."""
 
     def finish(self) -> None:
-        """Brings the whole into its final form, once all parts are written; again, it changes nothing.
+        """Brings the result into its final form, after all parts are written. A second call changes nothing.
 
         Raises: FileNotFoundError where a part is missing.
         """
@@ -86,7 +87,7 @@ class Shards(abc.ABC):
 
     @abc.abstractmethod
     def _part(self, first: int) -> pathlib.Path:
-        """The file whose presence says that the part is complete."""
+        """The file whose existence says that the part is complete."""
 
     def _files(self) -> list[pathlib.Path]:
         """The parts on disk, in order."""
@@ -95,22 +96,28 @@ class Shards(abc.ABC):
 
 
 class NpzShards(Shards):
-    """part_00000000.npz, part_00000064.npz, …: each part one file with all its arrays."""
+    """part_00000000.npz, part_00000064.npz, …: one file for each part, with all its arrays."""
 
     @staticmethod
     def save(path: pathlib.Path, arrays: Arrays) -> None:
-        """Writes one file with these arrays, whole or not at all."""
+        """Writes one file with these arrays atomically."""
         write_atomically(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
     def write(self, first: int, arrays: Arrays) -> None:
         self.save(self._part(first), arrays)
 
     def read(self, first: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """The arrays of a part of these names (None: all). Raises: ValueError for a damaged part."""
+        """The arrays of a part with these names. None means all arrays.
+
+        Raises: ValueError for a damaged part.
+        """
         return read_part(self._part(first), names)
 
     def column(self, name: str) -> np.ndarray:
-        """One array of all parts, in order. Raises: ValueError for a damaged part."""
+        """One array of all parts, in order.
+
+        Raises: ValueError for a damaged part.
+        """
         return joined({self._part(first): self.read(first, [name]) for first in self.firsts}, name)
 
     def remove(self) -> None:
@@ -123,9 +130,11 @@ class NpzShards(Shards):
 
 
 class _WithRows(Shards):
-    """Formats that keep x apart: the other arrays of a part wait in rows/ and become one .npy file each at the end.
+    """Formats that store x apart from the other arrays of a part.
 
-    The rows of a part are written after its x, so that they say that the part is there; index.npy is written last of all.
+    The other arrays wait in rows/, and become one .npy file each at the end. The rows of a part are
+    written after its x, so the rows say that the part is complete. index.npy is written last of
+    all.
     """
 
     def is_done(self, first: int) -> bool:
@@ -135,7 +144,7 @@ class _WithRows(Shards):
         return super().covered(first, number) | self._finished(first, number)
 
     def _finished(self, first: int, number: int) -> np.ndarray:
-        """Which of these indices the final files have."""
+        """Which of these indices are in the final files."""
         path, covered = self.folder / "index.npy", np.zeros(number, bool)
         if path.is_file():
             index = read_npy(path, _REMEDY_OF_ALL)
@@ -161,7 +170,10 @@ class _WithRows(Shards):
         shutil.rmtree(self.folder / ROWS, ignore_errors=True)
 
     def _before(self, names: Sequence[str]) -> dict[pathlib.Path, Arrays]:
-        """What the final files have of fewer indices, as a part. All but index.npy may have more: it is written last."""
+        """The content of final files with fewer indices, as a part.
+
+        The other files may have more rows than index.npy, which is written last.
+        """
         path = self.folder / "index.npy"
         if not path.is_file():
             return {}
@@ -173,14 +185,17 @@ class _WithRows(Shards):
 
     @abc.abstractmethod
     def _write_x(self, first: int, x: np.ndarray) -> None:
-        """Brings x of a part to the disk."""
+        """Writes x of a part to the disk."""
 
     def _finish_x(self) -> None:
         """Gives x its final name."""
 
 
 class PngShards(_WithRows):
-    """00000/00000000.png, …: one file per image, a thousand in a folder, named by index; label.npy and so on beside."""
+    """00000/00000000.png, …: one file per image, a thousand per folder, named by index.
+
+    The other arrays, such as label.npy, lie beside the folders.
+    """
 
     def _write_x(self, first: int, x: np.ndarray) -> None:
         from PIL import Image
@@ -190,16 +205,16 @@ class PngShards(_WithRows):
             path = self.folder / f"{index // IMAGES_PER_FOLDER:05d}" / f"{index:08d}.png"
             write_atomically(path, functools.partial(Image.fromarray(pixels).save, format="PNG"))
         for number in range(first // IMAGES_PER_FOLDER, (first + len(x) - 1) // IMAGES_PER_FOLDER + 1):
-            _sync_folder(self.folder / f"{number:05d}")  # the names too, before the rows say that they are there
+            _sync_folder(self.folder / f"{number:05d}")  # the names must be on disk before the rows say so
 
 
 class NpyShards(_WithRows):
-    """x.npy, one array of all rows, written in place; until it is whole it is called x.npy.partial.
+    """x.npy, one array of all rows, written in place. Until it is complete, its name is x.npy.partial.
 
     Args:
-      shape: of the whole array.
-      dtype: of the whole array.
-      first_index: of the first row; None: the first part's.
+      shape: the shape of the whole array.
+      dtype: the dtype of the whole array.
+      first_index: the index of the first row. None is the first index of the first part.
     """
 
     def __init__(
@@ -225,7 +240,7 @@ class NpyShards(_WithRows):
         def write(file: IO[bytes]) -> None:
             np.lib.format.write_array_header_1_0(file, header)
             end = file.tell() + self._dtype.itemsize * int(np.prod(self._shape, dtype=np.int64))
-            if there:  # of fewer rows, which stay the first ones
+            if there:  # a finished file with fewer rows, which stay the first rows
                 with there[0].open("rb") as shorter:
                     shorter.seek(read_npy_header(there[0], _REMEDY_OF_ALL).start)
                     shutil.copyfileobj(shorter, file)
@@ -245,7 +260,7 @@ class NpyShards(_WithRows):
             os.fsync(file.fileno())
 
     def _start(self) -> int:
-        """Where the rows begin in the file, which may have been damaged since `prepare`."""
+        """The byte at which the rows begin in the file. The file may have been damaged since `prepare`."""
         header = read_npy_header(self._partial, _REMEDY_OF_ALL)
         if header.shape != self._shape or header.dtype != self._dtype:
             raise ValueError(
@@ -255,19 +270,23 @@ class NpyShards(_WithRows):
         return header.start
 
     def _finish_x(self) -> None:
-        if self._partial.is_file():  # a run killed after this has renamed it already
+        if self._partial.is_file():  # an interrupted run may have renamed it already
             self._partial.replace(self._whole)
 
 
 def read_part(path: pathlib.Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a part. Raises: ValueError for a damaged file, or one without these arrays."""
+    """The arrays of a part.
+
+    Raises: ValueError for a damaged file, or a file without these arrays.
+    """
     return Npz(path, REMEDY).read(names)
 
 
 def joined(parts: Mapping[pathlib.Path, Arrays], name: str) -> np.ndarray:
-    """One array of all parts, by their files, in order.
+    """One array of all parts, read from their files in order.
 
-    Raises: ValueError for a part that does not have it, or has rows of another shape or type than the first.
+    Raises: ValueError for a part without the array, or with rows of another shape or type than the
+      first.
     """
     first = next(iter(parts.values())).get(name)
     for path, part in parts.items():
@@ -284,7 +303,7 @@ def joined(parts: Mapping[pathlib.Path, Arrays], name: str) -> np.ndarray:
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    """Brings the names in a folder to the disk, where the system can."""
+    """Writes the names in a folder to the disk, where the system can do so."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

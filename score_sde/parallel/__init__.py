@@ -1,4 +1,4 @@
-"""Devices, the mesh, sharding and processes: the only place that knows that there is more than one device."""
+"""Devices, the mesh, sharding and processes. Only this package handles more than one device."""
 
 from score_sde.parallel.host import configure_host, enable_compilation_cache, keep_heap_pages
 from score_sde.parallel.mesh import (

@@ -1,4 +1,4 @@
-"""This process before JAX starts: its CPU devices, its heap, its compilation cache."""
+"""The settings of this process before JAX starts: its CPU devices, its heap, its compilation cache."""
 
 import ctypes
 import os
@@ -6,19 +6,20 @@ import os
 import jax
 
 _MALLOPT_TRIM_THRESHOLD, _MALLOPT_TOP_PAD, _MALLOPT_MMAP_MAX, _MALLOPT_ARENA_MAX = -1, -2, -4, -8
-_LARGEST_HEAP = 64 * 2**20  # bytes, of a thread's own in glibc
+_LARGEST_HEAP = 64 * 2**20  # the largest size of a thread's own heap in glibc, in bytes
 
 
 def configure_host(
     compilation_cache_dir: str | None = None, processes_here: int = 1, large_buffers: bool = True
 ) -> None:
-    """Prepares this process before JAX starts: one CPU device per core, a heap that keeps its pages, the compilation cache.
+    """Prepares this process before JAX starts: one CPU device per core, the heap, the compilation cache.
 
-    XLA runs one CPU program on about 1.5 of 2 cores; a batch sharded over one virtual device per core uses them all. Its
-    buffers are allocated and freed every step, which by default goes back to the kernel and faults every page in again
-    (`keep_heap_pages` tells of `large_buffers`). Several processes on one machine share its cores. What the user has set
-    (JAX_NUM_CPU_DEVICES, XLA_FLAGS, JAX_COMPILATION_CACHE_DIR, MALLOC_…) stays as it is. Calling it after JAX has started
-    its backend adds no devices.
+    XLA runs one CPU program on about 1.5 of 2 cores. A batch that is sharded over one virtual
+    device per core uses all cores. JAX allocates and frees its buffers in every step. By default
+    the memory goes back to the kernel, and every page is faulted in again; here the heap keeps its
+    pages (for `large_buffers`, see `keep_heap_pages`). Several processes on one machine share its
+    cores. Settings of the user (JAX_NUM_CPU_DEVICES, XLA_FLAGS, JAX_COMPILATION_CACHE_DIR,
+    MALLOC_…) stay as they are. A call after JAX has started its backend adds no devices.
     """
     keep_heap_pages(large_buffers)
     chosen = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
@@ -28,7 +29,7 @@ def configure_host(
 
 
 def _cores() -> int:
-    """The cores that this process may use; of a Slurm task its own, even where the job does not bind tasks to cores."""
+    """The cores that this process may use. For a Slurm task they are its own, even if the job does not bind tasks to cores."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return min(allowed, int(os.environ.get("SLURM_CPUS_PER_TASK", allowed)))
 
@@ -40,11 +41,12 @@ def _backend_started() -> bool:
 
 
 def keep_heap_pages(large_buffers: bool = True) -> None:
-    """Tells glibc's malloc to keep freed memory, unless the user chose otherwise; elsewhere it does nothing.
+    """Tells glibc's malloc to keep freed memory, unless the user chose otherwise. Elsewhere it does nothing.
 
-    With `large_buffers` all threads share one heap: their own cannot hold more than 64 MB in one piece, and would take it from
-    the kernel each time, which is a seventh of a training step. Without, each has its own, so that they do not wait for one
-    another while XLA compiles, which is a fifth of that time.
+    With `large_buffers`, all threads share one heap. A thread's own heap cannot hold more than 64
+    MB in one piece, and would take such memory from the kernel each time. That is a seventh of a
+    training step. Without `large_buffers`, each thread has its own heap. Then threads do not wait
+    for each other while XLA compiles, which is a fifth of that time.
     """
     if any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ:
         return
@@ -57,7 +59,7 @@ def keep_heap_pages(large_buffers: bool = True) -> None:
     if large_buffers:
         mallopt(_MALLOPT_ARENA_MAX, 1)
     else:
-        mallopt(_MALLOPT_TOP_PAD, _LARGEST_HEAP)  # no heap is given back while it could still grow
+        mallopt(_MALLOPT_TOP_PAD, _LARGEST_HEAP)  # so a heap is not given back while it could still grow
 
 
 def enable_compilation_cache(directory: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """The mesh: all devices as data × fsdp × tensor, and the part of a batch that each process holds.
 
-A batch is sharded over data and fsdp together; parameters over fsdp, and over tensor where a network says how.
+A batch is sharded over data and fsdp together. Parameters are sharded over fsdp, and over tensor
+where a network declares how.
 """
 
 from collections import defaultdict
@@ -17,11 +18,13 @@ def make_mesh(num_devices: int | None = None, data: int | None = None, fsdp: int
     """A mesh of `data` × `fsdp` × `tensor` devices.
 
     Args:
-        num_devices: how many in all; None: what the axes ask for, or all of all processes.
-        data: devices that hold a copy of the same parameters; None: as many as are left.
-        fsdp: devices among which each large array of the state is divided.
-        tensor: devices among which the features of a layer are divided.
-    Raises: ValueError when there are fewer devices, the axes do not multiply to them, or a process would have none.
+      num_devices: the number of devices. None is the product of the axes, or all devices of all
+        processes.
+      data: the number of devices with a copy of the same parameters. None is as many as are left.
+      fsdp: the number of devices over which each large array of the state is divided.
+      tensor: the number of devices over which the features of a layer are divided.
+    Raises: ValueError when there are fewer devices, when the axes do not multiply to their number,
+      or when a process would have none.
     """
     devices, inner = jax.devices(), fsdp * tensor
     sizes = {"num_devices": num_devices, "data": data, "fsdp": fsdp, "tensor": tensor}
@@ -48,10 +51,11 @@ def make_mesh(num_devices: int | None = None, data: int | None = None, fsdp: int
 
 
 def _arranged(devices: list[jax.Device], shape: tuple[int, int, int]) -> Mesh:
-    """The order that suits the interconnect, or the processes' order where the former scatters a process's rows.
+    """The devices in the order that suits the interconnect, or in the order of the processes.
 
-    A process loads one contiguous part of the batch; rows on other devices than theirs would change which noise an
-    example gets, and so the run.
+    The order of the processes is taken where the first order scatters the rows of a process. A
+    process loads one contiguous part of the batch. If its rows were on other devices, examples
+    would get other noise, and the run would change.
     """
     axis_types = (AxisType.Auto,) * len(AXES)
     mesh = jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices)
@@ -68,7 +72,7 @@ def _arranged(devices: list[jax.Device], shape: tuple[int, int, int]) -> Mesh:
 
 
 def _parts(devices: np.ndarray) -> dict[int, tuple[int, int]] | None:
-    """Process -> (number of its part of the batch, how many parts there are); None if they are not equal blocks.
+    """Process -> (the number of its part of the batch, the number of parts), or None if the parts are not equal blocks.
 
     `devices` is [data, fsdp, tensor], as in a mesh.
     """
@@ -91,10 +95,11 @@ def batch_part(mesh: Mesh) -> tuple[int, int]:
 
 
 def mesh_for_batch(batch_size: int, least_per_device: int = 4) -> Mesh:
-    """The mesh over as many devices as share `batch_size` evenly, on CPU with at least `least_per_device` examples each.
+    """The mesh over as many devices as can share `batch_size` evenly.
 
-    Of several processes it is all devices. A CPU's devices are its cores, of which a machine may have more than the batch
-    has examples; accelerators are used even for one example each.
+    On CPU, each device gets at least `least_per_device` examples. With several processes, the mesh
+    is all devices. A CPU's devices are its cores, and a machine may have more cores than the batch
+    has examples. Accelerators are used even for one example each.
     """
     number = len(jax.devices())
     if jax.process_count() > 1:
@@ -105,12 +110,12 @@ def mesh_for_batch(batch_size: int, least_per_device: int = 4) -> Mesh:
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Into how many parts a batch is divided: data · fsdp."""
+    """The number of parts into which a batch is divided: data · fsdp."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulation_steps: int = 1) -> None:
-    """Raises ValueError unless the devices share `batch_size` evenly, each part in `accumulation_steps` equal ones."""
+    """Raises ValueError unless the devices share `batch_size` evenly, each part in `accumulation_steps` equal parts."""
     shards = batch_shards(mesh)
     if batch_size % shards:
         raise ValueError(

@@ -1,4 +1,8 @@
-"""Joining the other processes of a run: found on Slurm, TPU pods and Open MPI, told by flags or the environment elsewhere."""
+"""Joining the other processes of a run.
+
+They are found automatically on Slurm, TPU pods and Open MPI. Elsewhere, flags or the environment
+name them.
+"""
 
 import glob
 import importlib.util
@@ -20,9 +24,9 @@ _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attribu
 
 
 class Processes(NamedTuple):
-    """Who belongs to a run: the address "host:port" of process 0, how many there are, and which this is.
+    """The processes of a run: the address "host:port" of process 0, their number, and the index of this process.
 
-    A field is None where JAX finds it out itself, on Slurm, TPU pods and Open MPI.
+    A field is None where JAX finds it by itself, on Slurm, TPU pods and Open MPI.
     """
 
     coordinator_address: str | None = None
@@ -31,7 +35,10 @@ class Processes(NamedTuple):
 
     @property
     def number_here(self) -> int:
-        """How many run on this machine, as far as the address tells: all with a local one, else this one alone."""
+        """The number of processes on this machine, as far as the address tells.
+
+        With a local address it is all processes. Otherwise it is this process alone.
+        """
         host = (self.coordinator_address or "").rpartition(":")[0]
         return self.num_processes or 1 if host in ("localhost", "127.0.0.1", "[::1]") else 1
 
@@ -45,11 +52,13 @@ def find_processes(
 ) -> Processes | None:
     """The processes to join, or None for a run of one process.
 
-    Arguments win over JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID (or JOB_COMPLETION_INDEX, which
-    Kubernetes gives the pods of an indexed job), and these over what a cluster tells. "auto" joins only where there is
-    more than one process; "on" lets JAX look for a cluster in any case.
+    Arguments take precedence over JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    The last may also be JOB_COMPLETION_INDEX, which Kubernetes gives the pods of an indexed job.
+    These variables take precedence over a cluster. "auto" joins only where there is more than one
+    process. "on" always lets JAX look for a cluster.
 
-    Raises: ValueError for another mode, for "off" with an address, or where something is missing or wrong.
+    Raises: ValueError for another mode, for "off" with an address, or where something is missing or
+      wrong.
     """
     if mode not in MODES:
         raise ValueError(f"--distributed needs one of {MODES}, got {mode!r}.")
@@ -65,7 +74,7 @@ def find_processes(
 
 
 def _told(given: Processes, environment: Mapping[str, str]) -> Processes:
-    """Fills what the flags leave open from the environment; raises ValueError for what is missing or out of range."""
+    """Takes missing flags from the environment. Raises ValueError for what is missing or out of range."""
 
     def number(*names: str) -> int | None:
         return next((int(environment[name]) for name in names if environment.get(name, "").isdigit()), None)
@@ -100,7 +109,7 @@ def _in_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def _tpu_hosts(environment: Mapping[str, str]) -> int:
-    """The machines of the TPU pod slice that this one belongs to; 1 where there is no TPU."""
+    """The number of machines of this TPU pod slice; 1 where there is no TPU."""
     if "tpu" not in environment.get("JAX_PLATFORMS", "tpu") or importlib.util.find_spec("libtpu") is None:
         return 1
     if int(environment.get("MEGASCALE_NUM_SLICES") or 1) > 1:
@@ -114,7 +123,7 @@ def _tpu_hosts(environment: Mapping[str, str]) -> int:
 
 
 def _tpu_hosts_of_metadata() -> int:
-    """The machines that a Compute Engine TPU VM's metadata names; 1 where there is no metadata."""
+    """The number of machines in the metadata of a Compute Engine TPU VM; 1 where there is no metadata."""
     request = urllib.request.Request(_METADATA, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=3) as reply:
@@ -124,16 +133,18 @@ def _tpu_hosts_of_metadata() -> int:
 
 
 def initialize_distributed(processes: Processes, timeout_s: int = 300) -> None:
-    """Joins the other processes; call it in each of them, before anything else touches JAX's devices.
+    """Joins the other processes. Call it in each process, before anything else uses JAX's devices.
 
-    CPU devices of several processes talk through gloo. Where they do not all meet within `timeout_s` this process says so
-    and ends with status 1: JAX would abort it with a trace of C++, which Python cannot catch.
+    CPU devices of several processes communicate through gloo. If the processes do not all meet
+    within `timeout_s`, this process says so and ends with status 1. JAX would abort it with a trace
+    of C++, which Python cannot catch.
 
     Raises: ConnectionError when no cluster is found.
     Source: jax.distributed.initialize.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # Told all there is, JAX still looks for the GPU of a Slurm task, but on Kubernetes would only warn that it cannot.
+    # Even with all fields given, JAX looks for the GPU of a Slurm task. On Kubernetes it would only warn
+    # that it cannot.
     told = processes.coordinator_address is not None and "KUBERNETES_SERVICE_HOST" in os.environ
     method = "deactivate" if told else None
     timer = threading.Timer(timeout_s, _give_up, (processes, timeout_s))
@@ -156,13 +167,13 @@ def initialize_distributed(processes: Processes, timeout_s: int = 300) -> None:
 
 
 def meet(name: str) -> None:
-    """Waits until all processes are here, as after a long compilation; of one process, does nothing."""
+    """Waits until all processes are here, for example after a long compilation. Does nothing for one process."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def _give_up(processes: Processes, timeout_s: int) -> None:
-    """Prints what is wrong, and ends the process though another thread waits in C++."""
+    """Prints the error, and ends the process even while another thread waits in C++."""
     which = "This process" if processes.process_id is None else f"Process {processes.process_id}"
     number, address = processes.num_processes or "several", processes.coordinator_address or "the address of process 0"
     sys.stderr.write(
@@ -175,10 +186,10 @@ def _give_up(processes: Processes, timeout_s: int) -> None:
 
 
 def end_failed_process(text: str) -> None:
-    """Of several processes, writes `text` and ends this one with status 1 at once; of one process, does nothing.
+    """Writes `text` and ends this process at once with status 1. Does nothing if it is the only process.
 
-    JAX's farewell at exit waits for the others, and they wait for this one, in a collective, for minutes. Their
-    connection being cut ends them.
+    At exit, JAX waits for the other processes, and they wait for this process, in a collective, for
+    minutes. When this process ends, their connection is cut, and they end too.
     """
     if jax.distributed.is_initialized() and jax.process_count() > 1:
         sys.stderr.write(f"{text.rstrip()}\n")

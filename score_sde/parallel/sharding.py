@@ -1,4 +1,4 @@
-"""Where arrays lie: batches over data · fsdp, the state over fsdp and tensor, and the ways between host and devices."""
+"""The placement of arrays: batches over data · fsdp, the state over fsdp and tensor, and transfers to and from the host."""
 
 import functools
 import math
@@ -21,12 +21,12 @@ LEAST_SHARDED = 4096  # elements; gathering a smaller array costs more than keep
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis over the data and fsdp axes of the mesh."""
+    """The sharding of the first axis over the data and fsdp axes of the mesh."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """The sharding with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -38,10 +38,10 @@ def partition(
     *,
     over_fsdp: bool = True,
 ) -> PartitionSpec:
-    """How an array is divided: its declared axis over tensor, and the largest other axis that fsdp divides over fsdp.
+    """How an array is divided: its declared axis over tensor, and the largest axis that fsdp divides over fsdp.
 
-    Arrays of fewer than 4096 elements are whole on every device of fsdp, as are those without such an axis, and all
-    unless `over_fsdp`.
+    The fsdp axis is another axis than the declared axis. Arrays of fewer than 4096 elements, and
+    arrays without a suitable axis, are not divided over fsdp. With `over_fsdp` False, no array is.
 
     Raises: ValueError when tensor does not divide the declared axis.
     """
@@ -71,7 +71,7 @@ def tree_sharding(tree: Any, mesh: Mesh, tensor_axis: TensorAxis | None = None, 
 
 
 def names_of(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """The names on the way to a leaf, outermost first, of a path of `jax.tree_util`."""
+    """The names on the way to a leaf, outermost first, from a path of `jax.tree_util`."""
     return tuple(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
@@ -85,7 +85,7 @@ def bytes_per_device(tree: Any) -> int:
 
 
 def shard_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
-    """Puts this process's part of a global batch on its devices, the first axis sharded."""
+    """Puts this process's part of a global batch on its devices, with the first axis sharded."""
     sharding, (_, parts) = batch_sharding(mesh), batch_part(mesh)
 
     def whole(value):
@@ -96,9 +96,9 @@ def shard_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
 
 
 def split_microbatches(tree: Any, number: int, mesh: Mesh) -> Any:
-    """[b, …] -> [number, b/number, …] for each array; rows i, i + number, … are part i, so that no row leaves its device.
+    """[b, …] -> [number, b/number, …] for each array. Rows i, i + number, … are part i, so no row leaves its device.
 
-    A device holds consecutive rows, and `number` divides how many.
+    A device holds consecutive rows, and `number` divides the number of these rows.
     """
     sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
@@ -125,9 +125,9 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def place(tree: Any, shardings: Any) -> Any:
-    """The same arrays with other shardings, whichever way they lie now; all processes call it together.
+    """The same arrays with other shardings, from any present sharding. All processes call it together.
 
-    Numbers that are on the host must be the same in every process.
+    Numbers on the host must be the same in every process.
     """
 
     def moved(leaf, sharding):
@@ -140,12 +140,12 @@ def place(tree: Any, shardings: Any) -> Any:
 
 @functools.cache
 def _mover(sharding: NamedSharding) -> Callable[[Array], Array]:
-    """The identity, as a program of all processes: an array of several processes moves in no other way."""
+    """The identity as a program of all processes: only a program can move an array of several processes."""
     return jax.jit(lambda array: array, out_shardings=sharding)
 
 
 def to_host(tree: Any) -> Any:
-    """The whole arrays of a pytree, as numpy; what lies on several processes is gathered on each of them."""
+    """The whole arrays of a pytree, as numpy. Arrays on several processes are gathered on each of them."""
 
     def whole(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:

@@ -1,4 +1,4 @@
-"""What one process does for all, with its outcome known to all, and what all must agree on."""
+"""Agreement between processes: work that one process does for all, and conditions on all processes."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,12 @@ ERRORS = (ValueError, OSError)
 
 
 def on_first_process(function: Callable[[], object]) -> None:
-    """Calls `function` on process 0; what it raises is raised on every process, so that none waits for one that left.
+    """Calls `function` on process 0. An error of the function is raised on every process.
 
-    Every process must call it. Raises: ValueError or OSError, as `function` did; its number and file are known on 0 alone.
+    So no process waits for another process that has left. Every process must call this function.
+
+    Raises: ValueError or OSError, as `function` did. Only process 0 knows the number and the file
+      of the error.
     """
     if jax.process_count() == 1:
         function()

@@ -10,9 +10,10 @@ from score_sde.training.state import Params
 def ema_decay(
     step: Int[Array, ""], images_per_update: int, half_life_kimg: float, rampup_ratio: float | None
 ) -> Float[Array, ""]:
-    """β = (1/2)^(images_per_update / half-life in images), the half-life being at most rampup_ratio · images seen by `step`.
+    """β = (1/2)^(images_per_update / half-life in images).
 
-    rampup_ratio = None is a constant half-life; 2021's decay 0.9999 at batch 128 is half_life_kimg = 887.
+    The half-life is at most rampup_ratio · the images seen by `step`. rampup_ratio = None is a
+    constant half-life. The decay 0.9999 at batch 128 of the 2021 paper is half_life_kimg = 887.
 
     Source: Karras et al., arXiv 2206.00364, App. F.2 and its training code (500 kimg, 0.05).
     """

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite."""
+"""The handling of losses and gradients that are not finite."""
 
 import pathlib
 import typing
@@ -28,18 +28,20 @@ class _Step(NamedTuple):
 
 
 class FiniteGuard:
-    """Stops the run at a step whose loss or gradient is not finite ("stop"), or at the `max_skips`-th in a row ("skip").
+    """Stops the run at a step whose loss or gradient is not finite.
 
-    The step itself leaves such a batch out (its metrics["skipped"] is 1), so the state stays good either way. A step is
-    looked at when the next is under way, or in `settle`, so that the devices need not wait.
+    With "stop" the run ends at the first such step, and with "skip" at the `max_skips`-th such step
+    in a row. The training step itself leaves such a batch out (metrics["skipped"] is 1), so the
+    state stays good in both cases. The guard looks at a step when the next step is running, or in
+    `settle`. So the devices need not wait.
 
     Args:
       policy: "stop" or "skip".
-      max_skips: how many steps in a row may be skipped.
-      workdir: incidents/step_XXXXXXXX.json is written there.
+      max_skips: the number of steps in a row that may be skipped.
+      workdir: the folder of the run; reports go to incidents/step_XXXXXXXX.json.
       describe: the task's facts of the examples -> columns of the report.
       last_checkpoint: names the newest checkpoint, for the message.
-      in_a_row: steps skipped just before a resume.
+      in_a_row: the number of steps skipped just before a resume.
     """
 
     def __init__(
@@ -61,12 +63,15 @@ class FiniteGuard:
         self.in_a_row = in_a_row
 
     def add(self, step: int, metrics: Mapping[str, Array], examples: Mapping[str, Array], index: Array) -> None:
-        """Looks at the step before, and keeps this one for later."""
+        """Checks the step before, and keeps this step for later."""
         self.settle()
         self._waiting = _Step(step, metrics, {**examples, "index": index})
 
     def settle(self) -> None:
-        """Waits for the last step, and looks at it. Raises: FloatingPointError where the run must stop."""
+        """Waits for the last step, and checks it.
+
+        Raises: FloatingPointError where the run must stop.
+        """
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return
@@ -78,7 +83,9 @@ class FiniteGuard:
             self._stop(waiting)
 
     def check_parameters(self, state: TrainState) -> None:
-        """Before a save: a finite step may still have thrown the parameters out of float32's range.
+        """Checks the parameters and averages before a save.
+
+        A step with a finite loss and gradient may still move the parameters out of float32's range.
 
         Raises: FloatingPointError where a parameter or an average is not finite.
         """
@@ -113,7 +120,7 @@ class FiniteGuard:
         )
 
     def _describe(self, examples: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-        """One dict for each example: index, what the task tells, loss; those whose loss is not finite first."""
+        """One dict for each example: index, the facts of the task, loss. Examples whose loss is not finite come first."""
         facts = {name: values for name, values in examples.items() if name not in ("index", "loss")}
         columns = {
             "index": examples["index"].tolist(),
@@ -128,9 +135,10 @@ class FiniteGuard:
 
 
 def _all_finite(tree: Any) -> bool:
-    """Whether every number is finite, on all processes: each looks at the parts that it holds the first copy of.
+    """Whether every number is finite on all processes. Each process checks the parts whose first copy it holds.
 
-    On the host, where a save needs them anyway: a program of one reduction for each array took seconds to compile.
+    The check runs on the host, where a save needs the numbers anyway. A compiled program with one
+    reduction for each array took seconds to compile.
     """
     parts = (part for leaf in jax.tree.leaves(tree) for part in leaf.addressable_shards if part.replica_id == 0)
     return everywhere(all(np.isfinite(np.asarray(part.data)).all() for part in parts))

@@ -1,4 +1,4 @@
-"""One training run at a time in a folder."""
+"""A lock that allows one training run at a time in a folder."""
 
 import fcntl
 import json
@@ -15,13 +15,14 @@ LOCK_FILE = "run.lock"
 
 
 class RunLock:
-    """Process 0 holds workdir/run.lock while all processes of a run are in this context; the file tells who, and since when.
+    """A context in which process 0 holds workdir/run.lock. The file says which run holds it, and since when.
 
-    It is the kernel's lock (flock), not the file: it goes with the process, however that ends, and the file may stay.
-    On NFS it works between hosts where the server supports locks (Linux does so by default); on a file system that
-    ignores flock, two hosts could both enter.
+    The lock is the kernel's (flock), not the file itself. It ends with the process, however the
+    process ends, and the file may stay. On NFS the lock works between hosts if the server supports
+    locks, as Linux does by default. On a file system that ignores flock, two hosts could both
+    enter.
 
-    Raises: OSError where another process holds it, or nothing can be written in `workdir`.
+    Raises: OSError where another process holds the lock, or where `workdir` cannot be written.
     """
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
@@ -60,7 +61,7 @@ class RunLock:
 
 
 def _describe(holder: bytes) -> str:
-    """' (host …, process …, since …)', or '' while the holder has not yet written it."""
+    """' (host …, process …, since …)', or '' while the holder has not written it yet."""
     try:
         fields = parse_json(holder, LOCK_FILE, "wait")
         return f" (host {fields['host']}, process {fields['pid']}, since {fields['started']})"

@@ -1,4 +1,4 @@
-"""The training loop: batches in, metrics out, and actions (checkpoints, evaluations, pictures) every so many steps."""
+"""The training loop: it reads batches, logs metrics, and runs actions (checkpoints, evaluations, pictures)."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,10 +20,15 @@ from score_sde.training.step import Step
 
 
 class Action(NamedTuple):
-    """Something done with the state after every `every`-th step, and after the last; 0 means never.
+    """A function of the state that runs after every `every`-th step and after the last step. 0 means never.
 
-    Fields: `part` is what its time counts as, `name` what the console calls it. One that `keeps` the state is done after the
-    last step whatever `every`, where the run is asked to stop, and where a batch cannot be read or another action fails.
+    An action that `keeps` the state also runs in three more cases, whatever `every` is. It runs
+    after the last step, where the run is asked to stop, and where a batch cannot be read or another
+    action fails.
+
+    Attributes:
+      part: the part of the time in timing.jsonl to which the action counts.
+      name: the name of the action on the console.
     """
 
     every: int
@@ -39,7 +44,7 @@ class Action(NamedTuple):
 
 
 class Instruments(NamedTuple):
-    """What watches a run: each is told of every step."""
+    """The observers of a run. Each is called at every step."""
 
     logger: MetricLogger
     progress: Progress
@@ -61,14 +66,16 @@ def train(
     instruments: Instruments,
     actions: Sequence[Action] = (),
 ) -> TrainState:
-    """Trains from `state.step` to `num_steps`, or to where it is asked to stop.
+    """Trains from `state.step` to `num_steps`, or until it is asked to stop.
 
-    Batch n is a function of n, so a resumed run goes on as if never stopped. Each log line holds the mean of each metric
-    over the steps since the line before; "replaced_examples" is the number in a batch of examples that stand for some that
-    could not be read, where these are skipped. At most two steps are in flight: progress is real, and memory bounded.
+    Batch n is a function of n, so a resumed run continues as if it had never stopped. Each log line
+    holds the mean of each metric over the steps since the last line. If examples that cannot be
+    read are skipped, "replaced_examples" is the number of examples in a batch that replace them. At
+    most two steps are in flight. So the progress that is shown is real, and the memory is bounded.
 
-    Raises: FloatingPointError where the guard does; the last checkpoint is untouched. ValueError for a batch that cannot be
-      read, and what an action raises, after the state was saved.
+    Raises: FloatingPointError where the guard raises it; the last checkpoint then stays untouched.
+      ValueError for a batch that cannot be read, and the error of an action, both after the state
+      was saved.
     """
     logger, progress, tally, guard, watch, trace, stop = instruments
     start = int(state.step)
@@ -79,7 +86,9 @@ def train(
             with watch.part("data"):
                 rows = next(iterator)
         except Exception as error:
-            saves = step - 1 > start and jax.process_count() == 1  # other processes may have read theirs, and go on
+            saves = (
+                step - 1 > start and jax.process_count() == 1
+            )  # other processes may have read their part, and continue
             if saves:
                 guard.settle()
                 _act(ends, step - 1, state, watch, progress)
@@ -87,7 +96,9 @@ def train(
                 raise ValueError(_unreadable(error, step, saves)) from error
             raise
         batch = parallel.shard_batch(rows, mesh)
-        replaced = batch.pop("replaced", None)  # the step's program, and so its bits, are the same without
+        replaced = batch.pop(
+            "replaced", None
+        )  # without this entry, the step's program and its bits are always the same
         with trace.step(step, state):
             state, metrics, examples = train_step(state, batch)
         if replaced is not None:
@@ -101,14 +112,15 @@ def train(
         due = [action for action in actions if action.is_due(step, num_steps, stopping)]
         log_is_due = step % log_every == 0 or step == num_steps
         if log_is_due or due:
-            guard.settle()  # nothing is logged or saved of a step that was not looked at
+            guard.settle()  # a step is checked before it is logged or saved
         if log_is_due:
             logger.log(step, tally.take())
             logger.log_timing(step, watch.take())
         try:
             _act([action for action in due if action not in ends], step, state, watch, progress)
         except Exception:
-            # What fails beside the training costs none of it; where other processes do not fail, only what is due for all.
+            # An error outside of training must not lose training: the state is saved first. With several
+            # processes the others may not fail, so only the saves that are due on all processes run.
             _act([action for action in ends if action in due or jax.process_count() == 1], step, state, watch, progress)
             raise
         _act([action for action in due if action in ends], step, state, watch, progress)

@@ -1,6 +1,7 @@
-"""The optimizer, an optax chain from the fields of `config.optimizer`.
+"""The optimizer: an optax chain from the fields of `config.optimizer`.
 
-Updates are counted from 0: the nth batch that is not skipped is update n − 1, and uses the schedule's rate there.
+Updates are counted from 0. The nth batch that is not skipped is update n − 1, and uses the
+schedule's rate at n − 1.
 """
 
 import bisect
@@ -16,16 +17,16 @@ from score_sde import parallel
 from score_sde.config import Catalogues, Family, Schedule, checked_section, made, sections
 
 Path = tuple[str, ...]
-OptState = Any  # optax's own alias names a type that is not there to check
+OptState = Any  # optax's alias names a type that does not exist at run time, so it cannot be checked
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
-OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # which `is_decayed` is; the learning rate is the section's
+OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # the mask is `is_decayed`; the argument is the rate
 NOT_DECAYED = ("bias", "scale", "frequencies")  # the last names of parameters on which weight decay does not act
 FIXED = ("fourier", "frequencies")  # the last two names of parameters that are never trained
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation (`init`, `update`), and its `schedule`: number of an update, from 0 -> learning rate."""
+    """An optax transformation (`init`, `update`) with its `schedule`: the number of an update -> learning rate."""
 
     init: Callable[[Any], OptState]
     update: Callable[..., tuple[Any, OptState]]
@@ -33,7 +34,7 @@ class Optimizer(NamedTuple):
 
 
 def updates_done(opt_state: OptState) -> Int[Array, ""]:
-    """How many updates an optimizer of `build_optimizer` has made: skipped batches do not count."""
+    """The number of updates that an optimizer of `build_optimizer` has made. Skipped batches do not count."""
 
     def is_counter(state: Any) -> bool:
         return isinstance(state, optax.ScaleByScheduleState)
@@ -43,24 +44,26 @@ def updates_done(opt_state: OptState) -> Int[Array, ""]:
 
 
 def is_decayed(path: Path, ndim: int) -> bool:
-    """Whether weight decay acts on the parameter with these names: on matrices, kernels of convolutions and label tables.
+    """Whether weight decay acts on the parameter with these names.
 
-    Never on biases, on the scales of norms, or on Fourier frequencies, whatever their rank; and on nothing else of rank 0
-    or 1.
+    It acts on matrices, kernels of convolutions and label tables. It never acts on biases, on the
+    scales of norms, or on Fourier frequencies, whatever their rank. It does not act on anything
+    else of rank 0 or 1.
     """
     return ndim >= 2 and path[-1] not in NOT_DECAYED
 
 
 def is_fixed(path: Path) -> bool:
-    """Whether the parameter with these names is never trained: the frequencies of `FourierFeatures`."""
+    """Whether the parameter with these names is never trained, as the frequencies of `FourierFeatures`."""
     return path[-2:] == FIXED
 
 
 def learning_rate_schedule(learning_rate: float, schedule: Schedule) -> optax.Schedule:
-    """Linear warm-up to `learning_rate` over `warmup_steps`, times a schedule of the step.
+    """A linear warm-up to `learning_rate` over `warmup_steps`, times a schedule of the step.
 
-    "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(step/decay_steps, 1)
-    (Karras et al., arXiv 2312.02696, Eq. 67). Steps are counted from 0, and the warm-up is (step + 1)/warmup_steps.
+    "constant" is 1. "cosine" falls to `final_fraction` at `decay_steps`. "inverse_sqrt" is
+    1/√max(step/decay_steps, 1) (Karras et al., arXiv 2312.02696, Eq. 67). Steps are counted from 0,
+    and the warm-up is (step + 1)/warmup_steps.
 
     Raises: ValueError for a schedule without its decay_steps.
     """
@@ -80,10 +83,12 @@ def learning_rate_schedule(learning_rate: float, schedule: Schedule) -> optax.Sc
 
 
 def rate_warnings(rate: optax.Schedule, schedule: Schedule, done: int, remaining: int) -> list[str]:
-    """What is odd about the rates of the next `remaining` updates, after `done` ones, as sentences; [] if nothing is.
+    """Warnings about the learning rates of the next `remaining` updates, after `done` updates, as sentences.
+
+    [] if nothing is unusual.
 
     Args:
-      rate: update -> learning rate, which `schedule` gives.
+      rate: update -> learning rate. It is the function that `schedule` returns.
     Raises: ValueError where every one of these updates has a rate of exactly 0.
     """
 
@@ -112,7 +117,7 @@ def rate_warnings(rate: optax.Schedule, schedule: Schedule, done: int, remaining
 
 
 def build_optimizer(name: str | None = None, **fields: Any) -> Optimizer:
-    """`optimizer_of` the section of a config with these fields: those of `sections.Optimizer`, and the optimizer's own.
+    """`optimizer_of` the config section with these fields: the fields of `sections.Optimizer`, and the optimizer's own.
 
     Raises: ValueError for an unknown optimizer or field, or a value that is not allowed.
     """
@@ -123,7 +128,7 @@ def build_optimizer(name: str | None = None, **fields: Any) -> Optimizer:
 
 
 def optimizer_of(settings: sections.Optimizer) -> Optimizer:
-    """clip by global norm -> the optimizer of this name, without decay where `is_decayed` says so.
+    """Clipping by the global norm, then the optimizer of this name, with decay only where `is_decayed` says so.
 
     The schedule counts updates.
 
@@ -136,10 +141,11 @@ def optimizer_of(settings: sections.Optimizer) -> Optimizer:
 
 
 def _by_kind_of_parameter(update: Callable[..., tuple[Any, OptState]]) -> Callable[..., Any]:
-    """The same, without decay of parameters that do not decay, and with no update at all of fixed ones.
+    """The same optimizer, without weight decay of undecayed parameters, and without any update of fixed parameters.
 
-    Decay is all that these optimizers take the parameters for, so they are handed zeros in place of those that do not decay.
-    `optax.masked` would do it too, but it nests the optimizer's state, and older checkpoints could not be read.
+    These optimizers use the parameters only for decay. So they get zeros in place of the parameters
+    without decay. `optax.masked` could do this too, but it nests the optimizer's state, and older
+    checkpoints could not be read.
     """
 
     def masked(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:

@@ -1,4 +1,4 @@
-"""Stopping when asked: SIGTERM, one SIGINT (Ctrl-C), or the notice that a machine is taken away."""
+"""Stop requests: SIGTERM, one SIGINT (Ctrl-C), or the notice that a machine will be taken away."""
 
 import signal
 import threading
@@ -11,11 +11,12 @@ from score_sde.training.stopping import NAMES
 
 
 class StopRequest:
-    """While entered, SIGTERM and the first SIGINT ask the run to stop instead of ending the process.
+    """A context in which SIGTERM and the first SIGINT ask the run to stop, instead of ending the process.
 
-    In a run of several processes JAX's preemption service watches for SIGTERM (and, on Cloud TPU, for the maintenance
-    notice): `reached` then becomes true on all of them at the same step, wherever the notice came. A second SIGINT
-    interrupts at once. What the parent process told this one to ignore (nohup, &) stays ignored.
+    In a run of several processes, JAX's preemption service watches for SIGTERM (and, on Cloud TPU,
+    for the maintenance notice). `reached` then becomes true on all processes at the same step,
+    whichever process got the notice. A second SIGINT interrupts at once. Signals that the parent
+    process told this process to ignore (nohup, &) stay ignored.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,11 @@ class StopRequest:
         self._before = {}
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after `step`; in a run of several processes every one asks at its first and every step."""
+        """Whether to save and stop after `step`.
+
+        In a run of several processes, every process must call it at its first step and at every
+        step.
+        """
         if self._several():
             from jax.experimental import multihost_utils
 
@@ -52,7 +57,7 @@ class StopRequest:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._several():
-                signal.raise_signal(signal.SIGTERM)  # which JAX's service watches and tells the others
+                signal.raise_signal(signal.SIGTERM)  # JAX's service watches for it, and tells the other processes
 
     @staticmethod
     def _several() -> bool:

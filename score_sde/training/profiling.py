@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by part, FLOP/s, memory, and the profiler's trace of chosen steps."""
+"""Profiling: seconds by part, FLOP/s, memory, and the profiler's trace of chosen steps."""
 
 import contextlib
 import pathlib
@@ -16,7 +16,7 @@ PROFILE_FOLDER = "profile"
 
 
 class Compiled(NamedTuple):
-    """A step compiled ahead: what to call, the seconds it took, and its FLOPs on all devices (None: not told)."""
+    """A compiled step: its function, the seconds of compilation, and its FLOPs on all devices (None: unknown)."""
 
     step: Step
     seconds: float
@@ -24,7 +24,7 @@ class Compiled(NamedTuple):
 
 
 def compile_step(step: CompiledStep | jax.stages.Wrapped, state: TrainState, batch: Mapping[str, Any]) -> Compiled:
-    """Compiles `step` once for arguments like these, or of these shapes and shardings; nothing is computed."""
+    """Compiles `step` once for arguments like these, or of these shapes and shardings. Nothing is computed."""
     before = time.perf_counter()
     program = step.lower(state, batch).compile()
     parallel.meet("the step is compiled")
@@ -35,12 +35,12 @@ def compile_step(step: CompiledStep | jax.stages.Wrapped, state: TrainState, bat
 
 
 class Stopwatch:
-    """Seconds since the last log line, by part: "data" (waiting for a batch), "save" (blocked by a checkpoint), "other".
+    """The seconds since the last log line, by part: "data" (waiting for a batch), "save" (blocked by a checkpoint), "other".
 
     Args:
-      batch_size: examples a step, over all processes.
-      compile_seconds: told once, in the first line.
-      flops: of one step on all devices, None where it is not known.
+      batch_size: examples per step, over all processes.
+      compile_seconds: the time of compilation, which is written in the first line only.
+      flops: the FLOPs of one step on all devices. None where they are not known.
     """
 
     def __init__(self, batch_size: int, compile_seconds: float | None = None, flops: float | None = None) -> None:
@@ -51,7 +51,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts what is done inside as `name`."""
+        """A context whose time counts as `name`."""
         before = time.perf_counter()
         try:
             yield
@@ -59,11 +59,14 @@ class Stopwatch:
             self._parts[name] = self._parts.get(name, 0.0) + time.perf_counter() - before
 
     def count_step(self) -> None:
-        """One more step since the last line."""
+        """Counts one more step since the last line."""
         self._steps += 1
 
     def take(self) -> dict[str, float]:
-        """The line of timing.jsonl: times are of the steps alone, without checkpoints and evaluations; begins anew."""
+        """The line of timing.jsonl. Its times are those of the steps alone, without checkpoints and evaluations.
+
+        The stopwatch then starts again from 0.
+        """
         now, steps = time.perf_counter(), self._steps
         blocked, other = self._parts.get("save", 0.0), self._parts.get("other", 0.0)
         seconds = max(now - self._since - blocked - other, 1e-9)
@@ -85,7 +88,7 @@ class Stopwatch:
 
 
 def peak_device_bytes() -> int | None:
-    """The most memory that was in use on one of this process's devices; None where the backend does not tell, as on CPU."""
+    """The largest memory use so far on one device of this process. None where the backend does not tell, as on CPU."""
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
     return max((peak for peak in peaks if peak is not None), default=None)
 
@@ -93,9 +96,12 @@ def peak_device_bytes() -> int | None:
 class Trace:
     """Writes the JAX profiler's trace of steps `start` to `stop` − 1 into a folder, for TensorBoard, XProf or Perfetto.
 
-    The trace begins when the steps before have been computed and ends when its own have. Steps are marked by number.
+    The trace begins when the steps before it have been computed, and ends when its own steps have
+    been computed. Each step is marked with its number.
 
-    Args: steps: (start, stop), both >= 1; None traces nothing. A run that resumes after `start` begins where it is.
+    Args:
+      steps: (start, stop), both >= 1. None traces nothing. A run that resumes after `start` begins
+        the trace at its first step.
     Raises: ValueError for an empty or negative range.
     """
 
@@ -108,7 +114,7 @@ class Trace:
 
     @contextlib.contextmanager
     def step(self, number: int, before: Any) -> Iterator[None]:
-        """Around the call of a step; `before` is what must be computed before its trace begins (the state)."""
+        """A context for the call of a step. `before` (the state) must be computed before the trace begins."""
         if self._steps is None or not self._steps[0] <= number < self._steps[1]:
             yield
             return
@@ -120,13 +126,13 @@ class Trace:
             yield
 
     def finish(self, number: int, result: Any, last: bool = False) -> None:
-        """Ends the trace after its last step, or the run's, when `result` has been computed."""
+        """Ends the trace after its last step, or the last step of the run, when `result` has been computed."""
         if self._on and self._steps is not None and (last or number + 1 >= self._steps[1]):
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is under way."""
+        """Ends a trace that is still running."""
         if self._on:
             jax.profiler.stop_trace()
             self._on = False

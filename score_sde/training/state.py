@@ -1,4 +1,4 @@
-"""What training carries from step to step, and nothing that is configured."""
+"""The training state: the values that change from step to step, without any configuration."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +16,12 @@ Params = Any
 
 
 class TrainState(NamedTuple):
-    """step: number of batches seen; ema: half-life (as a string, in thousands of images) -> averaged parameters."""
+    """The training state.
+
+    Attributes:
+      step: the number of batches seen.
+      ema: half-life (as a string, in thousands of images) -> averaged parameters.
+    """
 
     step: Int[Array, ""]
     params: Params
@@ -27,21 +32,23 @@ class TrainState(NamedTuple):
 def create_state(
     params: Params, optimizer: Optimizer | optax.GradientTransformation, half_lives_kimg: tuple[float, ...]
 ) -> TrainState:
-    """The state before the first step; every average starts at the parameters."""
-    # Copies: the step donates the state, and no buffer can be donated twice.
+    """The state before the first step. Every average starts at the parameters."""
+    # Copies, because the step donates the state, and a buffer cannot be donated twice.
     ema = {ema_name(half_life): jax.tree.map(jnp.copy, params) for half_life in half_lives_kimg}
     return TrainState(jnp.zeros((), jnp.int32), params, ema, optimizer.init(params))
 
 
 def ema_name(half_life_kimg: float) -> str:
-    """The key of an average in `TrainState.ema`, a text of exactly this number: "500" for 500 thousand images."""
+    """The key of an average in `TrainState.ema`: the half-life as a text, such as "500" for 500 thousand images."""
     short = f"{half_life_kimg:g}"
     return short if float(short) == half_life_kimg else repr(float(half_life_kimg)).removesuffix(".0")
 
 
 def state_sharding(state: Any, task: Task, mesh: Mesh, *, over_fsdp: bool = True) -> Any:
-    """Where each array of a state, or of a part of it, lies: large ones divided over fsdp, and over tensor where declared.
+    """The sharding of each array of a state, or of a part of it.
 
-    The task declares it by `tensor_axis(path)`. Averages and moments carry the names of their parameters, and lie as these do.
+    Large arrays are divided over fsdp, and over tensor where the task declares it by
+    `tensor_axis(path)`. Averages and moments carry the names of their parameters, and have the same
+    sharding.
     """
     return parallel.tree_sharding(state, mesh, task.tensor_axis, over_fsdp=over_fsdp)

@@ -1,4 +1,4 @@
-"""One training step: loss, gradient, update, averages; one compiled, sharded program with donated state."""
+"""One training step (loss, gradient, update, averages) as one compiled, sharded program with donated state."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -34,15 +34,17 @@ def make_train_step(
 ) -> "CompiledStep":
     """Compiles (state, batch) -> (state, metrics, examples).
 
-    The metrics are the mean loss and scalars, the gradient's norm, the learning rate of this update, and "skipped": 1 where
-    loss or gradient is not finite, and then the step counts but parameters, averages and optimizer stay as they were. The
-    examples are the loss of each example of the batch and the facts that the task tells of it, sharded like the batch. With
-    several parameter groups the loss is their sum, and each is a metric "loss_GROUP" too.
+    The metrics are the mean loss and scalars, the gradient's norm, the learning rate of this
+    update, and "skipped". "skipped" is 1 where the loss or the gradient is not finite. Then the
+    step counts, but parameters, averages and optimizer stay as they were. The examples are the loss
+    of each example of the batch and the task's facts, sharded like the batch. With several
+    parameter groups the loss is the sum of their losses, and each is also a metric "loss_GROUP".
 
-    Step n draws from fold_in(run_key, n), so that it does the same thing after a resume. The batch is sharded over the
-    mesh, the state as `state_sharding` says, and its buffers are reused. With `accumulation_steps` = k the gradient is the
-    mean over k parts of the batch, one after another, in about 1/k of the memory for activations: the same draws, so the
-    same update up to the order of sums (and the dropout, which draws anew for each part).
+    Step n draws from fold_in(run_key, n), so it does the same after a resume. The batch is sharded
+    over the mesh, the state as in `state_sharding`, and the buffers of the state are reused. With
+    `accumulation_steps` = k the gradient is the mean over k parts of the batch, one after another.
+    The activations then take about 1/k of the memory. The draws are the same, so the update is the
+    same up to the order of sums (and dropout, which has new draws for each part).
 
     Raises: ValueError when the devices cannot share the batch evenly in k parts.
     """
@@ -75,7 +77,7 @@ def make_train_step(
 
 
 class CompiledStep:
-    """A `Step`, compiled for the sharding of the first state that it sees (of which shapes are enough to `lower` it)."""
+    """A `Step`, compiled for the sharding of the first state. To `lower` it, the shapes of a state are enough."""
 
     def __init__(self, train_step: Step, task: Task, mesh: Mesh):
         self._train_step, self._task, self._mesh = train_step, task, mesh
@@ -102,11 +104,12 @@ class CompiledStep:
 
 
 def _gradient(task: Task, mesh: Mesh, number: int) -> Callable[..., tuple[Params, Examples, Examples]]:
-    """(params, averages, batch, draws, dropout key) -> (gradient, scalars of each example with the loss, facts with the loss).
+    """(params, averages, batch, draws, dropout key) -> (gradient, scalars by example, facts by example).
 
-    The gradient is of the mean loss of each parameter group, with respect to that group. The parameters are gathered over
-    fsdp before they are used, once for all parts, and the gradient of each part is divided at once. XLA left to itself moves
-    activations between devices where the parameters are the smaller.
+    The scalars and the facts both include the loss. The gradient is that of the mean loss of each
+    parameter group, with respect to the group. The parameters are gathered over fsdp before they
+    are used, once for all parts. The gradient of each part is divided over fsdp at once. By itself,
+    XLA moves activations between devices even where the parameters are smaller.
     """
 
     def gather(params):
@@ -142,7 +145,7 @@ def _gradient(task: Task, mesh: Mesh, number: int) -> Callable[..., tuple[Params
 
 
 def _by_example(losses: Examples, scalars: Examples, facts: Examples) -> tuple[Examples, Examples]:
-    """(scalars with the losses, facts with the loss): what is averaged and logged, and what is told of each example."""
+    """(scalars with the losses, which are averaged and logged; facts with the loss, which incidents report)."""
     loss = functools.reduce(jnp.add, losses.values())
     groups = {f"loss_{group}": value for group, value in losses.items()} if len(losses) > 1 else {}
     return {**scalars, **groups, "loss": loss}, {**facts, "loss": loss}

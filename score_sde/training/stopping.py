@@ -1,7 +1,7 @@
-"""Commands that stop when asked, between any two lines: SIGTERM and Ctrl-C become an exception that says what is kept.
+"""Commands that stop when asked: SIGTERM and Ctrl-C become an exception that says what is kept.
 
-Training notes the request and ends its step first (`preemption`); everything else keeps what it has finished, part by part.
-This module imports no framework, so that a signal is heard while JAX loads.
+Training first ends its step (`preemption`). Every other command keeps the parts that it has
+finished. This module imports no framework, so a signal is handled even while JAX is loading.
 """
 
 import contextlib
@@ -11,21 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-EXIT = (
-    "SCORE_SDE_STOPPED_EXIT"  # the exit status after a stop, where 0 would read as done; a sweep sets it for its trials
-)
+EXIT = "SCORE_SDE_STOPPED_EXIT"  # the exit status after a stop; a sweep sets it for its trials, where 0 would mean finished
 AGAIN = "the same command starts again."
 
 
 class Stopped(KeyboardInterrupt):
-    """A request to stop; its argument names what asked, its notes say what is kept."""
+    """A request to stop. Its argument names the signal, and its notes say what is kept."""
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While entered, the first SIGTERM or SIGINT raises `Stopped` where the program is; a second one ends it at once.
+    """A context in which the first SIGTERM or SIGINT raises `Stopped` in the running code.
 
-    What the parent process told this one to ignore (nohup, &) stays ignored. In one of several processes JAX takes SIGTERM.
+    A second signal ends the program at once. Signals that the parent process told this process to
+    ignore (nohup, &) stay ignored. In one of several processes, JAX handles SIGTERM.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -47,7 +46,7 @@ def interruptible() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept(text: str | Callable[[], str]) -> Iterator[None]:
-    """Adds to a request to stop what of the work inside is kept, where nothing within has said it more exactly."""
+    """A context that adds to a request to stop what is kept of the work, unless an inner context has done so."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -57,11 +56,15 @@ def kept(text: str | Callable[[], str]) -> Iterator[None]:
 
 
 def closing_line(stop: KeyboardInterrupt) -> str:
-    """What a stopped command says last."""
+    """The last line of a stopped command."""
     reason = stop.args[0] if isinstance(stop, Stopped) else NAMES[signal.SIGINT]
     return f"Stopped by {reason}; {' '.join(getattr(stop, '__notes__', None) or [AGAIN])}"
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
-    """0, as of training that saved and stopped, or what the environment asks for; 130 where a second Ctrl-C cut that short."""
+    """The exit status after a stop.
+
+    It is 0, as for training that saved and stopped, or the status in the environment. It is 130
+    where a second Ctrl-C interrupted the saving.
+    """
     return int(os.environ.get(EXIT, "0")) if isinstance(stop, Stopped) else 128 + signal.SIGINT

@@ -1,1 +1,1 @@
-"""Logs: metrics, progress, the stages of a run."""
+"""Logs: metrics, progress and the stages of a run."""

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written where they are logged."""
+"""TensorBoard's event files, written in the calling thread."""
 
 import time
 from pathlib import Path
@@ -10,15 +10,18 @@ from tensorboardX.summary import image, scalar
 
 
 class Events:
-    """Scalars and pictures in a new event file of a folder, which replace what other files there hold from `first_step` on.
+    """Writes scalars and pictures to a new event file of a folder.
 
-    tensorboardX's SummaryWriter writes from a thread: when the disk is full the thread dies, and the next call waits for it
-    for ever. Here the call that cannot be written raises OSError.
+    They replace what other files of the folder hold from `first_step` on.
+
+    tensorboardX's SummaryWriter writes from a thread. When the disk is full, that thread dies, and
+    the next call waits for it for ever. Here a call that cannot be written raises OSError.
     """
 
     def __init__(self, folder: Path, first_step: int, flush_seconds: float = 60.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # The suffix keeps apart two files of the same second. A relative path may begin with "gs:", an address to tensorboardX.
+        # The suffix distinguishes two files of the same second. The path is absolute, because
+        # tensorboardX takes a relative path that begins with "gs:" for an address.
         self._writer = EventsWriter(str(folder.absolute() / "events"), f".{first_step}")
         self._flush_seconds, self._flushed = flush_seconds, time.monotonic()
         start = SessionLog(status=SessionLog.START)

@@ -1,12 +1,13 @@
-"""Metrics on disk: one line of JSON a step, and TensorBoard events; both go on without gap or double after a resume.
+"""Metrics on disk: one line of JSON per logged step, and TensorBoard events.
 
-`metrics.jsonl` holds what the run computes, and nothing of the clock, so that a run that was stopped and resumed writes
-the same bytes as one that was not. `timing.jsonl` holds speeds and times. A line is
+After a resume both continue without gaps or repeated steps. `metrics.jsonl` holds the computed
+metrics and nothing from the clock. So a run that was stopped and resumed writes the same bytes as a
+run that was not. `timing.jsonl` holds speeds and times. A line is
 
     {"step": 200, "loss": 0.0813, "grad_norm": 0.41}
 
-with NaN and infinities as the strings "NaN", "Infinity" and "-Infinity", because JSON has no such numbers; read_metrics
-turns them back.
+JSON has no NaN and no infinities, so these are the strings "NaN", "Infinity" and "-Infinity".
+read_metrics converts them back.
 """
 
 import hashlib
@@ -39,14 +40,15 @@ class Series(NamedTuple):
 class MetricLogger:
     """Writes metrics.jsonl, timing.jsonl and TensorBoard events in a folder.
 
-    Log step s, and call `flush`, before saving the checkpoint of step s: then whatever a crash leaves behind, the lines
-    up to the checkpoint are there, and those after it are dropped here and written again.
+    Before saving the checkpoint of step s, log step s and call `flush`. After a crash, the lines up
+    to the checkpoint then exist. Later lines are dropped at the resume, and written again.
 
     Args:
-      workdir: made if missing.
-      resume_step: the step of the checkpoint that the run continues from: later lines, and a line that a crash left
-        half written, are dropped. None means that the run starts afresh: all earlier lines are dropped.
-      is_writer: pass jax.process_index() == 0; the other processes write nothing.
+      workdir: the folder, which is made if missing.
+      resume_step: the step of the checkpoint from which the run continues. Later lines are dropped,
+        and so is a line that a crash left half written. None means a new run: all earlier lines are
+        dropped.
+      is_writer: pass jax.process_index() == 0. The other processes write nothing.
       tensorboard: whether to write event files too.
     """
 
@@ -75,17 +77,17 @@ class MetricLogger:
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Writes one line of metrics: real scalars by name, as Python, NumPy or JAX numbers.
 
-        Raises: ValueError if a value is no real scalar, a name is "step" or was logged at this step before, or the step
-        lies before the last one.
+        Raises: ValueError if a value is not a real scalar, if a name is "step" or was logged at
+          this step before, or if the step is before the last step.
         """
         self._write(METRICS_FILE, step, metrics, prefix="")
 
     def log_timing(self, step: int, timing: Mapping[str, Any]) -> None:
-        """Writes one line of times and speeds; adds "time", the seconds since 1970."""
+        """Writes one line of times and speeds, with "time", the seconds since 1970."""
         self._write(TIMING_FILE, step, {"time": round(time.time(), 3), **timing}, prefix="timing/")
 
     def log_image(self, step: int, name: str, image_u8: np.ndarray) -> None:
-        """Writes a picture [h, w, 3] of 0…255, such as image_grid makes, to TensorBoard."""
+        """Writes a picture [h, w, 3] of 0…255 to TensorBoard. image_grid makes such pictures."""
         if image_u8.dtype != np.uint8 or image_u8.ndim != 3:
             raise ValueError(
                 f"log_image needs a uint8 array [h, w, 3], got {image_u8.dtype} of shape {image_u8.shape}; "
@@ -95,7 +97,7 @@ class MetricLogger:
             self._events.image(step, name, image_u8)
 
     def flush(self) -> None:
-        """Makes all that was logged survive a crash of the machine."""
+        """Writes everything logged so far to the disk, so that it survives a crash of the machine."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -103,13 +105,16 @@ class MetricLogger:
             self._events.flush()
 
     def digest(self) -> str | None:
-        """SHA-256 of metrics.jsonl as flushed, by which a resumed run sees whether it was edited; None off the writer."""
+        """The SHA-256 of metrics.jsonl as flushed. A resumed run compares it, to see whether the file was edited.
+
+        None where this process is not the writer.
+        """
         if METRICS_FILE not in self._files:
             return None
         return hashlib.sha256((self._workdir / METRICS_FILE).read_bytes()).hexdigest()
 
     def close(self) -> None:
-        """Flushes and closes all files; a second call does nothing."""
+        """Flushes and closes all files. A second call does nothing."""
         self.flush()
         for file in self._files.values():
             file.close()
@@ -134,7 +139,7 @@ class MetricLogger:
         line = {"step": step} | {name: as_json(value) for name, value in values.items()}
         self._files[file].write(json.dumps(line, allow_nan=False) + "\n")
         if self._events is not None:
-            for name in sorted(values.keys() - {"time"}):  # events carry their own time
+            for name in sorted(values.keys() - {"time"}):  # an event has its own time
                 self._events.scalar(step, prefix + name, values[name])
 
     def _check_order(self, file: str, step: int, names: set[str]) -> None:
@@ -151,7 +156,7 @@ class MetricLogger:
 
 
 def as_number(name: str, value: Any) -> float | int:
-    """Returns a real scalar as a Python number; waits for a JAX array to be computed."""
+    """A real scalar as a Python number. It waits for a JAX array to be computed."""
     array = np.asarray(value)
     if array.shape != () or (array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16"):
         raise ValueError(
@@ -161,14 +166,14 @@ def as_number(name: str, value: Any) -> float | int:
 
 
 def as_json(value: float | int) -> float | int | str:
-    """Returns a finite number as it is, and another as "NaN", "Infinity" or "-Infinity"."""
+    """A finite number unchanged, and other numbers as "NaN", "Infinity" or "-Infinity"."""
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def drop_lines_after(path: Path, step: int | None) -> tuple[int, set[str]]:
-    """Rewrites a log without the lines after `step` (None: without any), all or nothing.
+    """Rewrites a log atomically without the lines after `step`. None drops all lines.
 
     Returns: the last step that is left and the names logged at it, or (−1, {}) for an empty log.
     """
@@ -181,7 +186,7 @@ def drop_lines_after(path: Path, step: int | None) -> tuple[int, set[str]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (line, parsed line); a last line without its newline is what a crash left half written, and is skipped.
+    """Yields (line, parsed line). A last line without its newline is a half-written line of a crash, and is skipped.
 
     Raises: ValueError for any other line that is not a JSON object with a step.
     """
@@ -193,7 +198,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def parse_line(line: str | bytes, which: str, path: Path) -> dict[str, Any]:
     """The values of a line of a log: a step, and numbers.
 
-    Raises: ValueError for anything else; it says `which` line of `path` is damaged.
+    Raises: ValueError for anything else. The message says `which` line of `path` is damaged.
     """
     try:
         row = parse_json(line, which, _REMEDY)
@@ -210,7 +215,7 @@ def parse_line(line: str | bytes, which: str, path: Path) -> dict[str, Any]:
 
 
 def _is_logged(value: Any) -> bool:
-    """Whether it is a number, as `as_json` writes them."""
+    """Whether the value is a number as `as_json` writes it."""
     try:
         return isinstance(value, str | float | int) and float(value) is not None
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The console's view of a run: a bar on a terminal, now and then a line elsewhere, and never minutes without a word."""
+"""The progress of a run on the console: a bar on a terminal, and a line from time to time elsewhere."""
 
 import collections
 import contextlib
@@ -13,28 +13,30 @@ from typing import Any
 from score_sde.training.logs.stages import LINES, SILENCE, TICK, Heartbeat, duration, is_due
 
 BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}"
-WINDOW = 30.0  # seconds over which the speed is measured
+WINDOW = 30.0  # the seconds over which the speed is measured
 
 
 class Progress:
-    """Shows the step, the loss (or any scalars), examples a second and the time left.
+    """Shows the step, the loss (or any scalars), examples per second and the time left.
 
-    The speed is that of the last 30 seconds of the steps alone: neither compiling nor what is done `during` something else,
-    such as an evaluation, counts, so that the time left is without the evaluations to come. Scalars are looked at only when
-    they are shown, so that a JAX array need not be computed at every step. Where nothing was shown for 5 s at the start, or
-    in a `during`, or for the interval, a line says what is under way.
+    The speed is the speed of the steps alone, over the last 30 seconds. Compilation does not count,
+    and work inside of `during`, such as an evaluation, does not count. So the time left does not
+    include the evaluations to come. Scalars are read only when they are shown, so a JAX array need
+    not be computed at every step. A line names the present work if nothing was shown for 5 s at the
+    start or in a `during`, or for the whole interval.
 
     Args:
-      total_steps: where the run ends.
-      start_step: where it starts, after a resume.
-      batch_size: examples a step, over all processes.
-      quiet: show nothing; pass jax.process_index() != 0.
-      interval_seconds: how often to write a line where the output is no terminal; a line also comes at the first step,
-        at every tenth of the run and at its end. A terminal's bar moves ten times a second at most.
-      name: what is shown first.
-      examples: what a batch is made of, in the plural.
-      stream: None means standard error.
-      clock: seconds, for tests.
+      total_steps: the step at which the run ends.
+      start_step: the step at which the run starts, after a resume.
+      batch_size: examples per step, over all processes.
+      quiet: whether to show nothing; pass jax.process_index() != 0.
+      interval_seconds: the time between two lines where the output is not a terminal. A line also
+        comes at the first step, at every tenth of the run and at its end. The bar of a terminal
+        moves at most ten times a second.
+      name: the word at the start of a line.
+      examples: the name of the examples, in the plural.
+      stream: the output. None is standard error.
+      clock: a function that returns seconds, for tests.
     """
 
     def __init__(
@@ -61,10 +63,10 @@ class Progress:
         self._step, self._shown_step = start_step, start_step
         self._start_time = self._shown_time = clock()
         self._scalars: Mapping[str, Any] = {}
-        self._away = 0.0  # seconds of all that was done `during` something else
-        self._doing, self._since = "", self._start_time  # what is done `during` now, and since when
-        self._told: float | None = None  # when that was last named
-        self._lock = threading.RLock()  # the heartbeat shows too
+        self._away = 0.0  # the seconds spent in all `during` contexts
+        self._doing, self._since = "", self._start_time  # the present `during` context, and its start
+        self._told: float | None = None  # when the present work was last named
+        self._lock = threading.RLock()  # the heartbeat's thread shows progress too
         self._bar = None if quiet or not self._stream.isatty() else self._new_bar(start_step)
         self._beat = None if quiet else Heartbeat(self._tick)
 
@@ -82,7 +84,10 @@ class Progress:
 
     @contextlib.contextmanager
     def during(self, name: str) -> Iterator[None]:
-        """Around what is no step: it is named where it takes long, and its time is in no speed and no time left."""
+        """A context for work that is not a step. Its name is shown if it takes long.
+
+        Its time counts neither for the speed nor for the time left.
+        """
         with self._lock:
             outer, begun = self._doing, self._clock()
             self._doing, self._since, self._told = name, begun, None
@@ -98,14 +103,14 @@ class Progress:
 
     @property
     def examples_per_second(self) -> float | None:
-        """The speed over the last 30 seconds; None before the second update."""
+        """The speed over the last 30 seconds. None before the second update."""
         if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
             return None
         (t0, step0), (t1, step1) = self._marks[0], self._marks[-1]
         return (step1 - step0) * self.batch_size / (t1 - t0)
 
     def close(self) -> None:
-        """Shows the last step, if it was not shown, and ends the line."""
+        """Shows the last step, if it was not shown yet, and ends the line."""
         if self._beat is not None:
             self._beat.close()
             self._beat = None
@@ -139,7 +144,7 @@ class Progress:
         return len(self._marks) == 1 or since >= self._interval or tenths[1] > tenths[0]
 
     def _tick(self) -> None:
-        """Names what is under way, where it is time to; from the heartbeat."""
+        """Names the present work when it is time to do so. The heartbeat calls it."""
         with self._lock:
             now, interval = self._clock(), TICK if self._bar is not None else self._interval
             name, begun, patience = self._under_way()
@@ -148,7 +153,7 @@ class Progress:
                 self._say(f"{name} … {duration(now - begun)}")
 
     def _under_way(self) -> tuple[str, float, float | int]:
-        """What is being done, since when, and after how many seconds it is named."""
+        """(the present work, its start, the seconds after which it is named)."""
         if self._doing:
             return self._doing, self._since, SILENCE
         if self._step >= self.total_steps:
@@ -158,7 +163,7 @@ class Progress:
         return f"step {self._step + 1}", self._shown_time, max(SILENCE, self._interval)
 
     def _say(self, text: str) -> None:
-        """A line that is no step's."""
+        """Writes a line that does not belong to a step."""
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=True)
         else:

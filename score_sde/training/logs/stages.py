@@ -1,4 +1,4 @@
-"""What a program does while it says nothing: stages that take longer than 5 seconds are named, with their seconds."""
+"""Stages of a program that print nothing themselves: a stage longer than 5 seconds is named, with its seconds."""
 
 import contextlib
 import io
@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-SILENCE = 5.0  # seconds after which something that says nothing itself is named
-LINES = 30.0  # seconds between two lines where the output is no terminal
-TICK = 1.0  # seconds between two looks at whether something has to be said
+SILENCE = 5.0  # the seconds after which work without its own output is named
+LINES = 30.0  # the seconds between two lines where the output is not a terminal
+TICK = 1.0  # the seconds between two checks whether a line is due
 
 
 class Heartbeat:
-    """Calls `tick` every second, from a thread, until closed: a program that compiles says nothing by itself."""
+    """Calls `tick` every second from a thread, until it is closed. A compilation, for example, prints nothing."""
 
     def __init__(self, tick: Callable[[], None]) -> None:
         self._tick, self._closed = tick, threading.Event()
@@ -38,12 +38,12 @@ def stage(
     stream: io.TextIOBase | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[None]:
-    """Says what is being done inside, once that takes longer than 5 s, and in the end how long it took.
+    """A context that names its work if the work takes longer than 5 s, and its duration at the end.
 
     Args:
-      name: what is done, as "compiling the training step".
-      quiet: say nothing; None: in all processes but the first.
-      stream: None means standard error.
+      name: the work, such as "compiling the training step".
+      quiet: whether to print nothing. None prints on the first process only.
+      stream: the output. None is standard error.
     """
     if quiet is None:
         import jax
@@ -60,7 +60,7 @@ def stage(
 
 
 class _Told:
-    """What is said of one stage: on a terminal one line that is renewed, elsewhere a line every half minute."""
+    """The output for one stage: one line that is renewed on a terminal, and a line every half minute elsewhere."""
 
     def __init__(self, name: str, stream: Any, clock: Callable[[], float]) -> None:
         self._name, self._stream, self._clock = name, stream, clock
@@ -68,7 +68,7 @@ class _Told:
         self._shown: float | None = None
 
     def tick(self) -> None:
-        """Says it, where it is time to."""
+        """Names the work when it is time to do so."""
         now, terminal = self._clock(), self._stream.isatty()
         if not is_due(now, self._begun, self._shown, TICK if terminal else LINES, SILENCE):
             return
@@ -78,7 +78,7 @@ class _Told:
         self._width = len(text)
 
     def end(self) -> None:
-        """Says how long it took, where anything was said before."""
+        """Prints the duration, if the stage was named before."""
         if self._shown is not None:
             clear = "\r" + " " * self._width + "\r" if self._stream.isatty() else ""
             self._write(f"{clear}{self._name}: {duration(self._clock() - self._begun)}\n")
@@ -89,7 +89,7 @@ class _Told:
 
 
 def is_due(now: float, begun: float, told: float | None, interval: float | int, patience: float | int) -> bool:
-    """Whether what has begun has to be named: after `patience` seconds, and then at every interval."""
+    """Whether the present work must be named: after `patience` seconds, and then at every interval."""
     return now - begun >= patience if told is None else now - told >= interval
 
 

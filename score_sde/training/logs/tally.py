@@ -1,4 +1,4 @@
-"""Sums of the metrics between two log lines, which a checkpoint carries along."""
+"""The sums of the metrics between two log lines. A checkpoint contains them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +7,18 @@ import jax
 from jaxtyping import Array
 
 SKIPPED = "skipped"
-LAST = ("learning_rate",)  # of which a line holds the last step's value, not a mean
+LAST = ("learning_rate",)  # for these, a log line holds the value of the last step instead of a mean
 
 
 class Tally:
-    """The mean of each metric over the steps since the last log line, in float64, summed in the order of the steps.
+    """The mean of each metric over the steps since the last log line, in float64, in the order of the steps.
 
-    Of the learning rate it is the last step's value. A step whose "skipped" is 1 counts in "skipped" and in nothing else.
-    `saved()` in a checkpoint and `Tally(saved)` after it give the same line, bit for bit, as if the run had not been stopped
-    between.
+    The learning rate is the value of the last step instead of a mean. A step whose "skipped" is 1
+    counts in "skipped" and nowhere else. A checkpoint stores `saved()`. `Tally(saved)` after a
+    resume then gives the same line, bit for bit, as a run without a stop.
 
-    Args: saved: what `saved()` returned; None starts empty.
+    Args:
+      saved: the result of `saved()`. None starts empty.
     """
 
     def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
@@ -32,12 +33,12 @@ class Tally:
         self._waiting.append(metrics)
 
     def saved(self) -> dict[str, Any]:
-        """The sums as JSON; floats keep every bit in it. Waits for the steps to be computed."""
+        """The sums as JSON, which keeps every bit of a float. Waits for the steps to be computed."""
         self._sum_up()
         return {"sums": dict(self._sums), "last": dict(self._last), "steps": self._steps, SKIPPED: self._skipped}
 
     def take(self) -> dict[str, float | int]:
-        """The means, and the number of skipped steps if there are any; begins anew."""
+        """The means, and the number of skipped steps if it is not 0. The sums start again from 0."""
         self._sum_up()
         means: dict[str, float | int] = {name: value / self._steps for name, value in self._sums.items()} | self._last
         if self._skipped:

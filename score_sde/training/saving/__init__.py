@@ -1,1 +1,1 @@
-"""Saving: checkpoints, and the proof that they can be read."""
+"""Saving: checkpoints, and checks that they can be read."""

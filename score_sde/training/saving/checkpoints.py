@@ -1,4 +1,4 @@
-"""Checkpoints: the whole training state, its configuration and the data position, saved asynchronously and atomically."""
+"""Checkpoints: the training state, the config and the data position, saved asynchronously and atomically."""
 
 import contextlib
 import logging
@@ -26,19 +26,21 @@ from score_sde.training.saving.verification import (
 )
 from score_sde.training.state import TrainState
 
-COMPRESSED, BESIDES = 0.9, 2**20  # float32 numbers take 0.92 of their size; bytes of names, logs and a picture
+COMPRESSED, BESIDES = 0.9, 2**20  # float32 numbers compress to 0.92; the bytes of names, logs and a picture
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `workdir/checkpoints/<step>`; the last `keep` and every `keep_every`-th stay.
+    """The checkpoints of one run, in `workdir/checkpoints/<step>`. The last `keep` and every `keep_every`-th are kept.
 
-    A checkpoint is complete or absent: it is written beside, opened, given a digest of each of its files, and renamed. An
-    older one is deleted only after that. Batch n of the data is a function of (seed, n), so the step is also the data
-    position.
+    A checkpoint is complete or absent. It is written to a temporary folder, opened, given a digest
+    of each file, and then renamed. An older checkpoint is deleted only after that. Batch n of the
+    data is a function of (seed, n), so the step is also the data position.
 
     Args:
-      workdir: any path; orbax gets one to the same folder that it can read (see plain_path).
-      read_only: for a process that reads beside one that trains: nothing is made, cleaned up or deleted.
+      workdir: the folder of the run, with any name. orbax gets a path to it that orbax can read
+        (see plain_path).
+      read_only: for a process that reads while another process trains. Nothing is made, cleaned up
+        or deleted.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Checkpoints:
         self._saving: int | None = None
         self._saved_shapes: dict[str, tuple[int, ...]] = {}
         self._sound: set[int] = set()
-        # Folders are made before the background threads start: those wait for minutes for a folder that cannot be made.
+        # Folders are made before the background threads start. A thread would wait for minutes for a
+        # folder that cannot be made.
         asynchronous = ocp.AsyncOptions(
             post_finalization_callback=self._complete, create_directories_asynchronously=False
         )
@@ -73,10 +76,12 @@ class Checkpoints:
             self._resources = stack.pop_all()
 
     def save(self, state: TrainState, config: dict[str, Any], position: dict[str, Any] | None = None) -> None:
-        """Saves in the background; the state may be donated right after.
+        """Saves in the background. The caller may donate the state right after the call.
 
-        Args: position: what else a resumed run needs to go on as if never stopped, as JSON.
-        Raises: OSError where this or the save before could not be written.
+        Args:
+          position: further JSON values that a resumed run needs to continue as if it had never
+            stopped.
+        Raises: OSError where this save or the save before could not be written.
         """
         self.wait()
         step = int(state.step)
@@ -91,12 +96,15 @@ class Checkpoints:
             self._fail(error)
 
     def check(self) -> None:
-        """Raises OSError if a save that has ended in the background failed; does not wait for one under way."""
+        """Raises OSError if a background save has failed. It does not wait for a save that is still running."""
         if not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when what `save` began is on disk. Raises: OSError where it could not be written."""
+        """Returns when the save is on disk.
+
+        Raises: OSError where the save could not be written.
+        """
         if self._saving is None:
             return
         try:
@@ -106,20 +114,20 @@ class Checkpoints:
         self._saving = None
 
     def close(self) -> None:
-        """Waits, and lets go of the background threads."""
+        """Waits for the save, and ends the background threads."""
         try:
             self.wait()
         finally:
             self._resources.close()
 
     def check_room(self, like: TrainState) -> None:
-        """Raises OSError where the disk has no room for a checkpoint of a state like `like`, as far as it tells."""
+        """Raises OSError where the disk has no room for a checkpoint of a state like `like`, if the disk tells its size."""
         arrays = sum(leaf.size * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(like))
         needed = COMPRESSED * arrays + BESIDES
-        left_half_written = self.directory.glob("*.orbax-checkpoint-tmp*/**/*")  # which orbax is deleting
+        left_half_written = self.directory.glob("*.orbax-checkpoint-tmp*/**/*")  # orbax is deleting these files
         freed = sum(path.stat().st_size for path in left_half_written if path.is_file())
         disk = shutil.disk_usage(self.directory)
-        if disk.total and disk.free + freed < needed:  # some network file systems tell 0 of 0
+        if disk.total and disk.free + freed < needed:  # some network file systems report 0 bytes free of 0
             raise OSError(
                 f"A checkpoint and its logs take about {needed / 1e6:,.1f} MB, and the disk of {self.directory} has "
                 f"{disk.free / 1e6:,.1f} MB left. Nothing was trained; make room there, or choose another --workdir."
@@ -130,9 +138,11 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def run(self, step: int | None = None) -> dict[str, Any]:
-        """The "config", "data_position" and "position" that were saved at `step` (None: the newest), and "manifest", its form.
+        """The "config", "data_position" and "position" saved at `step`, and "manifest", the form of the manifest.
 
-        Raises: FileNotFoundError when there is none; ValueError when it is damaged.
+        `step` = None is the newest checkpoint.
+
+        Raises: FileNotFoundError when there is none. ValueError when it is damaged.
         """
         step = self.existing(step)
         self._verify(step)
@@ -142,7 +152,8 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The state at `step` (None: the newest), with shapes and shardings like `like`.
 
-        Raises: FileNotFoundError when there is none; ValueError when its arrays do not fit `like`, or it is damaged.
+        Raises: FileNotFoundError when there is none. ValueError when its arrays do not fit `like`,
+          or when it is damaged.
         """
         step = self.existing(step)
         self._verify(step)
@@ -153,9 +164,11 @@ class Checkpoints:
             return TrainState(**self._manager.restore(step, args=args)["state"])
 
     def restore_part(self, part: tuple[str, ...], like: Any, step: int | None = None) -> Any:
-        """The arrays below the names `part` of the saved state, such as ("ema", "500"), with shapes and shardings like `like`.
+        """The arrays of the saved state below the names `part`, such as ("ema", "500").
 
-        Raises: FileNotFoundError when there is no checkpoint; ValueError when it is damaged.
+        Their shapes and shardings are like `like`.
+
+        Raises: FileNotFoundError when there is no checkpoint. ValueError when it is damaged.
         """
         step = self.existing(step)
         self._verify(step)
@@ -178,7 +191,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
-        """Turns what a damaged file may raise into ValueError with advice; a want of memory says nothing of the files."""
+        """A context that turns the errors of a damaged file into ValueError with advice.
+
+        A lack of memory stays as it is, because it says nothing about the files.
+        """
         try:
             yield
         except (MemoryError, jax.errors.JaxRuntimeError):
@@ -187,7 +203,10 @@ class Checkpoints:
             raise ValueError(advice(self.directory, step, f"cannot be read ({self._told(error)})")) from error
 
     def existing(self, step: int | None) -> int:
-        """`step`, or the newest for None. Raises: FileNotFoundError when there is none."""
+        """`step`, or the newest step for None.
+
+        Raises: FileNotFoundError when there is none.
+        """
         have = sorted(self._manager.all_steps())
         if (step is None and not have) or (step is not None and step not in have):
             which = "" if step is None else f" at step {step}"
@@ -195,10 +214,11 @@ class Checkpoints:
         return have[-1] if step is None else step
 
     def _complete(self) -> None:
-        """Opens what was written, and writes its manifest.
+        """Opens the written files, and writes the manifest.
 
-        Orbax calls it on the first process when all files are there, before the checkpoint gets its name and an older one
-        is deleted. Opening costs about 0.6 ms an array, in the background.
+        Orbax calls it on the first process when all files are written. At that time the checkpoint
+        has not got its name yet, and no older checkpoint has been deleted. Opening costs about 0.6
+        ms per array, in the background.
         """
         folders = [*self._plain.glob(f"{self._saving}.orbax-checkpoint-tmp*"), self._plain / str(self._saving)]
         folder = next(folder for folder in folders if folder.is_dir())
@@ -217,7 +237,7 @@ class Checkpoints:
             self._sound.add(step)
 
     def _told(self, error: BaseException) -> str:
-        """What an error of orbax says that a user can use, with the path that the user knows."""
+        """The useful part of an orbax error, with the path that the user knows."""
         text = (str(error) or type(error).__name__).splitlines()[0]
         text = re.split(r" \[(?:tensorstore_spec|os_error_code)=", text)[0]
         return f"{text[:500].rstrip('.')}.".replace(str(self._plain), str(self.directory))
@@ -233,7 +253,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _silenced(text: str) -> Iterator[None]:
-    """Drops the messages of absl's logger, which orbax writes to, that begin with `text`."""
+    """A context that drops messages of absl's logger, to which orbax writes, if they begin with `text`."""
 
     def other(record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith(text)
@@ -247,7 +267,7 @@ def _silenced(text: str) -> Iterator[None]:
 
 
 def _tree(metadata: Any) -> Any:
-    """Orbax's description of a saved tree as that tree."""
+    """Orbax's description of a saved tree, as a tree."""
     return getattr(metadata, "tree", metadata)
 
 
@@ -258,7 +278,7 @@ def shapes_of(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _check_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    """Raises ValueError naming the first array that differs in presence or shape."""
+    """Raises ValueError with the first array that is missing, is not expected, or has another shape."""
     for differ in misfits(saved, wanted)[:1]:
         raise ValueError(
             f"The checkpoint does not fit the config: {differ}; use the config saved beside it (config.json)."
@@ -266,7 +286,7 @@ def _check_shapes(saved: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int
 
 
 def misfits(saved: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Each array that differs in presence or shape, in words."""
+    """A text for each array that is missing, is not expected, or has another shape."""
     return [
         f"{name} has shape {saved.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} in the model"
         for name in sorted(saved.keys() | wanted.keys())

@@ -1,7 +1,7 @@
-"""SHA-256 of every file of a folder, in the format of `sha256sum`, so that a changed byte is found and named.
+"""The SHA-256 of every file of a folder, in the format of `sha256sum`, to find and name a changed byte.
 
-The first line holds the number of the lines below it and their SHA-256, so that a manifest that was cut, emptied or
-changed is found too; `sha256sum -c` takes it for a comment:
+The first line holds the number of the lines below it, and the SHA-256 of those lines. So a manifest
+that was cut, emptied or changed is found too. For `sha256sum -c` the first line is a comment:
 
     # manifest 2: 14 files, 9f86d081…
     2c26b46b…  run/metadata
@@ -21,9 +21,10 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 def write_manifest(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()) -> None:
-    """Writes folder/MANIFEST.sha256 with a line "digest  path" for each file below.
+    """Writes folder/MANIFEST.sha256 with a line "digest  path" for each file below the folder.
 
-    Args: leave_out: names of files directly in `folder` that are written later.
+    Args:
+      leave_out: names of files directly in `folder` that are written later.
     """
     names = sorted(_files(folder) - leave_out - {MANIFEST})
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -33,12 +34,12 @@ def write_manifest(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()
 
 
 def is_of_first_form(folder: pathlib.Path) -> bool:
-    """Whether the manifest is of the form that says nothing of itself: it may be cut, and nobody would know."""
+    """Whether the manifest has no first line about itself. Nobody could see that such a manifest was cut."""
     return _LINE.match(_read(folder)) is not None
 
 
 def find_damage(folder: pathlib.Path) -> list[str]:
-    """What differs from the manifest: "state/d/12ab was changed", "… is missing"; [] if all is as it was written.
+    """The differences from the manifest, such as "state/d/12ab was changed". [] if all files are as written.
 
     Raises: FileNotFoundError without a manifest.
     """
@@ -56,25 +57,27 @@ def find_damage(folder: pathlib.Path) -> list[str]:
 
 
 def unlisted(folder: pathlib.Path, leave_out: frozenset[str] = frozenset()) -> list[str]:
-    """The files that are in no line of the manifest.
+    """The files that are not in the manifest.
 
-    Names that begin with a dot are passed over: file managers and network file systems make such files.
+    Names that begin with a dot do not count, because file managers and network file systems make
+    such files.
 
-    Args: leave_out: as when it was written.
+    Args:
+      leave_out: the same names as when the manifest was written.
     """
     others = _files(folder) - _listed(_read(folder)).keys() - leave_out - {MANIFEST}
     return sorted(name for name in others if "/." not in f"/{name}")
 
 
 def _listed(text: str) -> dict[str, str]:
-    """Name -> digest."""
+    """The digest of each name in the manifest."""
     return {name: digest for digest, name in _LINE.findall(text)}
 
 
 def _is_whole(text: str, listed: dict[str, str]) -> bool:
     first, _, lines = text.partition("\n")
     told = _FIRST.fullmatch(first)
-    if told is None:  # of the first form, every line of which is one of a file
+    if told is None:  # the first form, in which every line is the line of a file
         return bool(listed) and text.endswith("\n") and text.count("\n") == len(listed)
     return int(told[1]) == len(listed) and told[2] == _of(lines)
 

@@ -1,4 +1,4 @@
-"""What orbax and TensorStore print of an error that they also raise, and that we tell in one sentence."""
+"""Silences what orbax and TensorStore print about errors that they also raise."""
 
 import functools
 import logging
@@ -11,11 +11,11 @@ _SOURCES = ("/orbax/checkpoint/", "/tensorstore/")
 
 
 def silence_reported_errors() -> None:
-    """Prints nothing of such errors, from now on; with absl's --verbosity=1 they are logged as ever.
+    """From now on, such errors are not printed. With absl's --verbosity=1 they are logged as before.
 
-    Orbax logs an error with a traceback in each thread that meets it, asyncio once more when the thread's objects are
-    deleted, and TensorStore tells Python of each operation that ends after the loop that waited for it. Every such error is
-    also raised by the call that waits for the thread.
+    Orbax logs an error with a traceback in each thread that meets it. asyncio logs it again when
+    the thread's objects are deleted. TensorStore reports each operation that ends after the loop
+    that waited for it. Every such error is also raised by the call that waits for the thread.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_of_others)

@@ -13,12 +13,15 @@ _DESCRIPTORS = pathlib.Path("/proc/self/fd")
 
 @contextlib.contextmanager
 def plain_path(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Another path to `folder`, valid in this process and in this context. A plain path, or one of no folder, stays as it is.
+    """Another path to `folder`, valid in this process and in this context.
 
-    Orbax looks for its own files with glob(path + pattern), so a path with [ ] * or ? finds none, or those of another
-    folder; TensorStore takes neither "gs:" in the middle of a path nor names that are not UTF-8. On Linux the other path
-    is /proc/self/fd/N of the opened folder: nothing is left behind when the process is killed. Elsewhere it is a symbolic
-    link in a new temporary folder, removed at the end.
+    A plain path stays as it is, and so does a path without a folder.
+
+    Orbax finds its own files with glob(path + pattern). If the path contains [ ] * or ?, orbax
+    finds no files, or the files of another folder. TensorStore accepts neither "gs:" in the middle
+    of a path nor names that are not UTF-8. On Linux, the other path is /proc/self/fd/N of the
+    opened folder, so nothing is left behind when the process is killed. Elsewhere it is a symbolic
+    link in a new temporary folder, which is removed at the end.
     """
     if _PLAIN.fullmatch(str(folder)) or not folder.is_dir():
         yield folder

@@ -1,4 +1,4 @@
-"""Whether the files of a checkpoint are as they were written, and what to do where they are not."""
+"""Checks that the files of a checkpoint are as they were written, and advice where they are not."""
 
 import logging
 import os
@@ -9,14 +9,15 @@ from score_sde.internal.files import read_json
 from score_sde.training.saving.integrity import FORM, MANIFEST, find_damage, is_of_first_form, unlisted
 
 FOLDER = "checkpoints"
-# Orbax writes these two last, after the manifest; they hold nothing that a restored state depends on.
+# Orbax writes these two files last, after the manifest. A restored state does not depend on them.
 WRITTEN_LAST = frozenset({"_CHECKPOINT_METADATA", "commit_success.txt"})
 
 
 def steps_on_disk(workdir: pathlib.Path) -> list[int]:
     """The steps of the checkpoints in `workdir`, increasing.
 
-    Orbax, which `Checkpoints.latest` asks, forgets an old one as soon as it begins to write the one that replaces it.
+    `Checkpoints.latest` asks orbax. Orbax forgets an old checkpoint as soon as it begins to write
+    the checkpoint that replaces it.
     """
     return sorted(int(path.name) for path in (pathlib.Path(workdir) / FOLDER).glob("*") if path.name.isdigit())
 
@@ -34,9 +35,9 @@ def check_access(directory: pathlib.Path, read_only: bool) -> None:
 
 
 def check_files(directory: pathlib.Path, step: int) -> None:
-    """Raises ValueError unless directory/step holds every file as it was written, and no other.
+    """Raises ValueError unless directory/step holds every file as it was written, and no other file.
 
-    What a checkpoint of an earlier version cannot tell of itself is warned of.
+    A checkpoint of an earlier version cannot prove all of this. Then a warning says so.
     """
     folder = directory / str(step)
     if not ((folder / "state").is_dir() and (folder / "run").is_dir()):
@@ -49,7 +50,7 @@ def check_files(directory: pathlib.Path, step: int) -> None:
         return
     others = ", ".join(unlisted(folder, WRITTEN_LAST)[:3])
     if is_of_first_form(folder):
-        if others:  # such a manifest may have been cut
+        if others:  # a manifest of the first form may have been cut
             raise ValueError(advice(directory, step, f"is damaged: {MANIFEST} has no line of {others}"))
         logging.warning("%s has a %s of an earlier version, which does not tell its own length.", folder, MANIFEST)
     elif others:
@@ -60,7 +61,7 @@ def check_files(directory: pathlib.Path, step: int) -> None:
 
 
 def advice(directory: pathlib.Path, step: int, trouble: str) -> str:
-    """'<folder> <trouble>.', and how to go on from the newest sound checkpoint before it."""
+    """'<folder> <trouble>.', and how to continue from the newest sound checkpoint before it."""
     folder = directory / str(step)
     older = [n for n in reversed(steps_on_disk(directory.parent)) if n < step and _is_sound(directory / str(n))]
     start = (
@@ -79,7 +80,7 @@ def _is_sound(folder: pathlib.Path) -> bool:
 
 
 def _damage(folder: pathlib.Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, as far as its manifest tells; one of an earlier version may lack it."""
+    """The damage to the files of a checkpoint, according to its manifest. An earlier version may lack the manifest."""
     try:
         form = read_json(folder / "run" / "metadata", "it is damaged").get("manifest", 1)
     except (ValueError, OSError):
