@@ -57,12 +57,13 @@ def main() -> None:
             raise ValueError(f"--compare needs the numbers of two rows, as 1,2, got {COMPARE.value}.")
         print("\n".join(differences(*(find_row(rows, number) for number in row_numbers("compare", COMPARE.value)))))
     elif PLOT.value is not None:
+        from score_sde.evaluation.metric_names import label, title
         from score_sde.plots.scores import metric_curves
 
         metric, _, axis = PLOT.value.partition(":")
         found = curves(rows, metric, axis)
         path = pathlib.Path(OUTPUT.value or workdirs[0] / f"{metric}_{axis}.png")
-        print(metric_curves(found, path, AXES[axis], metric, f"{metric} by {AXES[axis]}"))
+        print(metric_curves(found, path, AXES[axis], label(metric), f"{title(metric)} by {AXES[axis]}"))
     else:
         print(f"{table(rows)}\n{ERRORS_TOLD}")
 

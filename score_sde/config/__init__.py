@@ -18,6 +18,6 @@ from score_sde.config.differences import (
 )
 from score_sde.config.files import call, find_file, load_config
 from score_sde.config.kinds import is_number
-from score_sde.config.lookup import Family, check_names, closest
+from score_sde.config.lookup import Family, check_names, closest, from_outside
 from score_sde.config.overrides import apply_overrides, apply_values, literal
 from score_sde.config.sections import Schedule, Settings

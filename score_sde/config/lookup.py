@@ -70,14 +70,20 @@ class Family:
 
         Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one of another kind.
         """
-        return self.members[name] if name in self.members else _outside(f"config.{kind}.name={name}", name, self.base)
+        return (
+            self.members[name] if name in self.members else from_outside(f"config.{kind}.name={name}", name, self.base)
+        )
 
 
 def _letters(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _outside(what: str, name: str, base: Any) -> Callable[..., Any]:
+def from_outside(what: str, name: str, base: Any) -> Callable[..., Any]:
+    """The attribute of "module:attribute": a subclass of `base`, or a function that makes one. `what` begins a message.
+
+    Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one of another kind.
+    """
     module_name, _, attribute = name.partition(":")
     module = _module(what, module_name)
     kind = f"{base.__module__.removesuffix('.base')}.{base.__name__}"

@@ -7,6 +7,7 @@ import jax
 
 from score_sde.evaluation.evaluating import Evaluation, run_evaluation
 from score_sde.evaluation.ledger import error_of, read_rows
+from score_sde.evaluation.metric_names import label, title
 from score_sde.experiment import Experiment
 from score_sde.internal.programs import current
 from score_sde.plots.scores import metric_curves
@@ -60,5 +61,6 @@ def _draw_checkpoints(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None
         errors = [error_of(r) or 0.0 for r in found]
         curve = ([row["training_images"] for row in rows], [r["value"] for r in found], errors)
         path = workdir / f"checkpoints_{name}.png"
-        metric_curves({workdir.name: curve}, path, "images seen in training", name, f"{name} of each checkpoint")
+        heading = f"{title(name)} of each checkpoint"
+        metric_curves({workdir.name: curve}, path, "images seen in training", label(name), heading)
         print(f"{name} of {len(rows)} checkpoints in {path}")

@@ -18,13 +18,16 @@ from score_sde.evaluation.counts import check_counts, count_warnings
 from score_sde.evaluation.extractors import Extractor, get_extractor
 from score_sde.evaluation.features import FeatureSet, in_8_bits, sample_features
 from score_sde.evaluation.ledger import append_row, digest_of_json, with_error, without_folders
-from score_sde.evaluation.memorization import draw_closest, memorization
-from score_sde.evaluation.model_metrics import MODEL_METRICS, model_results
+from score_sde.evaluation.memorization import draw_closest
+from score_sde.evaluation.metric_names import chosen_metrics, computed, told_outside
+from score_sde.evaluation.model_metrics import EvaluatedModel, about_model
 from score_sde.evaluation.reference_checks import check_holds, check_reference
-from score_sde.evaluation.references import Reference, data_reference, load_reference
-from score_sde.evaluation.scores import FEATURE_METRICS, LEAST_RESAMPLES, RESAMPLES, Result, Sampled, over_seeds
+from score_sde.evaluation.references import data_reference, load_reference
+from score_sde.evaluation.scores import over_seeds
 from score_sde.experiment import Experiment
 from score_sde.internal.programs import PROGRAM
+from score_sde.metrics import METRICS, Inputs, Metric, Reference, Result
+from score_sde.metrics.frechet import LEAST_RESAMPLES, RESAMPLES
 from score_sde.plots.html_report import code_version, environment
 from score_sde.runs.restoring import pick_params, restore
 from score_sde.runs.resuming import read_history
@@ -32,11 +35,6 @@ from score_sde.runs.streams import digest_of
 from score_sde.training.logs.stages import stage
 from score_sde.training.state import Params
 from score_sde.training.stopping import kept
-
-METRICS = (*FEATURE_METRICS, "memorization", *MODEL_METRICS)
-# The names of numbers with other features than Inception's, and short ones.
-ALIASES = {"bpd": "bits_per_dim", "inception_score": "is", "classifier_score": "is"}
-ALIASES |= {"fd": "fid", "sfd": "sfid", "kd": "kid", "fid_infinity": "fd_infinity"}
 
 
 class Evaluation(NamedTuple):
@@ -62,10 +60,8 @@ class Evaluation(NamedTuple):
 
     def checked(self) -> "Evaluation":
         """With metrics under their own names. Raises: ValueError for what cannot be evaluated."""
-        metrics = tuple(dict.fromkeys(ALIASES.get(name, name) for name in self.metrics))
-        unknown = [name for name in metrics if name not in METRICS]
-        if unknown or not metrics:
-            raise ValueError(f"--metrics needs names among {sorted(METRICS)}, got {unknown or 'none'}.")
+        chosen = chosen_metrics(self.metrics)
+        metrics = tuple(chosen)
         if self.num_samples < 2 or self.batch_size < 1:
             raise ValueError(f"An evaluation needs num_samples >= 2 and batch_size >= 1, got {self}.")
         seeds = self.seeds
@@ -79,8 +75,9 @@ class Evaluation(NamedTuple):
                 f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for that of a normal "
                 f"distribution, got {self.bootstrap}; {RESAMPLES} are usual."
             )
-        if self.bootstrap is not None and not {"fid", "sfid"} & set(metrics):
-            raise ValueError(f"--bootstrap is for fid and sfid, got --metrics={','.join(metrics)}; drop it.")
+        if self.bootstrap is not None and not any(metric.bootstraps for metric in chosen.values()):
+            takers = " and ".join(name for name, make in METRICS.items() if make().bootstraps)
+            raise ValueError(f"--bootstrap is for {takers}, got --metrics={','.join(metrics)}; drop it.")
         if self.bootstrap and len(seeds) > 1:
             raise ValueError(
                 f"--bootstrap is of one seed's samples, got --seeds={','.join(map(str, seeds))}, which have a spread of "
@@ -89,9 +86,14 @@ class Evaluation(NamedTuple):
         return self._replace(metrics=metrics)
 
     @property
+    def chosen(self) -> dict[str, Metric]:
+        """The metrics by their names. Raises: ValueError for names that are not known."""
+        return chosen_metrics(self.metrics)
+
+    @property
     def needs_samples(self) -> bool:
         """Whether any metric is of samples."""
-        return any(name not in MODEL_METRICS for name in self.metrics)
+        return any(metric.needs.outputs for metric in self.chosen.values())
 
     def command(self, workdir: pathlib.Path, step: int) -> str:
         """What makes the same row again."""
@@ -122,6 +124,7 @@ class _Job:
     quiet: bool
     drawn: list[int] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
+    splits: dict[str, Reference] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def extractor(self) -> Extractor:
@@ -132,31 +135,48 @@ class _Job:
         """Named on the console where it takes long."""
         return stage(name, quiet=self.quiet or None)
 
+    @functools.cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """All that are evaluated."""
+        return self.evaluation.chosen
+
     @property
-    def metrics(self) -> list[str]:
-        """Those of features alone."""
-        return [name for name in self.evaluation.metrics if name in FEATURE_METRICS]
+    def of_samples(self) -> dict[str, Metric]:
+        """Those of samples."""
+        return {name: metric for name, metric in self.metrics.items() if metric.needs.outputs}
+
+    @functools.cached_property
+    def model(self) -> EvaluatedModel:
+        """What a metric asks that needs no samples."""
+        evaluation = self.evaluation
+        where = (self.experiment, self.params, self.workdir, self.step)
+        return EvaluatedModel(*where, evaluation.ema, evaluation.max_examples)
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The outputs of the extractor that they need."""
-        return tuple(sorted({"pool"}.union(*(FEATURE_METRICS[name].outputs for name in self.metrics))))
+        """The outputs of the extractor that the metrics need of samples."""
+        return tuple(sorted({"pool"}.union(*(metric.needs.outputs for metric in self.of_samples.values()))))
 
-    def data(self, split: str) -> tuple[Reference, FeatureSet]:
-        """The reference of a split, and its features."""
-        outputs = tuple(name for name in self.wanted if name != "logits")
-        folder, size = self.workdir / "references", self.evaluation.batch_size
-        return data_reference(
-            self.experiment, split, self.extractor, folder, wanted=outputs, batch_size=size, quiet=self.quiet
-        )
+    def split(self, name: str) -> Reference:
+        """The reference of a split, with its features."""
+        if name not in self.splits:
+            outputs = {"pool"}.union(*(metric.needs.statistics for metric in self.of_samples.values()))
+            made, features = data_reference(
+                self.experiment,
+                name,
+                self.extractor,
+                self.workdir / "references",
+                wanted=tuple(sorted(outputs)),
+                batch_size=self.evaluation.batch_size,
+                quiet=self.quiet,
+            )
+            self.splits[name] = made._replace(features=features.read())
+        return self.splits[name]
 
     def reference(self) -> Reference:
         """The file's, or that of a split, with its features."""
         name = self.evaluation.reference
-        if name not in ("train", "eval"):
-            return load_reference(pathlib.Path(name))
-        made, features = self.data(name)
-        return made._replace(features=features.read())
+        return self.split(name) if name in ("train", "eval") else load_reference(pathlib.Path(name))
 
     def samples(self, seed: int) -> FeatureSet:
         """The features of one seed's images."""
@@ -177,29 +197,25 @@ class _Job:
         self.seconds.append(time.perf_counter() - began)
         return features
 
-    def memorized(self, pool: np.ndarray, seed: int) -> Result:
-        """The metric of this name, with its picture."""
-        (train, near), (held_out, far) = (self.data(split) for split in ("train", "eval"))
-        first = seed * self.evaluation.num_samples
-        with self.stage("looking for memorized images"):
-            result = memorization(pool, near.read(), far.read(), first)
-        result |= {"train_digest": train.digest, "held_out_digest": held_out.digest}
-        if len(self.experiment.spec.shape) == 3:
-            path = self.workdir / f"memorization_{self.step:08d}_seed{seed}.png"
+    def score(self, inputs: Inputs, seed: int) -> dict[str, Result]:
+        """All metrics of one seed's samples, with the pictures that they ask for."""
+        found: dict[str, Result] = {}
+        for name, metric in self.of_samples.items():
+            for split in metric.needs.splits:
+                self.split(split)
+            with self.stage(f"computing {name}"):
+                results = computed(name, metric, inputs)
+            for result, values in results.items():
+                self.draw(f"{result}_{self.step:08d}_seed{seed}.png", values, inputs.first_index)
+            found |= results
+        return found
+
+    def draw(self, file: str, result: Result, first_index: int) -> None:
+        """The picture of the closest pairs of a result that names them, where the data are images."""
+        if "closest" in result and len(self.experiment.spec.shape) == 3:
             size = min(self.evaluation.batch_size, self.evaluation.num_samples)
             with self.stage("drawing the closest pairs"):
-                draw_closest(self.experiment, self.params, result, size, first, path)
-        return result
-
-    def score(self, sampled: Sampled, seed: int) -> dict[str, Result]:
-        """All metrics of one seed's features."""
-        found: dict[str, Result] = {}
-        for name in self.metrics:
-            with self.stage(f"computing {name}"):
-                found |= FEATURE_METRICS[name].compute(sampled)
-        if "memorization" in self.evaluation.metrics:
-            found["memorization"] = self.memorized(sampled.pool, seed)
-        return found
+                draw_closest(self.experiment, self.params, result, size, first_index, self.workdir / file)
 
 
 def run_evaluation(
@@ -232,16 +248,22 @@ def _evaluate(
     if job.drawn:
         number = sum(job.drawn)
         row |= {"images_drawn": number, "images_per_second": round(number / sum(job.seconds), 3)}
-    of_model, more = model_results(
-        experiment, workdir, evaluation.metrics, int(state.step), evaluation.ema, evaluation.max_examples
-    )
-    results |= of_model
-    row |= more
-    row |= {"results": results, "seconds": round(time.perf_counter() - began, 2)}
+    nothing = Reference("none", "", {}, {})
+    for name, metric in job.metrics.items():
+        if name not in job.of_samples:
+            results |= computed(name, metric, Inputs({}, nothing, "none", held=job.model))
+    row |= about_model(experiment, job.metrics)
+    row |= {"results": _told(job, results), "seconds": round(time.perf_counter() - began, 2)}
     if jax.process_index() == 0:
         append_row(workdir, row)
         _print(row)
     return row
+
+
+def _told(job: _Job, results: dict[str, Result]) -> dict[str, Result]:
+    """The results, with what a row has to say of metrics from outside of the package."""
+    told = {result: told_outside(name, metric) for name, metric in job.metrics.items() for result in metric.results}
+    return {result: values | told[result] for result, values in results.items()}
 
 
 def _identity(job: _Job) -> dict[str, Any]:
@@ -271,10 +293,11 @@ def _checked_reference(job: _Job) -> Reference:
     spec = job.experiment.spec
     job.extractor.check(job.wanted)
     job.extractor.check_data(spec.shape, np.uint8 if in_8_bits(spec) else np.float32)
-    check_counts(job.metrics, job.evaluation.num_samples)
+    metrics = list(job.of_samples.values())
+    check_counts(metrics, job.evaluation.num_samples)
     reference = job.reference()
-    check_holds(reference, job.metrics)
-    check_counts(job.metrics, job.evaluation.num_samples, reference)
+    check_holds(reference, metrics)
+    check_counts(metrics, job.evaluation.num_samples, reference)
     return reference
 
 
@@ -286,12 +309,13 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     resamples = evaluation.bootstrap if len(evaluation.seeds) == 1 else 0  # of several, no interval is kept
     for seed in evaluation.seeds:
         features = job.samples(seed)
-        sampled = Sampled({name: features.read(name) for name in job.wanted}, reference, job.extractor.name, resamples)
-        per_seed.append(job.score(sampled, seed))
+        rows, first = {name: features.read(name) for name in job.wanted}, seed * evaluation.num_samples
+        inputs = Inputs(rows, reference, job.extractor.name, resamples, first, job.split, job.model)
+        per_seed.append(job.score(inputs, seed))
         nfe.append(features.read("nfe").mean())
         if seed == evaluation.seeds[0]:
             with job.stage("estimating what 50,000 samples would have"):
-                warnings += count_warnings(sampled, job.metrics)
+                warnings += count_warnings(inputs, list(job.of_samples.values()))
         if not evaluation.keep_features:
             parallel.meet("all have read the features")
             if jax.process_index() == 0:
@@ -301,7 +325,9 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     about["source"] = without_folders(about["source"])
     row: dict[str, Any] = {"features": job.extractor.name, "extractor_digest": job.extractor.digest, "reference": about}
     row |= {"num_samples": evaluation.num_samples, "seeds": list(evaluation.seeds), "nfe": float(np.mean(nfe))}
-    return over_seeds(per_seed, evaluation.seeds), row | {"warnings": warnings}
+    metrics = job.of_samples.values()
+    lower = {result for metric in metrics if metric.better == "lower" for result in metric.results}
+    return over_seeds(per_seed, evaluation.seeds, lower), row | {"warnings": warnings}
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from score_sde.config import differences, plain
 from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.features import DIGITS
-from score_sde.evaluation.references import Reference
 from score_sde.experiment import Experiment
+from score_sde.metrics import Metric, Reference
 
 INCEPTION_DIMENSION = 2048
 _ADVICE = "Make the right one with score-sde reference, or name another --reference."
@@ -25,17 +25,16 @@ def check_reference(reference: Reference, extractor: Extractor, experiment: Expe
     return check_alike(reference, samples, "the samples'", "the samples are") + _other_data(reference, experiment)
 
 
-def check_holds(reference: Reference, metrics: Sequence[str]) -> None:
+def check_holds(reference: Reference, metrics: Sequence[Metric]) -> None:
     """Raises ValueError for a reference that lacks what a metric needs, before any sample is drawn."""
-    for name in metrics:
-        if name in ("kid", "prdc"):
-            reference.rows(name)
-        if name == "sfid":
-            reference.spatial(name)
-    used = {"fid": "pool", "fd_infinity": "pool", "sfid": "spatial"}
-    for output in {used[name] for name in metrics if name in used}:
+    used = {}
+    for metric in metrics:
+        if metric.needs.rows:
+            reference.rows(metric.name)
+        used |= {output: reference.statistics_of(output, metric.name) for output in metric.needs.statistics}
+    for statistics in used.values():
         try:
-            reference.statistics[output].root  # noqa: B018  # kept there for the distances
+            statistics.root  # noqa: B018  # kept there for the distances
         except (ValueError, np.linalg.LinAlgError) as error:
             raise ValueError(f"The reference {reference.name} holds no covariance: {error} {_ADVICE}") from error
 

@@ -2,9 +2,7 @@
 
 from score_sde.evaluation.counts import singular_warning
 from score_sde.evaluation.reference_checks import check_alike
-from score_sde.evaluation.references import Reference
-from score_sde.evaluation.scores import FEATURE_METRICS, Result, Sampled, published_name
-from score_sde.metrics import frechet_standard_error
+from score_sde.metrics import KID, FrechetDistance, Inputs, Reference, Result, frechet_standard_error
 
 
 def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Result], list[str]]:
@@ -19,17 +17,18 @@ def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Res
     warnings += check_alike(other, one.description, f"those of {one.name}", f"{one.name} is of")
     if one.digest == other.digest:
         warnings.append(f"{one.name} and {other.name} are of the same images.")
-    name, pool = one.description["features"], other.statistics["pool"]
+    pool, rows = other.statistics["pool"], {} if one.features is None else {"pool": one.features}
+    inputs = Inputs(rows, other, one.description["features"])
     counts = [r.num_examples for r in (one, other) if r.num_examples is not None]
     warnings += singular_warning(min(counts), len(pool.mean)) if counts else []
     distance: Result = {"value": one.statistics["pool"].frechet_distance(pool)}
     if one.features is not None:
         distance["standard_error"] = frechet_standard_error(one.features, pool)
-    results: dict[str, Result] = {published_name("fid", name): distance}
+    results: dict[str, Result] = {inputs.named(FrechetDistance().results): distance}
     if "spatial" in one.statistics and "spatial" in other.statistics:
-        results[published_name("sfid", name)] = {
+        results[inputs.named(FrechetDistance.spatial().results)] = {
             "value": one.statistics["spatial"].frechet_distance(other.statistics["spatial"])
         }
     if one.features is not None and other.features is not None:
-        results |= FEATURE_METRICS["kid"].compute(Sampled({"pool": one.features}, other, name))
+        results |= KID().compute(inputs)
     return results, warnings

@@ -9,7 +9,7 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ from score_sde.experiment import Experiment
 from score_sde.generation.shards import NpzShards
 from score_sde.internal.files import parse_json, remove_temporaries_of
 from score_sde.internal.guarded import Npz
-from score_sde.metrics.features import FeatureStatistics
+from score_sde.metrics import FeatureStatistics, Reference
 from score_sde.training.logs.stages import stage
 
 BLOCK = 4096  # rows of which a covariance is taken at once
@@ -32,43 +32,6 @@ _OUTPUTS = ("pool", "spatial")
 _TOLD = {"digest": str, "features": str, "extractor": str, "shape": list}  # by the description of our own file
 _ARRAYS = [f"{output}_{part}" for output in _OUTPUTS for part in ("count", "mean", "cov")]
 _ARRAYS += ["features", "mu", "sigma", "mu_s", "sigma_s"]
-
-
-class Reference(NamedTuple):
-    """What samples are compared with.
-
-    Fields: `statistics`, of "pool" and where known of "spatial", have count 0 where the file does not tell it;
-    `description` says what they are of; `features` are the rows themselves, or None where they were not kept.
-    """
-
-    name: str
-    digest: str
-    statistics: dict[str, FeatureStatistics]
-    description: dict[str, Any]
-    features: Float[np.ndarray, "n d"] | None = None
-
-    @property
-    def num_examples(self) -> int | None:
-        """How many images, or None where the file does not tell."""
-        return self.statistics["pool"].count or None
-
-    def rows(self, metric: str) -> Float[np.ndarray, "n d"]:
-        """The features. Raises: ValueError where its file does not hold them."""
-        if self.features is None:
-            raise ValueError(
-                f"{metric} needs the features of the reference, and {self.name} holds only their mean and covariance; make "
-                "it with `score-sde reference --keep_features`, or say --reference=train."
-            )
-        return self.features
-
-    def spatial(self, metric: str) -> FeatureStatistics:
-        """The statistics of spatial features. Raises: ValueError where its file does not have them."""
-        if "spatial" not in self.statistics:
-            raise ValueError(
-                f"{metric} needs spatial statistics, which {self.name} does not have; make the reference with "
-                "score-sde reference, or read ADM's file with mu_s and sigma_s."
-            )
-        return self.statistics["spatial"]
 
 
 def statistics_of(parts: Iterator[Float[np.ndarray, "_ _"]]) -> FeatureStatistics:

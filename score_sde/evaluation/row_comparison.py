@@ -9,25 +9,13 @@ from typing import Any
 
 from score_sde.config import differences as config_differences
 from score_sde.evaluation.ledger import Row, cell, error_of, row_value, with_error
+from score_sde.evaluation.metric_names import metric_of
 from score_sde.plots.html_report import flatten
 
 # Differ between any two evaluations, and say nothing about the number.
 _INCIDENTAL = ("date", "seconds", "images_per_second", "images_drawn", "command", "results", "warnings")
-_FEATURES = ("features", "extractor_digest", "num_samples")
-_HELD_OUT = (
-    *(f"held_out.{name}" for name in ("first_examples", "examples", "bin_width", "data.shape", "data.crop")),
-    "result.num_examples",
-)
-# A field of the row, or of the result; of all other metrics, which are distances from a reference, the features and its digest.
-_SETTINGS: dict[str, tuple[str, ...]] = {
-    "inception_score": _FEATURES,
-    "classifier_score": _FEATURES,
-    "memorization": (*_FEATURES, "result.train_digest", "result.held_out_digest"),
-    "noise_levels": (*_HELD_OUT, "result.log_snr"),
-    "bits_per_dim": (*_HELD_OUT, "likelihood"),
-    "density_kl": (*_HELD_OUT, "likelihood"),
-}
-_OF_MODEL = ("noise_levels", "bits_per_dim", "density_kl")
+# What a number of an unknown metric depends on: it is taken for a distance of samples from a reference.
+_OF_A_DISTANCE = ("features", "extractor_digest", "num_samples", "reference.digest")
 DIGITS = 8  # of a digest, in a label
 # What an axis tells already, by the end of the field's name.
 _HIDDEN = {"nfe": ("num_steps", "rtol", "atol"), "images": ("step",), "ema": ("ema",)}
@@ -37,13 +25,28 @@ def settings(row: Row, metric: str) -> dict[str, Any]:
     """What must be equal where two numbers of a metric are compared: field -> value, without those that the row lacks."""
     known: dict[str, Any] = {**row.values, "result": row.values["results"][metric]}
     found = {}
-    for field in _SETTINGS.get(metric, (*_FEATURES, "reference.digest")):
+    for field in _fields(row, metric):
         value: Any = known
         for name in field.split("."):
             value = value.get(name, _Missing) if isinstance(value, dict) else _Missing
         if value is not _Missing:
-            found[field] = [round(v, 3) for v in value] if field == "result.log_snr" else value
+            found[field] = _rounded(value)
     return found
+
+
+def _fields(row: Row, metric: str) -> tuple[str, ...]:
+    """Fields of the row, or of the "result": the row tells them of a metric from outside, and ours tells its own."""
+    told = row.values["results"][metric].get("compared")
+    if isinstance(told, list) and all(isinstance(field, str) for field in told):
+        return tuple(told)
+    ours = metric_of(metric)
+    return _OF_A_DISTANCE if ours is None else ours.compared
+
+
+def _rounded(value: Any) -> Any:
+    """A list of numbers to three digits, which devices may round differently."""
+    numbers = isinstance(value, list) and all(isinstance(v, float | int) for v in value)
+    return [round(v, 3) for v in value] if numbers else value
 
 
 class _Missing:
@@ -57,11 +60,10 @@ def judgement(one: Row, other: Row, metric: str) -> str:
     differ = config_differences({name: here[name] for name in common}, {name: there[name] for name in common})
     if differ:
         return f"not comparable: {', '.join(text.split(':')[0] for text in differ)} differ"
-    wanted = _SETTINGS.get(metric, (*_FEATURES, "reference.digest"))
     lacks = [
         f"row {row.number} has no {name}"
         for row, known in ((one, here), (other, there))
-        for name in wanted
+        for name in _fields(row, metric)
         if name not in known
     ]
     return f"whether they compare is not known: {', '.join(lacks)}" if lacks else ""
@@ -114,7 +116,7 @@ def _alike(row: Row, metric: str, against: str) -> dict[str, str]:
     """All that a number depends on but the axis, as text."""
     values = row.values
     known = {"workdir": str(values.get("workdir", row.workdir)), "step": values.get("step"), "ema": values.get("ema")}
-    if metric not in _OF_MODEL:
+    if "num_samples" in _fields(row, metric):  # it is of samples
         known |= flatten(values.get("sampling", {}))
     known |= flatten(settings(row, metric))
     return {

@@ -1,5 +1,6 @@
 """The Inception Score: how sure a classifier is of each sample, and how much its answers differ between samples."""
 
+import dataclasses
 import itertools
 from typing import NamedTuple
 
@@ -7,10 +8,46 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import log_softmax, logsumexp
 
+from score_sde.metrics.base import Inputs, Metric, Needs, Result
 from score_sde.metrics.feature_sets import on_host
+from score_sde.metrics.frechet import CUSTOMARY
 
 
-class InceptionScore(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class InceptionScore(Metric):
+    """The Inception Score of the classifier's logits; see the function `inception_score`.
+
+    Attributes:
+      most_splits: of the samples; fewer samples have a split each.
+
+    Error: the standard deviation over the splits, as published; the spread over seeds is the better one.
+    Source: Salimans et al., arXiv 1606.03498, Sec. 4.
+    """
+
+    most_splits: int = 10
+
+    name = "is"
+    results = ("inception_score", "classifier_score")
+    title = "Inception Score"
+    needs = Needs(outputs=("pool", "logits"))
+    better = "higher"
+    error = "split_sd"
+
+    def compute(self, inputs: Inputs) -> dict[str, Result]:
+        splits = min(self.most_splits, len(inputs.pool))
+        score = inception_score(inputs.rows("logits"), num_splits=splits)
+        return {inputs.named(self.results): {"value": score.mean, "split_sd": score.std, "splits": splits}}
+
+    def warnings(self, inputs: Inputs) -> list[str]:
+        """With another number of samples than the papers'."""
+        count, name = len(inputs.pool), inputs.named(self.results)
+        if count == CUSTOMARY:
+            return []
+        text = f"{name} is of {count:,} samples in {min(self.most_splits, count)} splits, and published numbers are of "
+        return [f"{text}{CUSTOMARY:,} in {self.most_splits}: it grows with the number in a split."]
+
+
+class OverSplits(NamedTuple):
     """Mean and standard deviation over the splits."""
 
     mean: float
@@ -19,7 +56,7 @@ class InceptionScore(NamedTuple):
 
 def inception_score(
     logits: Float[np.ndarray | Array, "n classes"], num_splits: int = 10, seed: int | None = None
-) -> InceptionScore:
+) -> OverSplits:
     """exp of the mean over examples of KL(p(y | x) ‖ p(y)), for each split of the examples, in float64.
 
     Args: seed: shuffles the examples before they are split; None leaves their order.
@@ -39,4 +76,4 @@ def inception_score(
         p = np.exp(part)
         log_marginal = logsumexp(part, axis=0) - np.log(len(part))  # stays finite where p underflows
         scores.append(np.exp((p * (part - log_marginal[None])).sum(axis=1).mean()))
-    return InceptionScore(float(np.mean(scores)), float(np.std(scores)))
+    return OverSplits(float(np.mean(scores)), float(np.std(scores)))

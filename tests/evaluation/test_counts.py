@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from score_sde.evaluation.counts import check_counts, count_warnings
-from score_sde.evaluation.references import Reference
-from score_sde.evaluation.scores import FEATURE_METRICS, Sampled
-from score_sde.metrics import FeatureStatistics
+from score_sde.evaluation import counts
+from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference
 
 EXACT = {d: FeatureStatistics(50_000, np.zeros(d), np.eye(d)) for d in (4, 6)}
 POOL = np.random.default_rng(2).normal(size=(2000, 6)).astype(np.float32)
@@ -16,7 +14,15 @@ def sampled(count=2000, extractor="inception", rows=None, images=50_000):
     pool = FeatureStatistics(images, EXACT[6].mean, EXACT[6].cov)
     reference = Reference("real", "0", {"pool": pool, "spatial": EXACT[4]}, {"features": extractor}, rows)
     found = {"pool": POOL[:count], "spatial": 2 * POOL[:count, :4], "logits": POOL[:count]}
-    return Sampled(found, reference, extractor)
+    return Inputs(found, reference, extractor)
+
+
+def count_warnings(inputs, names):
+    return counts.count_warnings(inputs, [METRICS[name]() for name in names])
+
+
+def check_counts(names, *arguments):
+    counts.check_counts([METRICS[name]() for name in names], *arguments)
 
 
 def told(text):
@@ -71,7 +77,7 @@ def gaussian(features, count, true):
     """Samples of an exact reference but for a shift, whose Fréchet distance is `true`."""
     pool = np.random.default_rng(0).normal(np.sqrt(true / features), 1, (count, features)).astype(np.float32)
     reference = Reference("real", "0", {"pool": FeatureStatistics(50_000, np.zeros(features), np.eye(features))}, {})
-    return Sampled({"pool": pool}, reference, "inception")
+    return Inputs({"pool": pool}, reference, "inception")
 
 
 @pytest.mark.parametrize(("features", "count", "true"), [(512, 400, 4.7), (64, 100, 0.08), (6, 23, 1.0), (4, 19, 1.0)])
@@ -88,7 +94,7 @@ def test_no_figure_where_the_distance_is_no_line(features, count, true):
     with pytest.raises(
         ValueError, match=rf"extrapolate needs at least {fewest} samples, and smallest >= {fewest // 2}, wi"
     ):
-        FEATURE_METRICS["fd_infinity"].compute(known)
+        METRICS["fd_infinity"]().compute(known)
 
 
 def test_a_figure_where_the_distance_is_a_line():
@@ -110,7 +116,7 @@ def test_no_forecast_is_below_zero():
         value = FeatureStatistics.of(known.pool).frechet_distance(EXACT[6])
         (text,) = count_warnings(known, ["fid"])
         assert 0 < told(text) <= value * 1.005  # three digits
-        result = FEATURE_METRICS["fd_infinity"].compute(known)["fid_infinity"]
+        result = METRICS["fd_infinity"]().compute(known)["fid_infinity"]
         assert result["value"] >= 0 and result["value"] + result["bias"] == pytest.approx(value)
         assert result["value"] > 0 or "cut at 0, where the line has -" in result["note"]
 

@@ -13,10 +13,8 @@ import pytest
 from experiments.feature_names import feature_names
 from score_sde import parallel
 from score_sde.evaluation.extractors import EXTRACTORS, get_extractor
-from score_sde.evaluation.references import Reference
-from score_sde.evaluation.scores import FEATURE_METRICS, Sampled
 from score_sde.importers import import_dinov2, import_inception, inception_path, load_dinov2
-from score_sde.metrics import FeatureStatistics, dinov2_features, oriented_gradients
+from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference, dinov2_features, oriented_gradients
 from score_sde.metrics.dinov2 import stack_blocks
 from tests.importers import test_dinov2
 from tests.importers.test_inception import BLOCKS, STEM
@@ -106,7 +104,7 @@ def test_dinov2_of_a_batch_that_devices_do_not_share(tmp_path, monkeypatch):
     np.testing.assert_allclose(pool, alone, rtol=0, atol=1e-5)
     np.testing.assert_allclose(pool, dinov2_features(stack_blocks(load_dinov2()), IMAGES), rtol=0, atol=1e-5)
     reference = Reference("", "", {"pool": FeatureStatistics.of(pool)}, {"features": "dinov2"}, pool)
-    assert list(FEATURE_METRICS["fid"].compute(Sampled({"pool": pool}, reference, several.name))) == ["fd"]
+    assert list(METRICS["fid"]().compute(Inputs({"pool": pool}, reference, several.name))) == ["fd"]
     for output, advice in (("spatial", "sfid needs --features=inception"), ("logits", "needs --features=inception")):
         with pytest.raises(ValueError, match=f"'dinov2' have no '{output}', only .*{advice}"):
             several.check(("pool", output))
@@ -168,7 +166,7 @@ def test_the_inception_score_of_weights_with_logits(tmp_path, monkeypatch):
     np.testing.assert_allclose(features["logits"], logits, atol=1e-4)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     scores = [np.exp((q * np.log(q / q.mean(axis=0, keepdims=True))).sum(axis=1).mean()) for q in np.split(p, 10)]
-    found = FEATURE_METRICS["is"].compute(Sampled(features, Reference("", "", {}, {}), "inception"))
+    found = METRICS["is"]().compute(Inputs(features, Reference("", "", {}, {}), "inception"))
     result = found["inception_score"]
     np.testing.assert_allclose([result["value"], result["split_sd"]], [np.mean(scores), np.std(scores)], rtol=1e-4)
     assert result["splits"] == 10 and result["value"] > 1.15

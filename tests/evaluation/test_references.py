@@ -12,7 +12,7 @@ from score_sde.evaluation.reference_checks import check_holds, check_reference
 from score_sde.evaluation.reference_distances import reference_distances
 from score_sde.evaluation.references import load_reference, make_reference, statistics_of
 from score_sde.experiment import Experiment
-from score_sde.metrics import FeatureStatistics, frechet_standard_error
+from score_sde.metrics import METRICS, FeatureStatistics, frechet_standard_error
 from tests.evaluation.evaluated import digits
 from tests.multiprocess.launch import launch
 
@@ -301,8 +301,8 @@ def test_what_a_reference_does_not_hold_is_told_before_samples_are_drawn(tmp_pat
         (["sfid"], r"sfid needs spatial statistics, which .*a.npz does not have"),
     ):
         with pytest.raises(ValueError, match=message):
-            check_holds(bare, metrics)
-    check_holds(bare, ["is"])
+            check_holds(bare, [METRICS[name]() for name in metrics])
+    check_holds(bare, [METRICS["is"]()])
 
 
 def test_flips_change_nothing(tmp_path):

@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
-from score_sde.evaluation import scores
-from score_sde.evaluation.memorization import memorization
-from score_sde.evaluation.references import Reference
-from score_sde.evaluation.scores import FEATURE_METRICS, Sampled, bootstrap, over_seeds
-from score_sde.metrics import FeatureStatistics, frechet_distance
+from score_sde.evaluation.scores import over_seeds
+from score_sde.metrics import (
+    METRICS,
+    FeatureStatistics,
+    FrechetDistance,
+    Inputs,
+    Reference,
+    frechet_distance,
+    memorization,
+)
+from score_sde.metrics.frechet import bootstrap
 
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(4000, 6)).astype(np.float32)
@@ -16,11 +22,11 @@ EXACT = FeatureStatistics(0, np.zeros(6), np.eye(6))
 
 def sampled(pool, statistics=None, features=None, extractor="pixels", **more):
     reference = Reference("real", "0", {"pool": statistics or EXACT}, {"features": extractor}, features)
-    return Sampled({"pool": pool, **more}, reference, extractor)
+    return Inputs({"pool": pool, **more}, reference, extractor)
 
 
 def score(name, *arguments, **options):
-    return FEATURE_METRICS[name].compute(sampled(*arguments, **options))
+    return METRICS[name]().compute(sampled(*arguments, **options))
 
 
 def test_frechet_distance_with_its_interval():
@@ -43,9 +49,9 @@ def test_frechet_distance_with_its_interval():
     assert (low, high) == (result["value"] + reach[0], result["value"] + reach[1])
 
 
-def test_the_resamples_of_an_interval(monkeypatch):
+def test_the_resamples_of_an_interval():
     """By default a hundred where they are cheap; any number when asked for, or none."""
-    monkeypatch.setattr(scores, "CHEAP", 50 * 1100 * 60)
+    metric = FrechetDistance(cheap=50.0 * 1100 * 60)
     wide, tall = RNG.normal(size=(50, 1100)).astype(np.float32), RNG.normal(size=(70, 1100)).astype(np.float32)
     unit = FeatureStatistics(0, np.zeros(1100), np.eye(1100))
     for pool, resamples, kind in (
@@ -54,7 +60,7 @@ def test_the_resamples_of_an_interval(monkeypatch):
         (wide, 0, "a normal distribution with it; --bootstrap=100"),
         (tall, None, "a normal distribution with it; --bootstrap=100"),
     ):
-        result = FEATURE_METRICS["fid"].compute(sampled(pool, unit)._replace(resamples=resamples))["fd"]
+        result = metric.compute(sampled(pool, unit)._replace(resamples=resamples))["fd"]
         assert f"interval of {kind}" in result["note"]
         reach = 1.96 * result["standard_error"]
         if "normal" in kind:
@@ -78,7 +84,7 @@ def test_names_say_what_the_features_are():
         for extractor, name in (("inception", inception), ("pixels", other)):
             given = sampled(pool, features=REAL, extractor=extractor, spatial=pool, logits=pool)
             given.reference.statistics["spatial"] = EXACT
-            assert list(FEATURE_METRICS[metric].compute(given)) == [name]
+            assert list(METRICS[metric]().compute(given)) == [name]
 
 
 def test_extrapolation_takes_the_bias_away():
@@ -115,9 +121,9 @@ def test_inception_score_and_spatial_distance():
     assert abs(found["value"] - 8) < 1e-6 and found["splits"] == 10
     both = sampled(REAL[:50], spatial=REAL[:50, :3])
     with pytest.raises(ValueError, match=r"sfid needs spatial statistics, which real does not have"):
-        FEATURE_METRICS["sfid"].compute(both)
+        METRICS["sfid"]().compute(both)
     both.reference.statistics["spatial"] = FeatureStatistics.of(REAL[:50, :3])
-    assert abs(FEATURE_METRICS["sfid"].compute(both)["sfd"]["value"]) < 1e-9
+    assert abs(METRICS["sfid"]().compute(both)["sfd"]["value"]) < 1e-9
 
 
 @pytest.mark.parametrize("metric", ["kid", "prdc"])
@@ -131,12 +137,12 @@ def test_a_reference_without_features(metric):
 def test_several_seeds():
     results = [{"fd": {"value": value, "interval": [0, 1]}} for value in (3.0, 1.0, 2.0)]
     assert over_seeds(results[:1], [4])["fd"] == {"value": 3.0, "interval": [0, 1]}
-    found = over_seeds(results, [0, 1, 7])["fd"]
+    found = over_seeds(results, [0, 1, 7], {"fd"})["fd"]
     assert found["value"] == 2 and found["sd"] == 1 and found["min_of_3"] == 1
     assert found["values"] == {"0": 3.0, "1": 1.0, "7": 2.0} and abs(found["standard_error"] - 3**-0.5) < 1e-12
     assert "interval" not in found and "the interval of a seed stand" in found["note"]
     shares = [{"recall": {"value": value, "examples": 90, "note": "a"}} for value in (0.5, 0.25)]
-    recall = over_seeds(shares, [0, 1])["recall"]
+    recall = over_seeds(shares, [0, 1], {"fd"})["recall"]
     assert recall["examples"] == 90 and not any(
         field.startswith("min_of") for field in recall
     )  # its least is no record

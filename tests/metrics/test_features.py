@@ -5,7 +5,6 @@ import pathlib
 import numpy as np
 import pytest
 
-from score_sde.evaluation.scores import bootstrap
 from score_sde.metrics import (
     FeatureStatistics,
     features,
@@ -15,6 +14,7 @@ from score_sde.metrics import (
     oriented_gradients,
 )
 from score_sde.metrics.features import root
+from score_sde.metrics.frechet import bootstrap
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
 ARRAYS = np.load(GOLDEN / "peers.npz")

@@ -1,0 +1,117 @@
+"""Metrics by their names: those of the catalogue, those outside of the package, and the one that a ledger's number is of."""
+
+import functools
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from score_sde.config import closest, from_outside
+from score_sde.metrics import METRICS, Inputs, Metric, Result
+from score_sde.metrics.base import SPLIT_DIGESTS
+
+
+def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """The metrics of these names, each once and under its own name in --metrics.
+
+    A name is one of the catalogue, of a number of one of these metrics, or "module:attribute": a subclass of `Metric`, or a
+    function that makes one.
+
+    Raises: ValueError for an unknown name, for no name, or for two metrics whose numbers have the same name.
+    """
+    known = {alias: name for name, metric in _catalogue().items() for alias in (*metric.aliases, *metric.results)}
+    own = list(dict.fromkeys(name if name in METRICS else known.get(name, name) for name in names))
+    unknown = [name for name in own if name not in METRICS and not re.fullmatch(r"[\w.]+:[\w.]+", name)]
+    if unknown or not own:
+        raise ValueError(
+            f"--metrics needs names among {sorted(METRICS)}, or module:attribute of your own, got {unknown or 'none'}."
+            + (closest(unknown[0], [*METRICS, *known]) if unknown else "")
+        )
+    chosen = {name: METRICS[name]() if name in METRICS else _from_outside(name) for name in own}
+    _check_results(chosen)
+    return chosen
+
+
+@functools.cache
+def _catalogue() -> dict[str, Metric]:
+    return {name: make() for name, make in METRICS.items()}
+
+
+def _from_outside(name: str) -> Metric:
+    """Raises: ValueError for what is no metric, or has a name that a ledger or a file cannot take."""
+    make = from_outside(f"--metrics={name}", name, Metric)
+    try:
+        metric = make()
+    except TypeError as error:
+        raise ValueError(f"--metrics={name} needs a metric that can be made without arguments: {error}.") from error
+    if not isinstance(metric, Metric):
+        raise ValueError(f"--metrics={name} needs to make a score_sde.metrics.Metric, got {type(metric).__name__}.")
+    wrong = [result for result in metric.results if not (isinstance(result, str) and re.fullmatch(r"[\w-]+", result))]
+    if wrong or not metric.results:
+        raise ValueError(
+            f"--metrics={name} needs names of letters, digits, _ and - as `results` (by default its `name`), got "
+            f"{wrong or 'none'}."
+        )
+    return metric
+
+
+def _check_results(chosen: dict[str, Metric]) -> None:
+    """Raises ValueError where a ledger could not tell whose number it has."""
+    owners = {result: name for name, metric in _catalogue().items() for result in metric.results}
+    for name, metric in chosen.items():
+        for result in metric.results:
+            if owners.setdefault(result, name) != name:
+                raise ValueError(
+                    f"--metrics={name} has a number {result!r}, as {owners[result]} has; give it another `name` or `results`."
+                )
+
+
+def computed(name: str, metric: Metric, inputs: Inputs) -> dict[str, Result]:
+    """The numbers of a metric, with the digests of the splits that they are of.
+
+    Raises: ValueError where a metric gives what a ledger cannot hold.
+    """
+    found = metric.compute(inputs.only(metric.needs))
+    if not isinstance(found, dict) or not found.keys() <= set(metric.results):
+        given = sorted(found) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(f"The metric {name} needs to give a dict of {list(metric.results)}, got {given}.")
+    digests = {SPLIT_DIGESTS[split]: inputs.split_reference(split).digest for split in metric.needs.splits}
+    return {result: _checked(f"The metric {name}", values) | digests for result, values in found.items()}
+
+
+def _checked(what: str, result: Any) -> Result:
+    """The result. Raises: ValueError where it has no number as its value, or does not fit into a line of JSON."""
+    value = result.get("value") if isinstance(result, dict) else None
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise ValueError(f"{what} needs results as {{'value': a float, …}}, got {result!r}.")
+    try:
+        json.dumps(result)
+    except TypeError as error:
+        raise ValueError(
+            f"{what} needs results that JSON can hold, such as float(x) and x.tolist(): {error}."
+        ) from error
+    return result
+
+
+def told_outside(name: str, metric: Metric) -> Result:
+    """What a row says of a metric that is not ours, so that it is compared without the metric's code; {} for ours."""
+    return {} if name in METRICS else {"metric": name, "compared": ["result.metric", *metric.compared]}
+
+
+def metric_of(result: str) -> Metric | None:
+    """The metric of the catalogue that a ledger's number is of; None for others."""
+    return next((metric for metric in _catalogue().values() if result in metric.results), None)
+
+
+def label(result: str) -> str:
+    """A number of a ledger as an axis has it: its name, its unit, and which values are better."""
+    metric = metric_of(result)
+    more = [metric.unit, f"{metric.better} is better" if metric.better else ""] if metric else []
+    more = [text for text in more if text]
+    return f"{result} ({', '.join(more)})" if more else result
+
+
+def title(result: str) -> str:
+    """A number of a ledger as the title of a plot has it."""
+    metric = metric_of(result)
+    return metric.title if metric else result
