@@ -1,18 +1,18 @@
 """Measures a trained model: score-sde evaluate --workdir=runs/vp --metrics=fid,kid --num_samples=50000
 
-Of samples: fid, kid, prdc, is, sfid, fd_infinity, memorization. Of the model: noise_levels (loss on held-out data by noise
-level), bits_per_dim (as score-sde likelihood), density (a generated 2-D density against the learned one). Samples are
-drawn, rounded to 8 bits where the data are images of at most 256 levels, turned into features and thrown away; the same
-command goes on where it was killed. Each call adds a line to WORKDIR/ledger.jsonl: see score-sde ledger.
-docs/evaluation.md says how to read the numbers.
+Some metrics are of samples. These are drawn, rounded to 8 bits where the data are images of at most 256 levels, turned into
+features and thrown away. Others are of the model itself and draw none: noise_levels (the loss on held-out data by noise
+level), bits_per_dim (as score-sde likelihood) and density (a generated 2-D density against the learned one). If the command
+is interrupted, run it again: it goes on where it stopped. Each call adds a line to WORKDIR/ledger.jsonl: see score-sde
+ledger. docs/evaluation.md says how to read the numbers, and how to write a metric of your own.
 """
 
 from absl import flags
 
-from .feature_names import feature_names
+from .feature_names import feature_names, metric_names
 from .flags import CHECKPOINT, EMA, start, workdir_path
 
-METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], "Which, separated by commas.")
+METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], f"Separated by commas: {metric_names()}.")
 MAX_EXAMPLES = flags.DEFINE_integer(
     "max_examples", None, "Only the first so many held-out examples, for noise_levels and bits_per_dim.", lower_bound=1
 )

@@ -6,6 +6,7 @@ that `import score_sde` itself loads neither JAX nor anything heavy.
 """
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.1.0"
@@ -46,6 +47,9 @@ def __getattr__(name: str) -> Any:
         value: Any = importlib.import_module(FAMILIES[name])
     elif name in _MODULE_OF:
         value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    elif not name.startswith("__") and importlib.util.find_spec(f"{__name__}.{name}"):
+        # `from score_sde import parallel` asks here first: to look through all families would import them all, in a circle.
+        value = importlib.import_module(f"{__name__}.{name}")
     else:
         value = _in_a_family(name)
     globals()[name] = value

@@ -1,10 +1,10 @@
-"""The lists over which the tests run: a new SDE, parameterization, solver or grid is one more line here."""
+"""The lists over which the tests run: a new SDE, parameterization, solver, grid or metric is one more line here."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import guidance, sdes, solvers
+from score_sde import guidance, metrics, sdes, solvers
 from score_sde.denoising import parameterizations as p
 
 
@@ -136,3 +136,18 @@ def _cubic(sde, n, to_zero):
     u = np.linspace(0, 1, n if to_zero else n + 1)
     times = float(start(sde)) * (0.1 + 0.9 * (1 - u)) ** 3
     return np.append(times, 0.0) if to_zero else times
+
+
+# Name in --metrics -> the metric, and what it gives exactly where the samples are the reference's own images.
+METRICS = {
+    "fid": (metrics.FrechetDistance(), {"fd": 0.0}),
+    "sfid": (metrics.FrechetDistance.spatial(), {"sfd": 0.0}),
+    "kid": (metrics.KID(subset_size=60), {}),
+    "prdc": (metrics.PRDC(), {"precision": 1.0, "recall": 1.0, "prdc_density": 1.0, "coverage": 1.0}),
+    "is": (metrics.InceptionScore(), {}),
+    "fd_infinity": (metrics.FDInfinity(), {}),
+    "memorization": (metrics.Memorization(), {"memorization": 1.0}),
+    "noise_levels": (metrics.NoiseLevels(), {}),
+    "bits_per_dim": (metrics.HeldOutBits(), {}),
+    "density": (metrics.DensityKL(), {}),
+}

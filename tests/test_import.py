@@ -53,6 +53,12 @@ def test_an_sde_loads_no_data_or_plotting_library():
         assert f"'{name}'" not in loaded
 
 
+def test_a_module_of_the_package_loads_no_family():
+    code = "import sys; from score_sde import parallel; print([n for n in sys.modules if n.startswith('score_sde.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'score_sde.parallel'" in loaded and "score_sde.metrics" not in loaded and "score_sde.solvers" not in loaded
+
+
 def _entry_points() -> list[str]:
     folder = pathlib.Path(__file__).parent.parent / "experiments"
     return [path.stem for path in sorted(folder.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]

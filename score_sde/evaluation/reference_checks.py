@@ -9,7 +9,7 @@ from score_sde.config import differences, plain
 from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.features import DIGITS
 from score_sde.experiment import Experiment
-from score_sde.metrics import Metric, Reference
+from score_sde.metrics import FeatureStatistics, Metric, Reference
 
 INCEPTION_DIMENSION = 2048
 _ADVICE = "Make the right one with score-sde reference, or name another --reference."
@@ -27,7 +27,7 @@ def check_reference(reference: Reference, extractor: Extractor, experiment: Expe
 
 def check_holds(reference: Reference, metrics: Sequence[Metric]) -> None:
     """Raises ValueError for a reference that lacks what a metric needs, before any sample is drawn."""
-    used = {}
+    used: dict[str, FeatureStatistics] = {}
     for metric in metrics:
         if metric.needs.rows:
             reference.rows(metric.name)
