@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from score_sde import sdes, solvers
+from score_sde import editing, sdes, solvers
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.denoising.parameterizations import LogSigmaLabel
-from score_sde.editing import inversion
 from score_sde.guidance.dynamic_threshold import DynamicThreshold
 from score_sde.networks import resample
 from score_sde.objectives.time_samplers import LikelihoodImportance
@@ -87,12 +86,12 @@ def test_inversion_ends_where_its_grid_ends():
     (low, low_noise), (high, high_noise) = (map(float, VP.marginal(t)) for t in (end, 1.0))
     low_std, high_std = np.hypot(low * std, low_noise), np.hypot(high * std, high_noise)
     solver, grid = solvers.Heun(), solvers.grids.EDMRho(60, end=end, to_zero=False)
-    latent = inversion.encode(denoise, x0, solver, grid).x
+    latent = editing.encode(denoise, x0, solver, grid).x
     close(latent, high * mean + high_std * low * (x0 - mean) / low_std, 3e-3)
     u = np.asarray([[-1.5], [0.2], [1.0]], np.float32)
-    decoded = inversion.decode(denoise, jnp.asarray(high * mean + high_std * u), solver, grid).x
+    decoded = editing.decode(denoise, jnp.asarray(high * mean + high_std * u), solver, grid).x
     close(decoded, mean + low_std * u / low, 3e-3)
-    close(inversion.decode(denoise, latent, solver, grid).x, x0, 3e-3)
+    close(editing.decode(denoise, latent, solver, grid).x, x0, 3e-3)
 
 
 def test_slerp_at_half_a_radian():
@@ -100,9 +99,9 @@ def test_slerp_at_half_a_radian():
     fractions = np.asarray([0.0, 0.25, 0.5, 0.9, 1.0])
     turned = np.stack([np.cos(0.5 * fractions), np.sin(0.5 * fractions)], axis=1)
     first, second = np.asarray([1.0, 0.0]), np.asarray([np.cos(0.5), np.sin(0.5)])
-    path = inversion.slerp(jnp.asarray(3 * first), jnp.asarray(3 * second), jnp.asarray(fractions))
+    path = editing.slerp(jnp.asarray(3 * first), jnp.asarray(3 * second), jnp.asarray(fractions))
     close(path, 3 * turned, 2e-6)
-    path = inversion.slerp(jnp.asarray(2 * first), jnp.asarray(5 * second), jnp.asarray(fractions))
+    path = editing.slerp(jnp.asarray(2 * first), jnp.asarray(5 * second), jnp.asarray(fractions))
     shares = np.stack([np.sin(0.5 * (1 - fractions)), np.sin(0.5 * fractions)], axis=1) / np.sin(0.5)
     close(path, shares @ np.stack([2 * first, 5 * second]), 4e-6)
 
