@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float, Shaped
 
+from score_sde.internal.broadcast import expand_like
+from score_sde.sdes.base import Time
+
 Shape = tuple[int, ...]
 Images = Float[Array, "b *shape"]
 Measured = Float[Array, "b *m"]
@@ -46,10 +49,28 @@ class Linear(Operator):
         transposed: Images = jax.linear_transpose(self, x)(y)[0]
         return transposed
 
-    def pseudo_inverse(self, y: Measured, shape: Shape, max_steps: int = 100, tolerance: float = 1e-6) -> Images:
-        """A⁺ y = Aᵀ (A Aᵀ)⁺ y, by conjugate gradients, which stop at the residual `tolerance` · ‖y‖."""
-        inner = conjugate_gradients(lambda v: self(self.adjoint(v, shape)), y, max_steps, tolerance)
+    def damped_inverse(
+        self,
+        y: Measured,
+        shape: Shape,
+        gain: Time = 1.0,
+        damping: Time = 0.0,
+        max_steps: int = 100,
+        tolerance: float = 1e-6,
+    ) -> Images:
+        """Aᵀ (gain A Aᵀ + damping I)⁻¹ y; both are one number, or one for each image.
+
+        By conjugate gradients, which stop at the residual `tolerance` · ‖y‖, or after `max_steps`.
+        """
+        gain, damping = expand_like(gain, y), expand_like(damping, y)
+        inner = conjugate_gradients(
+            lambda v: gain * self(self.adjoint(v, shape)) + damping * v, y, max_steps, tolerance
+        )
         return self.adjoint(inner, shape)
+
+    def pseudo_inverse(self, y: Measured, shape: Shape) -> Images:
+        """A⁺ y = Aᵀ (A Aᵀ)⁺ y."""
+        return self.damped_inverse(y, shape)
 
 
 class Decomposed(Linear):
@@ -74,22 +95,27 @@ class Decomposed(Linear):
     def measured_coordinates(self, y: Measured, shape: Shape) -> Coordinates:
         """Uᵀ y, each number at the coordinate of x that it measures; 0 elsewhere."""
 
-    def pseudo_inverse(self, y: Measured, shape: Shape, max_steps: int = 100, tolerance: float = 1e-6) -> Images:
-        """A⁺ y = V Σ⁺ Uᵀ y; `max_steps` is not needed. Singular values below `tolerance` times the largest count as 0."""
-        values = measured_values(self, shape, tolerance)
-        inverse = jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1), 0)
-        return self.from_coordinates(scaled(inverse, self.measured_coordinates(y, shape)), shape)
+    def damped_inverse(
+        self,
+        y: Measured,
+        shape: Shape,
+        gain: Time = 1.0,
+        damping: Time = 0.0,
+        max_steps: int = 100,
+        tolerance: float = 1e-6,
+    ) -> Images:
+        """V Σ (gain Σ² + damping)⁻¹ Uᵀ y, whatever `max_steps` is. Values of Σ below `tolerance` times the largest count as 0."""
+        z = self.measured_coordinates(y, shape)
+        values = measured_values(self, shape, tolerance)[None].astype(y.dtype)
+        denominator = expand_like(gain, z) * values**2 + expand_like(damping, z)
+        weights = jnp.where(values > 0, values / jnp.where(values > 0, denominator, 1), 0)
+        return self.from_coordinates(weights.astype(z.dtype) * z, shape)
 
 
 def measured_values(operator: Decomposed, shape: Shape, tolerance: float = 1e-6) -> Float[Array, "*k"]:
     """Singular values, those below `tolerance` times the largest set to 0: what rounding leaves of a direction that is lost."""
     values = operator.singular_values(shape)
     return jnp.where(values > tolerance * jnp.max(values), values, 0)
-
-
-def scaled(values: Float[Array, "*values"], z: Coordinates) -> Coordinates:
-    """values · z for real values, one for each coordinate, and real or complex coordinates."""
-    return values[None].astype(z.dtype) * z
 
 
 def conjugate_gradients(

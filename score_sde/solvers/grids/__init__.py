@@ -2,6 +2,7 @@
 
 from score_sde.solvers.grids.base import Grid
 from score_sde.solvers.grids.fitted import Fitted, save_grid
+from score_sde.solvers.grids.jumps import Jumps
 from score_sde.solvers.grids.shaped import (
     AlignYourSteps,
     ArctanUniform,
@@ -30,5 +31,6 @@ GRIDS = {
     "timesteps": TimestepSpacing,
     "fitted": Fitted,
     "with_restarts": WithRestarts,
+    "jumps": Jumps,
     "upward": Upward,
 }

@@ -59,7 +59,8 @@ def test_every_member_is_in_a_list():
 def adjoint_and_inverse(operator, x, other):
     y = operator(x)
     inverse = operator.pseudo_inverse(y, SHAPE)
-    return y, operator.adjoint(other, SHAPE), inverse, operator(inverse)
+    damped = operator.damped_inverse(other, SHAPE, jnp.asarray([1.0, 2.0, 1.0]), jnp.asarray([1.0, 0.5, 1.0]))
+    return y, operator.adjoint(other, SHAPE), inverse, operator(inverse), damped
 
 
 @pytest.mark.parametrize("name", LINEAR)
@@ -67,11 +68,13 @@ def test_adjoint_and_pseudo_inverse(name):
     """Against the matrix, one image among others."""
     operator, matrix, x = LINEAR[name], dense(LINEAR[name]), normal(3, *SHAPE)
     other = normal(3, *operator.measured_shape(SHAPE))
-    y, adjoint, inverse, again = (np.asarray(a)[1].ravel() for a in adjoint_and_inverse(operator, x, other))
+    y, adjoint, inverse, again, damped = (np.asarray(a)[1].ravel() for a in adjoint_and_inverse(operator, x, other))
     np.testing.assert_allclose(y, matrix @ np.asarray(x)[1].ravel(), atol=5e-5)
     np.testing.assert_allclose(adjoint, matrix.T @ np.asarray(other)[1].ravel(), atol=5e-5)
     np.testing.assert_allclose(again, y, atol=2e-3)
     np.testing.assert_allclose(inverse, np.linalg.pinv(matrix, rcond=1e-5) @ y, atol=2e-3)
+    inner = np.linalg.solve(2 * matrix @ matrix.T + 0.5 * np.eye(len(matrix)), np.asarray(other)[1].ravel())
+    np.testing.assert_allclose(damped, matrix.T @ inner, atol=2e-4)
 
 
 @jax.jit

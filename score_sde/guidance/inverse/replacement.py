@@ -1,0 +1,39 @@
+"""Replacement: what is known of x0 is noised to the level of x_t and put into it."""
+
+from typing import Any
+
+import jax
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.guidance.inverse.base import measurement_of
+from score_sde.guidance.inverse.spectral import replaced, seen
+from score_sde.internal.pytree import pytree
+from score_sde.solvers import noise
+from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
+from score_sde.solvers.sde.ancestral import Ancestral
+
+
+@pytree
+class Replacement(Wrapper):
+    """`solver`'s step from x_t with its measured part replaced by α y + √(σ² − α² σ_y²) z, with fresh z.
+
+    It covers inpainting, colorization and everything else with a known singular value decomposition: the rest of x_t stays.
+    A part that is measured with more noise than x_t has is left to the model. In a step that ends at σ = 0 the measured part
+    of the result is y itself, if it has no noise; the unmeasured part is the model's last denoising. The 2021 code puts y in at
+    the level of the step before, and its last denoising does not reach the unmeasured part.
+
+    `Restart(Replacement(Ancestral()))` on a grid with `Jumps` is RePaint.
+
+    Error: the measured part does not inform the rest but through x_t: too spread, and not less so with more steps.
+    Source: Song et al., arXiv 2011.13456, App. I.2; Lugmayr et al. (RePaint), arXiv 2201.09865, Eq. 8.
+    """
+
+    solver: Solver = Ancestral()
+
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde, measured = denoise.sde, seen(self, measurement_of(self, denoise), x)
+        x = replaced(noise.fold_in(key, 0), sde, x, t, measured)
+        x, carry, evaluations = self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, carry)
+        last = noise.fold_in(key, 2)
+        x = jax.lax.cond(sde.sigma(s) == 0, lambda: replaced(last, sde, x, s, measured), lambda: x)
+        return x, carry, evaluations
