@@ -60,8 +60,8 @@ def residual(measurement: Measurement, x0: Images) -> Float[Array, "b *m"]:
     expected = (x0.shape[0], *operator.measured_shape(x0.shape[1:]))
     if y.shape != expected:
         raise ValueError(
-            f"{type(operator).__name__} measures images {x0.shape} as {expected}, got observation y of shape {y.shape}; y needs "
-            "one row for each image."
+            f"{type(operator).__name__} measures images {x0.shape} as {expected}, got observation y of shape {y.shape}; "
+            "y needs one row for each image."
         )
     return y.astype(x0.dtype) - operator(x0)
 
@@ -161,8 +161,8 @@ def measurement_of(solver: object, denoise: Denoise) -> Measurement:
     if not isinstance(denoise, MeasuredDenoise):
         name = type(solver).__name__
         raise ValueError(
-            f"{name} needs a denoiser with a measurement, got {type(denoise).__name__}; put Measured(operator, noise_std) last in "
-            'the list of rules: guide(denoise, (…, Measured(…)), {"y": y}).'
+            f"{name} needs a denoiser with a measurement, got {type(denoise).__name__}; put Measured(operator, noise_std) "
+            'last in the list of rules: guide(denoise, (…, Measured(…)), {"y": y}).'
         )
     return denoise.measurement
 
@@ -191,5 +191,3 @@ def moved(sde: SDE, x: Images, t: Time, estimate: Estimate, gradient: Images) ->
     """
     x0 = estimate.x0 + covariance_gain(sde, x, t) * gradient
     return Estimate(x0, estimate.eps - expand_like(sde.sigma(t), x) * gradient)
-
-

@@ -14,7 +14,9 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 
 @pytree
 class DDNMPlus(Solver):
-    """x_s = α_s (x̂0 + λ (ȳ − x̂0)) + noise, coordinate by coordinate of A = U Σ Vᵀ, with ȳ = Σ⁺ Uᵀ y and τ = α_s σ_y/Σ:
+    """x_s = α_s (x̂0 + λ (ȳ − x̂0)) + noise, coordinate by coordinate of A = U Σ Vᵀ.
+
+    With ȳ = Σ⁺ Uᵀ y and τ = α_s σ_y/Σ:
 
       not measured    λ = 0                      noise σ_s (√(1 − η²) ε̂ + η z)
       σ_s >= τ        λ = 1                      noise √(σ_s² − τ²) z
@@ -36,7 +38,7 @@ class DDNMPlus(Solver):
         sde = denoise.sde
         operator, y, std = seen(self, measurement_of(self, denoise), x)
         x0, eps = (operator.to_coordinates(each) for each in denoise(x, t))
-        z = operator.to_coordinates(noise.standard_normal(key, x))
+        z = operator.to_coordinates(noise.like(key, sde, x))
         alpha, sigma, eta = sde.alpha(s), sde.sigma(s), jnp.asarray(self.eta, x.dtype)
         is_measured = jnp.isfinite(std)
         brought = alpha * jnp.where(is_measured, std, 0)  # τ

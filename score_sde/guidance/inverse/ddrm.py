@@ -15,11 +15,13 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 
 @pytree
 class DDRM(Solver):
-    """x_s/α_s from x̂0, ε̂ and y, coordinate by coordinate of A = U Σ Vᵀ, with ȳ = Σ⁺ Uᵀ y, σ̃ = σ/α at s and τ = σ_y/Σ:
+    """x_s/α_s from x̂0, ε̂ and y, coordinate by coordinate of A = U Σ Vᵀ.
 
-      not measured            x̂0 + σ̃ (√(1 − η²) ε̂ + η z)
-      σ̃ < τ, noisier than x_s   x̂0 + σ̃ (√(1 − η²) (ȳ − x̂0)/τ + η z)
-      σ̃ >= τ                  (1 − η_b) x̂0 + η_b ȳ + √(σ̃² − η_b² τ²) z
+    With ȳ = Σ⁺ Uᵀ y, σ̃ = σ/α at s, and τ = σ_y/Σ, the noise of ȳ:
+
+      not measured   x̂0 + σ̃ (√(1 − η²) ε̂ + η z)
+      σ̃ < τ          x̂0 + σ̃ (√(1 − η²) (ȳ − x̂0)/τ + η z)
+      σ̃ >= τ         (1 − η_b) x̂0 + η_b ȳ + √(σ̃² − η_b² τ²) z
 
     The start is x ~ N(ȳ, σ̃² − τ²) where that is less noisy than the prior. Each of `eta`, `eta_after` (of the second row;
     None: eta) and `eta_b` is a knob of the noise.
@@ -48,7 +50,7 @@ class DDRM(Solver):
         x = jax.lax.cond(carry, lambda: replaced(noise.fold_in(key, 0), sde, x, t, measured), lambda: x)
         estimate = denoise(x, t)
         x0, eps = (operator.to_coordinates(each) for each in estimate)
-        z = operator.to_coordinates(noise.standard_normal(noise.fold_in(key, 1), x))
+        z = operator.to_coordinates(noise.like(noise.fold_in(key, 1), sde, x))
         level = sde.sigma(s) / sde.alpha(s)
         eta, after, eta_b = (
             jnp.asarray(value, x.dtype)

@@ -32,4 +32,4 @@ class Renoise(Solver):
         x0, eps = denoise(x, t)
         alpha, sigma, eta = sde.alpha(s), sde.sigma(s), jnp.asarray(self.eta, x.dtype)
         mean = alpha * x0 + sigma * jnp.sqrt(1 - eta**2) * eps
-        return mean + noise.scaled(key, x, sigma * eta), carry, denoise.evaluations(t)
+        return mean + noise.scaled(key, sde, x, sigma * eta), carry, denoise.evaluations(t)

@@ -63,6 +63,6 @@ def replaced(key: Keys, sde: SDE, x: Batch, t: Scalar, measured: Seen) -> Batch:
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     is_known = alpha * std <= sigma
     rest = jnp.sqrt(jnp.where(is_known, sigma**2 - (alpha * jnp.where(is_known, std, 0)) ** 2, 0))
-    z = operator.to_coordinates(noise.standard_normal(key, x))
+    z = operator.to_coordinates(noise.like(key, sde, x))
     known = times(alpha, y) + times(rest, z)
     return operator.from_coordinates(choose(is_known, known, operator.to_coordinates(x)), x.shape[1:]).astype(x.dtype)

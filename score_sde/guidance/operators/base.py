@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from score_sde.internal.broadcast import expand_like
 from score_sde.sdes.base import Time
@@ -18,6 +18,8 @@ from score_sde.sdes.base import Time
 Shape = tuple[int, ...]
 Images = Float[Array, "b *shape"]
 Measured = Float[Array, "b *m"]
+Count = Int[Array, ""] | int  # a setting: traced, where it is an argument of a program
+Number = Float[Array, ""] | float
 Coordinates = Shaped[Array, "b *k"]  # real or complex
 
 
@@ -55,8 +57,8 @@ class Linear(Operator):
         shape: Shape,
         gain: Time = 1.0,
         damping: Time = 0.0,
-        max_steps: int = 100,
-        tolerance: float = 1e-6,
+        max_steps: Count = 100,
+        tolerance: Number = 1e-6,
     ) -> Images:
         """Aᵀ (gain A Aᵀ + damping I)⁻¹ y; both are one number, or one for each image.
 
@@ -101,10 +103,13 @@ class Decomposed(Linear):
         shape: Shape,
         gain: Time = 1.0,
         damping: Time = 0.0,
-        max_steps: int = 100,
-        tolerance: float = 1e-6,
+        max_steps: Count = 100,
+        tolerance: Number = 1e-6,
     ) -> Images:
-        """V Σ (gain Σ² + damping)⁻¹ Uᵀ y, whatever `max_steps` is. Values of Σ below `tolerance` times the largest count as 0."""
+        """V Σ (gain Σ² + damping)⁻¹ Uᵀ y, whatever `max_steps` is.
+
+        Values of Σ below `tolerance` times the largest count as 0.
+        """
         z = self.measured_coordinates(y, shape)
         values = measured_values(self, shape, tolerance)[None].astype(y.dtype)
         denominator = expand_like(gain, z) * values**2 + expand_like(damping, z)
@@ -112,14 +117,14 @@ class Decomposed(Linear):
         return self.from_coordinates(weights.astype(z.dtype) * z, shape)
 
 
-def measured_values(operator: Decomposed, shape: Shape, tolerance: float = 1e-6) -> Float[Array, "*k"]:
+def measured_values(operator: Decomposed, shape: Shape, tolerance: Number = 1e-6) -> Float[Array, "*k"]:
     """Singular values, those below `tolerance` times the largest set to 0: what rounding leaves of a direction that is lost."""
     values = operator.singular_values(shape)
     return jnp.where(values > tolerance * jnp.max(values), values, 0)
 
 
 def conjugate_gradients(
-    matrix: Callable[[Measured], Measured], b: Measured, max_steps: int, tolerance: float = 1e-6
+    matrix: Callable[[Measured], Measured], b: Measured, max_steps: Count, tolerance: Number = 1e-6
 ) -> Measured:
     """v with matrix(v) = b, for each image by itself; `matrix` is linear, symmetric and ≥ 0 within each image.
 

@@ -27,7 +27,7 @@ SPACED = {
     "poly_exponential": grids.PolyExponential,
     "beta": grids.BetaSpaced,
 }
-TESTED = {*SPACED, "timesteps", "fitted", "with_restarts", "upward"}
+TESTED = {*SPACED, "timesteps", "fitted", "with_restarts", "jumps", "upward"}  # jumps: in guidance/inverse
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 

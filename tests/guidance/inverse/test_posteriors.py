@@ -1,0 +1,172 @@
+"""Every method against the exact posterior of a Gaussian, image by image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.guidance import guide
+from score_sde.guidance import inverse as inv
+from score_sde.guidance import operators as ops
+from score_sde.guidance.inverse import POSTERIORS, RESTORERS
+from score_sde.sdes import VP
+from score_sde.solvers import DDIM, Ancestral, Heun, Restart, grids, sample
+from tests.ground_truth import moment_errors
+from tests.guidance.inverse.methods import METHODS, build
+
+MEAN, STD = jnp.asarray([[0.3, -0.2]]), jnp.asarray([[1.0, 0.5]])
+PRIOR = GaussianMixture(jnp.ones(1), MEAN, STD)
+OPERATOR = ops.Matrix(jnp.asarray([[1.0, 0.8]]))
+NOISE_STD, Y, NUMBER, KEY = 0.3, 0.9, 4096, jax.random.key(0)
+GRID = grids.LogSNRUniform(100, end=1e-3, to_zero=True)
+
+
+def posterior(mean=MEAN, std=STD, noise_std=NOISE_STD):
+    """(mean, covariance) given y."""
+    prior, a = np.diag(np.asarray(std[0], np.float64) ** 2), np.asarray(OPERATOR.matrix, np.float64)
+    gain = prior @ a.T / (a @ prior @ a.T + noise_std**2)
+    centre = np.asarray(mean[0], np.float64)
+    return centre + gain @ (Y - a @ centre), prior - gain @ a @ prior
+
+
+def draw(name, noise_std=NOISE_STD, prior=PRIOR):
+    y = jnp.full((NUMBER, 1), Y)
+    denoise, solver = build(name, prior.denoise(VP()), OPERATOR, noise_std, y)
+    return np.asarray(sample(KEY, denoise, solver, GRID, (NUMBER, 2)).x, np.float64)
+
+
+def test_every_method_is_in_the_list():
+    built = [part for make in METHODS.values() for part in make(OPERATOR, NOISE_STD)]
+    assert {*POSTERIORS.values(), *RESTORERS.values()} <= {type(part) for part in built}
+
+
+@pytest.mark.parametrize("name", ["mmps", "mmps_stochastic", "tmpd"])
+def test_exact_on_a_gaussian(name):
+    """The rest is the solvers' error, which is of first order: at most 4 % of the spread with 100 steps."""
+    errors = moment_errors(draw(name), *posterior(), allowance=0.04)
+    assert max(errors) < 5, errors
+
+
+def test_pigdm_is_exact_for_data_of_its_spread():
+    """N(μ, σ_d² I), with the right σ_d, and not with another."""
+    std = jnp.full((1, 2), 0.5)
+    denoise = GaussianMixture(jnp.ones(1), MEAN, std).denoise(VP())
+
+    def errors(data_std):
+        guided = guide(denoise, (inv.PiGDM(OPERATOR, NOISE_STD, data_std),), {"y": jnp.full((NUMBER, 1), Y)})
+        x = sample(KEY, guided, Heun(), GRID, (NUMBER, 2)).x
+        return max(moment_errors(x, *posterior(std=std), allowance=0.01))
+
+    assert errors(0.5) < 5
+    assert errors(1.0) > 8
+
+
+# What each method makes of this posterior, whose mean is (0.908, −0.078) and whose variances are (0.2, 0.218): mean, variances.
+# Where a number changes, the method has changed.
+BIASED = {
+    "pigdm": ((0.835, -0.068), (0.220, 0.207)),
+    "pigdm_published": ((0.972, -0.096), (0.124, 0.187)),
+    "ddnm": ((0.940, -0.049), (0.104, 0.163)),
+    "diffpir": ((0.715, -0.073), (0.386, 0.204)),
+    "dps": ((1.039, -0.153), (0.445, 0.375)),
+    "replacement": ((0.821, 0.003), (0.211, 0.223)),
+    "ddrm": ((0.896, -0.025), (0.120, 0.165)),
+    "ddnm_plus": ((0.904, -0.037), (0.119, 0.164)),
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_known_bias(name):
+    x = draw(name)
+    mean, variance = BIASED[name]
+    np.testing.assert_allclose(x.mean(axis=0), mean, atol=5 * np.sqrt(max(variance) / NUMBER))
+    np.testing.assert_allclose(x.var(axis=0), variance, rtol=5 * np.sqrt(2 / NUMBER))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_image_by_itself(name):
+    """Its neighbours in the batch, and their measurements, change nothing."""
+    shape, y = (4, 4, 1), jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)), jnp.float32)
+    prior = GaussianMixture(jnp.ones(1), jnp.zeros((1, *shape)), jnp.full((1, *shape), 0.7))
+    grid = grids.LogSNRUniform(6, end=0.01, to_zero=True)
+
+    def solve(y):
+        denoise, solver = build(name, prior.denoise(VP()), ops.BlockAverage(2), 0.1, y)
+        return sample(KEY, denoise, solver, grid, (len(y), *shape)).x
+
+    np.testing.assert_allclose(solve(y)[0], solve(y[:1])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_measured_part_without_noise_is_y():
+    """The last step leaves what was seen as it was seen."""
+    y = jnp.full((64, 1), Y)
+    for name in ("replacement", "ddrm", "ddnm", "ddnm_plus"):
+        denoise, solver = build(name, PRIOR.denoise(VP()), OPERATOR, 0.0, y)
+        x = sample(KEY, denoise, solver, grids.LogSNRUniform(5, end=0.01, to_zero=True), (64, 2)).x
+        np.testing.assert_allclose(OPERATOR(x), y, atol=1e-5, err_msg=name)
+
+
+def test_repaint_mends_replacement():
+    """Jumps back up let the unseen part meet the seen one: the mean comes nearer to the posterior's, as RePaint promises."""
+    exact = posterior(noise_std=1e-6)[0]
+
+    def error(solver, grid):
+        denoise = guide(PRIOR.denoise(VP()), (inv.Measured(OPERATOR),), {"y": jnp.full((NUMBER, 1), Y)})
+        return np.abs(sample(KEY, denoise, solver, grid, (NUMBER, 2)).x.mean(axis=0) - exact).max()
+
+    grid = grids.LogSNRUniform(40, end=1e-2, to_zero=True)
+    plain = error(inv.Replacement(Ancestral()), grid)
+    jumped = error(Restart(inv.Replacement(Ancestral())), grids.Jumps(grid, length=4, repeats=6))
+    assert plain > 0.07 and jumped < 0.4 * plain, (plain, jumped)
+
+
+def test_jumps():
+    """By hand: length 2, each passed 3 times, counted from the last time above 0."""
+    times = grids.Jumps(grids.Given((1.0, 0.8, 0.6, 0.4, 0.2, 0.0)), 2, 3).times(VP())
+    down = [0.6, 0.4, 0.2]
+    expected = [1.0, 0.8, 0.6, 1.0, 0.8, 0.6, 1.0, 0.8, 0.6, 0.4, 0.2, *down, *down, 0.0]
+    np.testing.assert_allclose(times, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="Jumps needs length >= 1 and repeats >= 1, got self.length=0"):
+        grids.Jumps(GRID, 0)
+
+
+def test_dps_evaluates_once_where_it_can():
+    """With DDIM the estimate that the gradient needs is also the step's; Heun evaluates again, and that is counted."""
+    y = jnp.full((2, 1), Y)
+    denoise = guide(PRIOR.denoise(VP()), (inv.Measured(OPERATOR),), {"y": y})
+    grid = grids.LogSNRUniform(4, end=0.01)
+    nfe = [sample(KEY, denoise, inv.DPS(inner), grid, (2, 2)).nfe.tolist() for inner in (DDIM(), Heun())]
+    assert nfe == [[4, 4], [12, 12]]
+
+
+def test_mistakes():
+    model, y = PRIOR.denoise(VP()), jnp.ones((2, 1))
+    with pytest.raises(ValueError, match=r'PiGDM needs the measurement as observation\["y"\], got the names \[\]'):
+        guide(model, (inv.PiGDM(OPERATOR),))
+    with pytest.raises(
+        ValueError, match=r"Matrix measures images \(3, 2\) as \(3, 1\), got observation y of shape \(2, 1\)"
+    ):
+        guide(model, (inv.PiGDM(OPERATOR),), {"y": y})(jnp.zeros((3, 2)), jnp.asarray(0.5))
+    with pytest.raises(ValueError, match="DDRM needs a denoiser with a measurement, got ExactDenoise; put Measured"):
+        sample(KEY, model, inv.DDRM(), GRID, (2, 2))
+    unknown = ops.LinearFunction(lambda x: x[:, :1])
+    for solver in (inv.DDRM(), inv.DDNMPlus(), inv.Replacement()):
+        with pytest.raises(ValueError, match=f"{type(solver).__name__} needs an operator with a known singular"):
+            sample(KEY, guide(model, (inv.Measured(unknown),), {"y": y}), solver, GRID, (2, 2))
+    for make, message in [
+        (lambda: inv.PiGDM(OPERATOR, -1.0), "PiGDM needs noise_std >= 0, got noise_std=-1.0"),
+        (lambda: inv.PiGDM(OPERATOR, data_std=0.0), "PiGDM needs data_std > 0"),
+        (lambda: inv.MMPS(OPERATOR, max_steps=0), "MMPS needs max_steps >= 1"),
+        (lambda: inv.TMPD(OPERATOR, 0.0), "TMPD needs noise_std > 0"),
+        (lambda: inv.DDNM(OPERATOR, 0.1), "DDNM needs noise_std = 0, got noise_std=0.1; use DDNMPlus"),
+        (lambda: inv.DiffPIR(OPERATOR, 0.1, 0.0), "DiffPIR needs weight > 0"),
+        (lambda: inv.DiffPIR(OPERATOR, 0.0), "DiffPIR needs noise_std > 0"),
+        (lambda: inv.Measured(OPERATOR, -0.1), "Measured needs noise_std >= 0"),
+        (lambda: inv.DPS(scale=-1.0), "DPS needs scale >= 0"),
+        (lambda: inv.DDRM(eta=1.5), "DDRM needs eta, eta_b and eta_after in"),
+        (lambda: inv.DDNMPlus(2.0), "DDNMPlus needs 0 <= eta <= 1"),
+        (lambda: inv.Renoise(2.0), "Renoise needs 0 <= eta <= 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            make()
