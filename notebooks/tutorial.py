@@ -14,13 +14,23 @@
 # %% [markdown]
 # # From an SDE's definition to samples and a likelihood
 #
-# This tutorial defines a new SDE, trains a score model on a two-dimensional density, samples it by the reverse SDE and by
-# the probability-flow ODE, and computes its log-likelihood, all held against the exact answer. About two minutes on a CPU.
+# This tutorial takes about two minutes on a CPU. It has five steps:
+#
+# 1. define a new SDE
+# 2. choose data whose exact score is known
+# 3. train a score model on these data
+# 4. sample it by the reverse SDE and by the probability-flow ODE
+# 5. compute its log-likelihood
+#
+# Every number is compared with the exact answer.
 
 # %% [markdown]
-# On Colab, put a wheel of score_sde (`make wheel` builds it in `dist/`) among the files on the left, or set `SOURCE` to
-# where pip finds the project, such as `"git+https://…"` with the address of its repository. Where score_sde is installed, or
-# this notebook lies in a checkout, there is nothing to do.
+# The first cell installs score_sde if it is missing. If score_sde is installed, or if
+# this notebook lies in a checkout, you need not change anything.
+#
+# On Colab, do one of two things. Build a wheel with `make wheel` and put it from
+# `dist/` among the files on the left. Or set `SOURCE` to an address for pip, such as
+# `"git+https://…"` with the address of the repository.
 
 # %%
 import importlib.util
@@ -60,9 +70,14 @@ import score_sde as ss
 # %% [markdown]
 # ## 1. An SDE is two functions of time
 #
-# $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$. Everything else (drift, diffusion, transitions, log-SNR and its inverse,
-# the prior) is derived from $\log\alpha$ and $\sigma$. Here is one that is not in the library: variance preserving, with
-# $\int_0^t \beta = b\,t^3$.
+# An SDE gives $x_t = \alpha(t)\,x_0 + \sigma(t)\,\varepsilon$. Time $t$ runs from the
+# data (0) to the noise. You write $\log\alpha$ and $\sigma$. The library derives
+# everything else from them: drift, diffusion, transitions, log-SNR and its inverse, and
+# the prior.
+#
+# This SDE is not in the library. It is variance preserving, with
+# $\int_0^t \beta = b\,t^3$. The right plot compares the derived diffusion coefficient
+# with the formula by hand.
 
 
 # %%
@@ -94,7 +109,8 @@ plt.show()
 # %% [markdown]
 # ## 2. Data whose answers are known
 #
-# A mixture of eight Gaussians on a ring. Its score is known at every noise level, so that the numbers below can be checked.
+# The data are a mixture of eight Gaussians on a ring. The score of a mixture is known
+# at every noise level. So all numbers below can be checked.
 
 # %%
 angles = 2 * jnp.pi * jnp.arange(8) / 8
@@ -108,8 +124,11 @@ data = mixture.sample(jax.random.key(0), 20_000)
 # %% [markdown]
 # ## 3. A denoiser, and training it
 #
-# A network, read through a parameterization, on an SDE. `bind` gives `denoise(x, t) -> (x̂0, ε̂)`, which is all that solvers,
-# guidance and likelihood ever see. The objective is denoising score matching with EDM's weighting and noise levels.
+# A `Denoiser` joins an SDE, a parameterization and a network. The parameterization says
+# what the network predicts. `denoiser.bind(params)` is a function
+# `denoise(x, t) -> (x̂0, ε̂)`. Solvers, guidance and likelihood use only this function.
+#
+# The objective is denoising score matching with EDM's weighting and EDM's noise levels.
 
 # %%
 denoiser = ss.Denoiser(sde, ss.denoising.EDMPreconditioning(sigma_data=0.7), ss.networks.MLP(width=128, depth=3))
@@ -142,7 +161,8 @@ losses = np.asarray(jax.device_get(losses))
 print(f"loss {losses[:100].mean():.3f} -> {losses[-500:].mean():.3f}")
 
 # %% [markdown]
-# The loss does not go to zero: even the exact denoiser cannot know $x_0$. It is here, on the same noise levels:
+# The loss does not go to zero, because even the exact denoiser cannot know $x_0$. This
+# is the loss of the exact denoiser at the same noise levels:
 
 # %%
 exact_loss = objective(jax.random.key(3), mixture.denoise(sde), {"x": data})[0].mean()
@@ -152,8 +172,11 @@ assert losses[-500:].mean() < exact_loss + 0.05
 # %% [markdown]
 # ## 4. Two ways back from noise to data
 #
-# The reverse SDE (here ancestral sampling) and the probability-flow ODE (here Heun's method) have the same marginals. Image
-# `i` depends on `(key, i)` alone, and the number of network evaluations is counted.
+# The reverse SDE and the probability-flow ODE have the same marginals. Here ancestral
+# sampling solves the reverse SDE, and Heun's method solves the ODE.
+#
+# The noise of sample `i` depends only on `(key, i)`. `nfe` is the number of network
+# evaluations of each sample.
 
 # %%
 denoise, number = denoiser.bind(params), 4000
@@ -175,7 +198,8 @@ for ax, (name, points) in zip(axes, pictures.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# A picture is not a number. The exact mean and covariance are known:
+# A picture proves little, so we compare the mean and the covariance of the samples with
+# the exact ones:
 
 # %%
 mean, covariance = mixture.moments()
@@ -189,8 +213,9 @@ for name, samples in (("reverse SDE", by_sde.x), ("probability flow", by_ode.x))
 # %% [markdown]
 # ## 5. Log-likelihood
 #
-# The probability flow carries density: $\frac{d}{dt} \log p_t(x_t) = -\nabla\cdot v$. Each point is solved with a step size of
-# its own, to a tolerance. In two dimensions the divergence can be computed exactly.
+# Let $v$ be the velocity of the probability flow. Along the flow
+# $\frac{d}{dt} \log p_t(x_t) = -\nabla\cdot v$. The solver chooses a step size for each
+# point, from a tolerance. In two dimensions the divergence can be computed exactly.
 
 # %%
 log_prob = ss.LogProb(
@@ -212,6 +237,11 @@ plt.show()
 # %% [markdown]
 # ## Where to go from here
 #
-# - `python -m experiments.train --config=configs/cifar10/ddpmpp_vp.py --workdir=runs/vp` trains on images.
-# - The README lists SDEs, parameterizations, solvers, grids and objectives; any of them works with any other.
-# - Put `CubicVP` in `score_sde/sdes/`, add one line to its catalogue, and it is `--config.sde.name=cubic_vp` everywhere.
+# - `score-sde train --config=configs/cifar10/ddpmpp_vp.py --workdir=runs/vp` trains on
+#   images.
+# - The file `docs/catalogue.md` lists SDEs, parameterizations, objectives and networks.
+#   The file `docs/solvers.md` lists solvers and grids. Any of them works with any
+#   other.
+# - Put `CubicVP` into a file `my_project/sdes.py`. Then
+#   `--config.sde=my_project.sdes:CubicVP` trains with it, and every other command uses
+#   it too. The README shows the whole file.
