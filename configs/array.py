@@ -1,13 +1,18 @@
-"""Your own arrays, from .npy or .npz files: set data.train.path and data.eval.path. "points" has the network for points [n, d].
+"""Your own arrays, from .npy or .npz files. Set data.train.path and data.eval.path.
 
-Without a variant, images [n, h, w, c] (uint8: 256 levels) and signals [n, length, c]; floating arrays are continuous data and
-are taken as they are, unless value_range says what to map to [-1, 1]. What the network is told beside x:
+Without a variant, x is images [n, h, w, c] or signals [n, length, c]. uint8 arrays have 256
+levels. The variant "points" has the network for points [n, d].
 
-  labels      --config.data.train.label_key=y --config.data.eval.label_key=y
-  a vector    --config.data.train.conditions='{"embedding": "text"}' (and of data.eval)
+Floating arrays are continuous data, and their values stay as they are. value_range says
+which range to map to [-1, 1] instead.
 
-where y and text are arrays of the file (or text.npy beside an .npy file), one row for each example. Labels are integers,
-or texts, which are the names of the classes.
+The network can be told more about each example than x:
+
+  a label     --config.data.train.label_key=y --config.data.eval.label_key=y
+  a vector    --config.data.train.conditions='{"embedding": "text"}' (and for data.eval)
+
+Here y and text are arrays of the .npz file, with one row for each example. Beside an .npy
+file they are y.npy and text.npy. Labels are integers, or texts that name the classes.
 """
 
 from ml_collections import ConfigDict
@@ -30,7 +35,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 
 def source() -> ConfigDict:
-    """An array file; fields that are None can be set by flags."""
+    """An array file. Fields that are None can be set by flags."""
     value_range = {"value_range": placeholder(tuple), "levels": placeholder(int)}
     return ConfigDict(
         {"name": "array", "path": "", "key": "x", "label_key": placeholder(str), "conditions": {}, **value_range}

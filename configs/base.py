@@ -1,11 +1,14 @@
-"""The parent of all configs: a VP SDE with a small DDPM++ network on the embedded digits. Every section, every default."""
+"""The parent of all configs, with every section and every default.
+
+It is a VP SDE with a small DDPM++ network on the embedded digits.
+"""
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """Each section with a `name` is that class of the catalogue, and the other fields are its arguments."""
+    """A section with a `name` is the class of that name in the catalogue. The other fields are its arguments."""
     return ConfigDict(
         {
             "seed": 0,

@@ -1,6 +1,7 @@
-"""A density in the plane by a small MLP; the variant names the density: "moons" (default), "checkerboard", "rings" …
+"""A density in the plane by a small MLP. The variant names the density: "moons" (default), "checkerboard", "rings" …
 
-About 40 s on two CPU cores. The densities of data/densities that know their log-density can be compared with the learned one.
+It trains in about 40 s on two CPU cores. Some densities of data/densities know their exact
+log-density. For these, the learned density can be compared with the exact one.
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,10 @@
-"""Your own images, from a folder: set data.train.path and data.eval.path. Resized and centre-cropped to 64×64.
+"""Your own images, from a folder. Set data.train.path and data.eval.path.
 
-With labels=True (of both), each image's class is the subfolder that it lies in. With conditions={"embedding": "text.npy"} (of
-both), row i of the file [n, D] goes with the i-th image.
+Images are cropped at the centre and resized to 64×64.
+
+With labels=True (for both), the class of an image is the subfolder that it lies in. With
+conditions={"embedding": "text.npy"} (for both), row i of the file [n, D] belongs to the i-th
+image.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +29,7 @@ def get_config() -> ConfigDict:
 
 
 def source() -> ConfigDict:
-    """A folder of images; each call gives another object, as setting a field of one source must not set it in both."""
+    """A folder of images. Each call returns a new object, so that a field set in one source is not set in both."""
     return ConfigDict(
         {
             "name": "folder",

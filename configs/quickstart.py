@@ -1,6 +1,7 @@
-"""The quickstart: a small U-Net on the 8×8 digits, given the digit, in about three minutes on two CPU cores.
+"""The quickstart: a small U-Net on the 8×8 digits, given the digit.
 
-Variants choose the SDE: "vp" (default), "sub_vp", "ve", "cosine", "flow".
+It takes about three minutes on two CPU cores. Variants choose the SDE: "vp" (default),
+"sub_vp", "ve", "cosine", "flow".
 """
 
 from ml_collections import ConfigDict

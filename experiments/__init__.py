@@ -1,1 +1,1 @@
-"""Entry points: `score-sde train --config=… --workdir=…`, and so on. Flags, then one call into score_sde."""
+"""Commands: `score-sde train --config=… --workdir=…` and so on. Each parses flags, then calls score_sde once."""

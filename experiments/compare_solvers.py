@@ -1,7 +1,11 @@
-"""Solvers × numbers of evaluations: score-sde compare_solvers [--workdir=RUN] --solvers=ddim,heun --nfe=5,10,20
+"""Compares solvers at several numbers of evaluations: score-sde compare_solvers --solvers=ddim,heun --nfe=5,10
 
-Without --workdir on an exact mixture of Gaussians, with no training. Writes a CSV, the plot of error against evaluations,
-and samples at every budget. Fields of a solver stand in parentheses: --solvers="ddim(eta=1.0),ancestral_steps(solver=heun)".
+With --workdir=RUN the command compares on the model of that run. Without --workdir it
+compares on an exact mixture of Gaussians and trains nothing.
+
+It writes a CSV, a plot of the error against the evaluations, and samples at every number
+of evaluations. Fields of a solver stand in parentheses:
+--solvers="ddim(eta=1.0),ancestral_steps(solver=heun)".
 """
 
 import pathlib
@@ -11,13 +15,19 @@ from absl import flags
 from .flags import CHECKPOINT, EMA, WORKDIR, start, workdir_path
 
 SOLVERS = flags.DEFINE_string(
-    "solvers", "ddim,heun,dpm_solver_pp_2m,dpm_solver_pp_2m_sde,ancestral", "Names of the catalogue, by commas."
+    "solvers",
+    "ddim,heun,dpm_solver_pp_2m,dpm_solver_pp_2m_sde,ancestral",
+    "Solvers of the catalogue, separated by commas.",
 )
-NFE = flags.DEFINE_list("nfe", ["5", "10", "20", "40", "80"], "Numbers of network evaluations.")
+NFE = flags.DEFINE_list("nfe", ["5", "10", "20", "40", "80"], "Numbers of network evaluations, separated by commas.")
 GRID_NAMES = flags.DEFINE_list("grids", ["log_snr_uniform"], "Grids of the catalogue that have a start and an end.")
 SDE_NAME = flags.DEFINE_string("sde", "vp", "Without --workdir: the SDE of the mixture.")
-NUMBER = flags.DEFINE_integer("number", None, "Samples: 4096 of the mixture, 64 of a model.", lower_bound=2)
-OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; WORKDIR/solvers or runs/solvers_SDE if not given.")
+NUMBER = flags.DEFINE_integer(
+    "number", None, "Number of samples. Default: 4096 of the mixture, 64 of a model.", lower_bound=2
+)
+OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write to. Default: WORKDIR/solvers, or runs/solvers_SDE without --workdir."
+)
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)
 

@@ -1,7 +1,8 @@
 """What a config may say: score-sde config [SECTION[.NAME][.FIELD]]
 
-Without a path it lists the sections. `score-sde config sde` lists the names of SDEs, `score-sde config sde.vp` the fields of
-one with types and defaults, `score-sde config training.num_steps` shows one field.
+Without a path the command lists the sections. `score-sde config sde` lists the names of
+SDEs. `score-sde config sde.vp` lists the fields of one SDE with types and defaults.
+`score-sde config training.num_steps` shows one field.
 """
 
 import sys

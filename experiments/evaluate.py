@@ -1,10 +1,16 @@
 """Measures a trained model: score-sde evaluate --workdir=runs/vp --metrics=fid,kid --num_samples=50000
 
-Some metrics are of samples. These are drawn, rounded to 8 bits where the data are images of at most 256 levels, turned into
-features and thrown away. Others are of the model itself and draw none: noise_levels (the loss on held-out data by noise
-level), bits_per_dim (as score-sde likelihood) and density (a generated 2-D density against the learned one). If the command
-is interrupted, run it again: it goes on where it stopped. Each call adds a line to WORKDIR/ledger.jsonl: see score-sde
-ledger. docs/evaluation.md says how to read the numbers, and how to write a metric of your own.
+Some metrics need samples. The command draws the samples, turns them into features and
+deletes the samples. Samples are rounded to 8 bits if the data are images of at most 256
+levels.
+
+Other metrics need no samples: noise_levels is the loss on held-out data by noise level,
+bits_per_dim is as in score-sde likelihood, and density compares a learned 2-D density with
+the exact one.
+
+If the command is interrupted, run it again: it continues where it stopped. Each call adds
+a line to WORKDIR/ledger.jsonl, which score-sde ledger prints. docs/evaluation.md says how
+to read the numbers, and how to write a metric of your own.
 """
 
 from absl import flags
@@ -14,30 +20,40 @@ from .flags import CHECKPOINT, EMA, start, workdir_path
 
 METRICS = flags.DEFINE_list("metrics", ["noise_levels", "bits_per_dim"], f"Separated by commas: {metric_names()}.")
 MAX_EXAMPLES = flags.DEFINE_integer(
-    "max_examples", None, "Only the first so many held-out examples, for noise_levels and bits_per_dim.", lower_bound=1
+    "max_examples",
+    None,
+    "How many held-out examples noise_levels and bits_per_dim take, from the first on. Default: all.",
+    lower_bound=1,
 )
-SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE in the run's config; repeatable.")
+SET = flags.DEFINE_multi_string("set", [], "FIELD=VALUE sets a field of the run's config. The flag may be repeated.")
 SOLVER = flags.DEFINE_string(
-    "solver", None, 'Instead of the config\'s: a name, with fields where wanted, as "heun" or "ddim(eta=0.5)".'
+    "solver",
+    None,
+    'Another solver than the config\'s: a name, with fields if needed, such as "heun" or "ddim(eta=0.5)".',
 )
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50_000, "How many samples of each seed.", lower_bound=2)
-SEEDS = flags.DEFINE_list("seeds", ["0"], "Seed s is images s · num_samples … (s + 1) · num_samples − 1.")
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50_000, "Number of samples for each seed.", lower_bound=2)
+SEEDS = flags.DEFINE_list(
+    "seeds", ["0"], "Seeds, separated by commas. Seed s is images s · num_samples … (s + 1) · num_samples − 1."
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
-REFERENCE = flags.DEFINE_string("reference", "train", "train, eval, or a .npz of ours, EDM, ADM or pytorch-fid.")
+REFERENCE = flags.DEFINE_string(
+    "reference", "train", "train, eval, or an .npz file of score-sde reference, EDM, ADM or pytorch-fid."
+)
 FEATURES = flags.DEFINE_string("features", "inception", f"{feature_names()}.")
 BOOTSTRAP = flags.DEFINE_integer(
     "bootstrap",
     None,
-    "Resamples for the interval of fid and sfid, 0 for that of a normal distribution; by default 100 where they take a "
-    "minute or less (2,000 samples, or 512 features). Of 50,000 with Inception's features they take 6 on two cores.",
+    "Number of bootstrap resamples for the interval of fid and sfid; 0 for the interval of a normal distribution. Default: "
+    "100 if they take a minute or less, as with 2,000 samples or with 512 features. With 50,000 samples and Inception's "
+    "features, 100 resamples take 6 minutes on two cores.",
     lower_bound=0,
 )
 KEEP_SAMPLES = flags.DEFINE_enum("keep_samples", None, ["png", "npz"], "Keep the images too.")
 KEEP_FEATURES = flags.DEFINE_bool(
     "keep_features",
     True,
-    "Keep the samples' features: fid, kid, prdc, fd_infinity and memorization can be added later without drawing; sfid and is "
-    "need other outputs of the network, and draw every image again unless the first call names them too.",
+    "Keep the features of the samples. Then fid, kid, prdc, fd_infinity and memorization can be added later without drawing "
+    "again. sfid and is need other outputs of the network: name them in the first call, or every image is drawn again.",
 )
 ALL_CHECKPOINTS = flags.DEFINE_bool("all_checkpoints", False, "Evaluate every checkpoint, and draw the curves.")
 for name in ("workdir", "checkpoint", "ema"):

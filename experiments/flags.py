@@ -17,19 +17,21 @@ if TYPE_CHECKING:  # --help loads no framework
     from score_sde.experiment import Experiment
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
-CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint; the newest if not given.")
-EMA = flags.DEFINE_string("ema", None, "Half-life of the average to use, in thousands of images, or 'none' for none.")
+CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint. Default: the newest.")
+EMA = flags.DEFINE_string(
+    "ema", None, "The average to use: its half-life in thousands of images, or 'none' for the raw parameters."
+)
 DISTRIBUTED = flags.DEFINE_enum(
     "distributed",
     "auto",
     ["auto", "on", "off"],
-    "Join the other processes of the run: 'auto' on a TPU pod, on Slurm, and where an address is given.",
+    "Whether to join the other processes of the run. 'auto' joins them on a TPU pod, on Slurm, and if an address is given.",
 )
-COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0 of several.")
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run together.", lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", lower_bound=0)
+COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, for several processes.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "The number of processes that run together.", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "The number of this process, from 0.", lower_bound=0)
 COORDINATOR_TIMEOUT = flags.DEFINE_integer(
-    "coordinator_timeout", 300, "Seconds until all processes must have met.", lower_bound=1
+    "coordinator_timeout", 300, "Seconds to wait for the other processes.", lower_bound=1
 )
 
 
@@ -88,7 +90,9 @@ _CONFIGS: list[ConfigFlag] = []  # of this program, none or one
 
 def define_config(text: str = "FILE.py[:variant] with get_config().", default: str | None = None) -> ConfigFlag:
     """Defines --config for a program, with the help `text`; `default` is the file where none is given."""
-    flags.DEFINE_string("config", None, f"{text} --config.FIELD=VALUE sets a field, as --config.sde.beta_max=18.")
+    flags.DEFINE_string(
+        "config", None, f"{text} --config.FIELD=VALUE sets a field, for example --config.sde.beta_max=18."
+    )
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
     _CONFIGS.append(ConfigFlag(default))
     return _CONFIGS[-1]

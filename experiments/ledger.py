@@ -1,9 +1,11 @@
 """The evaluations of runs as a table: score-sde ledger --workdir=runs/vp[,runs/ve]
 
---compare=1,2: what differs between two rows, and which of their numbers compare. --plot=fid:nfe (or :images, :ema): a picture,
-with a line through rows that nothing else sets apart. --again=3: the command that makes row 3 again, without what it kept
-(--keep_samples, --keep_features) and the environment (PYTHONPATH). --copy=1,3 --output=docs: adds these rows to
-docs/ledger.jsonl, the one that is published.
+--compare=1,2              what differs between two rows, and which of their numbers compare
+--plot=fid:nfe             a picture (or :images, :ema); a line joins rows that differ
+                           along this axis alone
+--again=3                  the command that makes row 3 again, without --keep_samples,
+                           --keep_features and the environment (PYTHONPATH)
+--copy=1,3 --output=docs   adds these rows to docs/ledger.jsonl, which is published
 """
 
 import pathlib
@@ -13,12 +15,14 @@ from absl import flags
 
 from .flags import start
 
-COMPARE = flags.DEFINE_list("compare", None, "Two numbers of rows.")
+COMPARE = flags.DEFINE_list("compare", None, "The numbers of two rows, such as 1,2.")
 PLOT = flags.DEFINE_string("plot", None, "METRIC:nfe, METRIC:images or METRIC:ema.")
 AGAIN = flags.DEFINE_integer("again", None, "Prints the command of this row.")
-COPY = flags.DEFINE_list("copy", None, "Numbers of rows, or all: they are added to the ledger in the folder --output.")
+COPY = flags.DEFINE_list("copy", None, "Numbers of rows, or all. They are added to the ledger in the folder --output.")
 OUTPUT = flags.DEFINE_string(
-    "output", None, "The picture, METRIC_AXIS.png in the first workdir if not given; with --copy the folder."
+    "output",
+    None,
+    "The file of the picture. Default: METRIC_AXIS.png in the first workdir. With --copy: the folder of the other ledger.",
 )
 flags.declare_key_flag("workdir")
 

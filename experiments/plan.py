@@ -1,7 +1,9 @@
-"""What a config costs, before renting anything: score-sde plan --config=configs/… --devices=8 --accelerator=h100
+"""What a config costs, before you rent anything: score-sde plan --config=configs/… --devices=8 --accelerator=h100
 
-Prints parameters, FLOPs per image, bytes per device and, at an assumed utilization, images/s and the time for all steps.
-It compiles for virtual CPU devices and trains nothing: [--config.mesh.fsdp=8 --config.training.batch_size=512 …].
+The command prints parameters, FLOPs per image and bytes per device. At an assumed
+utilization (--mfu) it also prints images/s and the time for all steps. It compiles for
+virtual CPU devices and trains nothing. Fields of the config may be set, for example
+--config.mesh.fsdp=8 --config.training.batch_size=512.
 """
 
 import json
@@ -12,14 +14,18 @@ from .flags import config_or_run, define_config, start
 
 CONFIG = define_config()
 DEVICES = flags.DEFINE_integer(
-    "devices", None, "How many accelerators; what config.mesh says if not given.", lower_bound=1
+    "devices", None, "The number of accelerators. Default: what config.mesh says.", lower_bound=1
 )
-ACCELERATOR = flags.DEFINE_string("accelerator", "h100", "Which: h100, h200, a100, v4, v5e, v5p, v6e, …")
-MFU = flags.DEFINE_float("mfu", 0.4, "Share of the peak that the model's FLOPs are assumed to reach.")
-PEAK = flags.DEFINE_float("peak_tflops", None, "TFLOP/s of a device, instead of the accelerator's.", lower_bound=0)
-MEMORY = flags.DEFINE_float("memory_gb", None, "GB of a device, instead of the accelerator's.", lower_bound=0)
-SHAPE = flags.DEFINE_list("shape", None, "Shape of an example, as 32,32,3: plans without the data.")
-NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "With --shape: examples have labels.", lower_bound=1)
+ACCELERATOR = flags.DEFINE_string("accelerator", "h100", "The accelerator: h100, h200, a100, v4, v5e, v5p, v6e, …")
+MFU = flags.DEFINE_float("mfu", 0.4, "Assumed utilization: the model's FLOP/s as a share of the peak.")
+PEAK = flags.DEFINE_float(
+    "peak_tflops", None, "Peak of a device in TFLOP/s, instead of the accelerator's.", lower_bound=0
+)
+MEMORY = flags.DEFINE_float("memory_gb", None, "Memory of a device in GB, instead of the accelerator's.", lower_bound=0)
+SHAPE = flags.DEFINE_list("shape", None, "Shape of an example, such as 32,32,3. With it the plan needs no data.")
+NUM_CLASSES = flags.DEFINE_integer(
+    "num_classes", None, "With --shape: the number of classes, if examples have labels.", lower_bound=1
+)
 JSON = flags.DEFINE_bool("json", False, "Print JSON, in bytes and seconds, instead of a table.")
 flags.declare_key_flag("workdir")
 

@@ -1,6 +1,7 @@
 """Trains, samples and measures a small model on the embedded digits: score-sde quickstart
 
-Open report.html in the workdir afterwards. Run again, it shows the same model; --fresh starts over.
+Afterwards open report.html in the workdir. A second call shows the same model. With
+--fresh it starts over.
 """
 
 import shutil
@@ -11,8 +12,10 @@ from score_sde.config.files import FOLDER
 
 from .flags import WORKDIR, define_config, start, workdir_path
 
-CONFIG = define_config("FILE.py[:variant] with get_config(); configs/quickstart.py.", str(FOLDER / "quickstart.py"))
-FRESH = flags.DEFINE_bool("fresh", False, "Delete the workdir's earlier run first.")
+CONFIG = define_config(
+    "FILE.py[:variant] with get_config(). Default: configs/quickstart.py.", str(FOLDER / "quickstart.py")
+)
+FRESH = flags.DEFINE_bool("fresh", False, "Delete the earlier run in the workdir first.")
 flags.set_default(WORKDIR, "runs/quickstart")
 flags.declare_key_flag("workdir")
 

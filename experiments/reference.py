@@ -1,7 +1,10 @@
 """Reference statistics of a data set: score-sde reference --config=configs/cifar10/small.py --output=cifar10.npz
 
-Every image of --split once, as published (no flips; cropped as the config says), by --features. The same command goes on
-where it was killed. --config or, for the config of a run, --workdir. --compare=A.npz,B.npz: how far two of them lie apart.
+The command computes --features of every image of --split once, as published: without
+flips, and cropped as the config says. Instead of --config, --workdir takes the config of a
+run. If the command is interrupted, run it again: it continues where it stopped.
+
+--compare=A.npz,B.npz prints the distances between two references instead.
 """
 
 import pathlib
@@ -13,12 +16,16 @@ from .flags import config_or_run, define_config, start
 
 CONFIG = define_config()
 SPLIT = flags.DEFINE_enum("split", "train", ["train", "eval"], "Which of the config's two sources.")
-OUTPUT = flags.DEFINE_string("output", None, "The .npz to write; reference_SPLIT_FEATURES.npz if not given.")
+OUTPUT = flags.DEFINE_string("output", None, "The .npz file to write. Default: reference_SPLIT_FEATURES.npz.")
 FEATURES = flags.DEFINE_string("features", "inception", f"{feature_names()}.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at once, over all devices.", lower_bound=1)
-MAX_EXAMPLES = flags.DEFINE_integer("max_examples", None, "Only the first so many.", lower_bound=2)
-KEEP_FEATURES = flags.DEFINE_bool("keep_features", False, "Features go into the file too, for kid and prdc.")
-COMPARE = flags.DEFINE_list("compare", None, "Two .npz, of ours, EDM, ADM or pytorch-fid: their distances are printed.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch, over all devices.", lower_bound=1)
+MAX_EXAMPLES = flags.DEFINE_integer(
+    "max_examples", None, "How many images to take, from the first on. Default: all.", lower_bound=2
+)
+KEEP_FEATURES = flags.DEFINE_bool("keep_features", False, "Store the features in the file too. kid and prdc need them.")
+COMPARE = flags.DEFINE_list(
+    "compare", None, "Print the distances of two .npz files of score-sde reference, EDM, ADM or pytorch-fid."
+)
 flags.declare_key_flag("workdir")
 
 

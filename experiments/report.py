@@ -1,8 +1,14 @@
 """A page of a run, or of several against each other: score-sde report --workdir=runs/vp[,runs/ve]
 
-Writes report.html: curves of loss, held-out error, learning rate and speed; samples over the training; the ledger's rows with
-their errors; incidents; commit, hardware and config. Of several runs: the curves together, samples side by side, and what
-differs between their configs. The page needs no other file. It reads what lies in the folder and computes nothing.
+The command writes report.html. The page of one run has curves of loss, held-out error,
+learning rate and speed. It has samples over the training, the ledger's rows with their
+errors, incidents, commit, hardware and config.
+
+The page of several runs has their curves together and their samples side by side. It shows
+what differs between their configs.
+
+The page needs no other file. The command reads what lies in the folder and computes
+nothing.
 """
 
 import pathlib
@@ -12,7 +18,9 @@ from absl import flags
 from .flags import start
 
 OUTPUT = flags.DEFINE_string(
-    "output", None, "The page; WORKDIR/report.html, or of several runs report.html beside the first, if not given."
+    "output",
+    None,
+    "The file to write. Default: WORKDIR/report.html; for several runs, report.html beside the first workdir.",
 )
 flags.declare_key_flag("workdir")
 

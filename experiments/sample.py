@@ -1,8 +1,12 @@
 """Samples a trained model: score-sde sample --workdir=runs/vp --num_samples=64 [--set=sampling.FIELD=VALUE …]
 
-Writes samples.npz (x in [-1, 1], conditions, evaluations) and a picture. With --format, for any number of images: they
-are written batch by batch, and the same command goes on where it was killed. Image i has noise
-of its own: it is the same to the bit at one place in a batch of one size on the same devices, and to rounding at others.
+The command writes a picture and samples.npz with x in [-1, 1], conditions and evaluations.
+
+With --format it writes any number of images, batch by batch. If the command is
+interrupted, run it again: it draws only the missing images.
+
+Image i has its own noise. At one place in a batch of one size on the same devices, it is
+the same to the bit. Elsewhere it is the same to rounding.
 """
 
 import pathlib
@@ -12,16 +16,23 @@ from absl import flags
 
 from .flags import CHECKPOINT, EMA, start, workdir_path
 
-NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "How many.", lower_bound=1)
+NUM_SAMPLES = flags.DEFINE_integer("num_samples", 64, "Number of images.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images drawn at once, over all devices.", lower_bound=1)
 FIRST_INDEX = flags.DEFINE_integer("first_index", 0, "Index of the first image.", lower_bound=0)
-OUTPUT = flags.DEFINE_string("output", None, "Folder to write to; WORKDIR/samples/<step> if not given.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder to write to. Default: WORKDIR/samples/<step>.")
 FORMAT = flags.DEFINE_enum(
-    "format", None, ["png", "npz", "npy"], "A file per image, a file per batch, or one array; resumes after a kill."
+    "format",
+    None,
+    ["png", "npz", "npy"],
+    "png writes a file for each image, npz a file for each batch, npy one array. All continue after an interruption.",
 )
-DTYPE = flags.DEFINE_enum("dtype", None, ["uint8", "float32"], "With --format: uint8 (for images) if not given.")
+DTYPE = flags.DEFINE_enum(
+    "dtype", None, ["uint8", "float32"], "With --format: the type of the values. Default: uint8 for images."
+)
 SET = flags.DEFINE_multi_string(
-    "set", [], "FIELD=VALUE in the run's config, as sampling.grid.num_steps=50; repeatable."
+    "set",
+    [],
+    "FIELD=VALUE sets a field of the run's config, for example sampling.grid.num_steps=50. The flag may be repeated.",
 )
 for name in ("workdir", "checkpoint", "ema"):
     flags.declare_key_flag(name)

@@ -1,7 +1,8 @@
 """Runs and compares trainings: score-sde sweep --sweep=configs/sweeps/digits_sdes.py --workdir=runs/sweep
 
-Each trial is an ordinary training in WORKDIR/trials/<id>. The same command again goes on where it stopped; --status shows the
-table and plots the metric against each axis; --dry_run prints the commands.
+Each trial is an ordinary training in WORKDIR/trials/<id>. If the command is interrupted,
+run it again: it continues where it stopped. --status shows the table and plots the metric
+against each axis. --dry_run prints the commands.
 """
 
 import dataclasses
@@ -11,15 +12,17 @@ from absl import flags
 
 from .flags import start, workdir_path
 
-SWEEP = flags.DEFINE_string("sweep", None, "FILE.py[:variant] with get_sweep(); configs/sweeps/ has some.")
+SWEEP = flags.DEFINE_string("sweep", None, "FILE.py[:variant] with get_sweep(). configs/sweeps/ has examples.")
 LAUNCHER = flags.DEFINE_enum("launcher", "local", ["local", "slurm", "xpk", "jobset"], "Where the trials run.")
 MAX_PARALLEL = flags.DEFINE_integer(
-    "max_parallel", None, "Trials at once; one a GPU, else 1, if not given.", lower_bound=1
+    "max_parallel", None, "Number of trials at once. Default: one for each GPU, or 1 without GPUs.", lower_bound=1
 )
 RETRY_FAILED = flags.DEFINE_bool("retry_failed", False, "Run the failed trials again too.")
 STATUS = flags.DEFINE_bool("status", False, "Only show the table, and write table.md and metric.png.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the commands, and what the launcher would submit.")
-METRIC = flags.DEFINE_string("metric", None, "Compare by this one instead: a name in metrics.jsonl, or FILE.json:PATH.")
+METRIC = flags.DEFINE_string(
+    "metric", None, "Compare by this metric instead: a name in metrics.jsonl, or FILE.json:PATH."
+)
 flags.declare_key_flag("workdir")
 
 

@@ -1,27 +1,29 @@
 """Trains: score-sde train --config=configs/cifar10/ddpmpp_vp.py --workdir=runs/vp [--config.FIELD=VALUE]
 
-Goes on from the newest checkpoint of the workdir if there is one. SIGTERM and Ctrl-C save one and exit with 0; the same
-command then goes on. Fine-tuning: --init_from=WORKDIR[@STEP] begins a new run with the weights of another.
+If the workdir has a checkpoint, training continues from the newest one. SIGTERM and Ctrl-C
+save a checkpoint and exit with status 0. Run the same command again to continue.
+
+To fine-tune, --init_from=WORKDIR[@STEP] begins a new run with the weights of another.
 """
 
 from absl import flags
 
 from .flags import EMA, define_config, start, workdir_path
 
-CONFIG = define_config("FILE.py[:variant] with get_config(); configs/ has many.")
+CONFIG = define_config("FILE.py[:variant] with get_config(). configs/ has many.")
 PROFILE_STEPS = flags.DEFINE_string(
     "profile_steps", None, "START:STOP writes the profiler's trace of steps START to STOP - 1 into WORKDIR/profile."
 )
 ALLOW_CHANGE = flags.DEFINE_multi_string(
     "allow_change",
     [],
-    "A field or section of the config that may differ from the checkpoint's, as optimizer.learning_rate; several with commas, "
-    "or as several flags. 'data' allows other data too. What changed is recorded in WORKDIR/history.json.",
+    "A field or section of the config that may differ from the checkpoint's, for example optimizer.learning_rate. Separate "
+    "several by commas, or repeat the flag. 'data' allows other data too. WORKDIR/history.json records what changed.",
 )
 INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "WORKDIR[@STEP] of another run, whose weights a new run begins with: its first average, or the one that --ema says.",
+    "WORKDIR[@STEP] of another run. A new run begins with the weights of that run: its first average, or the one of --ema.",
 )
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("ema")

@@ -1,19 +1,26 @@
-"""DDPM++ continuous on CIFAR-10 with the VP SDE. "deep" doubles the blocks.
+"""DDPM++ continuous on CIFAR-10 with the VP SDE. The variant "deep" doubles the blocks.
 
-Expected, from arXiv 2011.13456, Tables 2 and 3, after 1.3 M steps (0.95 M for deep) of batch 128 on 4 V100 at about 0.2 s:
-FID 2.55 and 3.16 bits/dim; deep: FID 2.41 (sub-VP, below) and 3.13 bits/dim. Not yet reproduced here.
+Expected, from arXiv 2011.13456, Tables 2 and 3. Not yet reproduced here.
 
-The published run is configs/vp/cifar10_ddpmpp_continuous.py (and _deep_) of yang-song/score_sde at 0acb9e0. This config
-differs from it in:
+  ""      FID 2.55 and 3.16 bits/dim, after 1.3 M steps
+  "deep"  FID 2.41 (sub-VP, below) and 3.13 bits/dim, after 0.95 M steps
 
-- Sampling: the last step goes to x̂0. Theirs is one more Euler-Maruyama step without its noise, from t = 0.001 on, which
-  leaves 0.1 grey levels of noise on a point mass.
-- Training: the queries, keys and values of the attention start with √5 times their standard deviation. The warm-up is one step
-  ahead: its first step has a 5000th of the learning rate, theirs has a rate of 0. The average's half-life of 887 thousand
-  images is their decay of 0.9999 to 0.02 %. Batches hold each image once an epoch; theirs come from a shuffled buffer.
-- Likelihood: bins of 2/255 around the levels −1 … 1, where theirs are k/128 − 1 … (k + 1)/128 − 1; both are right, and their
-  models differ by this scaling.
-- The published FID is the smallest of the checkpoints at every 50,000 steps, and bits/dim are those of the last one.
+The published runs used batches of 128 on 4 V100, at about 0.2 s a step.
+
+The published run is configs/vp/cifar10_ddpmpp_continuous.py (and _deep_) of
+yang-song/score_sde at 0acb9e0. This config differs from it in these points:
+
+- Last step of sampling: ours goes to x̂0. Theirs is one more Euler-Maruyama step without its
+  noise, from t = 0.001 on. It leaves 0.1 grey levels of noise on a point mass.
+- Attention: queries, keys and values start with √5 times their standard deviation.
+- Warm-up: ours is one step ahead. Its first step has a 5000th of the learning rate. Theirs
+  has a rate of 0.
+- Average: our half-life of 887 thousand images is their decay of 0.9999, to 0.02 %.
+- Batches: ours hold each image once an epoch. Theirs come from a shuffled buffer.
+- Likelihood: our bins have width 2/255 around the levels −1 … 1. Theirs are
+  k/128 − 1 … (k + 1)/128 − 1. Both are right, and the models differ by this scaling.
+- Choice of the checkpoint: the published FID is the smallest of the checkpoints at every
+  50,000 steps. The published bits/dim are of the last checkpoint.
 """
 
 from ml_collections import ConfigDict

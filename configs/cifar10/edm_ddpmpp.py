@@ -1,18 +1,27 @@
 """EDM's training of DDPM++ on CIFAR-10, unconditional ("") or class-conditional ("cond").
 
-Expected, from arXiv 2206.00364, Table 2, after 200 M images of batch 512 on 8 V100 in 2 days: FID 1.97, conditional 1.79
-(best of three samplings of 50,000, 35 evaluations), with augmentation. Not yet reproduced here.
+Expected, from arXiv 2206.00364, Table 2. Not yet reproduced here.
 
-The published run is train.py --arch=ddpmpp (--cond=1 for "cond") of NVlabs/edm at 008a4e5, with its defaults. This config
-differs from it in:
+  ""      FID 1.97
+  "cond"  FID 1.79
 
-- Augmentation: only flips. Their scalings, rotations and shifts, of which the network is told, are not here yet.
-- Training: the warm-up and the ramp-up of the average are one batch ahead: theirs begin with a rate of 0 and an average that
-  is the parameters. A gradient that is not finite stops the run (training.nonfinite); theirs is set to 0 or ±1e5. The queries,
-  keys and values of the attention start with √5 times their standard deviation. In "cond" the vectors of the labels start
-  with a variance of 1, theirs with one of 0.14. Batches hold each image once an epoch; theirs are shuffled over a window.
-- Sampling: the solver's state is in float32, theirs in float64.
-- The published FID is the best of three.
+The published runs took 200 M images in batches of 512 on 8 V100 in 2 days, with
+augmentation. The published FID is the best of three samplings of 50,000, with 35
+evaluations.
+
+The published run is train.py --arch=ddpmpp (--cond=1 for "cond") of NVlabs/edm at 008a4e5,
+with its defaults. This config differs from it in these points:
+
+- Augmentation: only flips. Their scalings, rotations and shifts, which they also give to the
+  network, are not here yet.
+- Warm-up and ramp-up of the average: ours are one batch ahead. Theirs begin with a rate of 0
+  and an average that is the parameters.
+- A gradient that is not finite: ours stops the run (training.nonfinite). Theirs is set to 0
+  or ±1e5.
+- Attention: queries, keys and values start with √5 times their standard deviation.
+- Labels in "cond": our vectors start with a variance of 1, theirs with 0.14.
+- Batches: ours hold each image once an epoch. Theirs are shuffled over a window.
+- Sampling: our solver state is in float32, theirs in float64.
 """
 
 from ml_collections import ConfigDict

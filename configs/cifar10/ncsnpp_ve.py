@@ -1,17 +1,28 @@
-"""NCSN++ continuous on CIFAR-10 with the VE SDE. "deep" doubles the blocks.
+"""NCSN++ continuous on CIFAR-10 with the VE SDE. The variant "deep" doubles the blocks.
 
-Expected, from arXiv 2011.13456, Tables 2 and 3, after 1.3 M steps (0.95 M for deep) of batch 128 on 4 V100 at .20–.30 s:
-FID 2.38; deep: FID 2.20, IS 9.89, with the predictor-corrector solver at 2000 evaluations. Not yet reproduced here.
+Expected, from arXiv 2011.13456, Tables 2 and 3. Not yet reproduced here.
 
-The published run is configs/ve/cifar10_ncsnpp_continuous.py (and _deep_) of yang-song/score_sde at 0acb9e0. Its images y are
-in [0, 1], with σ from 0.01 to 50, and its network is given 2y − 1 and log σ. Ours are x = 2y − 1, with σ from 0.02 to 100
-and the label log(σ/2): the same process, the same inputs of the network, and the same outputs. Its loss is half of the sum
-over pixels, clipped at a norm of 1: the update of the whole sum, clipped at 2. This config differs from it in:
+  ""      FID 2.38, after 1.3 M steps
+  "deep"  FID 2.20 and IS 9.89, after 0.95 M steps
 
-- Sampling: Langevin's step size comes from the norms of each image, with a limit; theirs come from the means over the batch.
-  The prior has a mean of 0; theirs has one of 1/100 of its standard deviation.
+The published runs used batches of 128 on 4 V100, at 0.20 to 0.30 s a step. They sampled with
+the predictor-corrector solver at 2000 evaluations.
+
+The published run is configs/ve/cifar10_ncsnpp_continuous.py (and _deep_) of
+yang-song/score_sde at 0acb9e0. Its images y are in [0, 1], with σ from 0.01 to 50. Its
+network gets 2y − 1 and log σ. Our images are x = 2y − 1, with σ from 0.02 to 100 and the
+label log(σ/2). This is the same process, with the same inputs and outputs of the network.
+Its loss is half of the sum over pixels, clipped at a norm of 1. This is the same update as
+the whole sum, clipped at 2.
+
+This config differs from the published run in these points:
+
+- Langevin's step size: ours comes from the norms of each image, with a limit. Theirs comes
+  from the means over the batch.
+- Prior: ours has a mean of 0. Theirs has a mean of 1/100 of its standard deviation.
 - Training: as `ddpmpp_vp`, with a decay of 0.999.
-- The published FID is the smallest of the checkpoints at every 50,000 steps.
+- Choice of the checkpoint: the published FID is the smallest of the checkpoints at every
+  50,000 steps.
 """
 
 from ml_collections import ConfigDict

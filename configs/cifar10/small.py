@@ -1,6 +1,7 @@
 """A small U-Net on CIFAR-10, unconditional, for one CPU: the run whose pictures are in docs/results.md.
 
-"benchmark" is the 7.0 M-parameter network of benchmarks/unet.py instead. Numbers, hardware and time: docs/results.md.
+The variant "benchmark" is the network of benchmarks/unet.py instead, with 7.0 M parameters.
+docs/results.md has numbers, hardware and time.
 """
 
 from ml_collections import ConfigDict

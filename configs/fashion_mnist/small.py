@@ -1,6 +1,7 @@
 """A small U-Net on Fashion-MNIST (28×28×1), class-conditional, for one CPU: the run whose pictures are in docs/results.md.
 
-EDM's preconditioning, weighting and noise levels on the VP SDE. Numbers, hardware and time: docs/results.md.
+It has EDM's preconditioning, weighting and noise levels on the VP SDE. docs/results.md has
+numbers, hardware and time.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
-"""A random search over width, depth and learning rate of the MLP on a 2-D density; "optuna" lets TPE choose and prunes.
+"""A random search over width, depth and learning rate of the MLP on a 2-D density.
 
-About 15 s a trial on one CPU core.
+With the variant "optuna", TPE chooses the values, and a pruner stops bad trials. A trial
+takes about 15 s on one CPU core.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
-"""VP against sub-VP against VE, at two learning rates, on the 8×8 digits; compared by bits/dim of held-out digits.
+"""VP, sub-VP and VE at two learning rates on the 8×8 digits, compared by bits/dim of held-out digits.
 
-The losses of different SDEs are not comparable; bits/dim are. Table, plot, hardware and time: docs/sweeps.md.
+The losses of different SDEs are not comparable. Bits/dim are. docs/sweeps.md has the table,
+the plot, the hardware and the time.
 """
 
 from typing import Any
