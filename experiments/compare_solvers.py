@@ -33,7 +33,7 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.experiment import from_workdir
+    from score_sde.run_config import from_workdir
     from score_sde.tools.compare_solvers import mixture_problem, run_comparison, run_problem
     from score_sde.tools.solver_specs import split
 

@@ -63,7 +63,7 @@ for name in ("workdir", "checkpoint", "ema"):
 def main() -> None:
     from score_sde.evaluation.checkpoint_curve import run_all_checkpoints
     from score_sde.evaluation.evaluating import Evaluation, run_evaluation
-    from score_sde.experiment import from_workdir
+    from score_sde.run_config import from_workdir
     from score_sde.tools.solver_specs import section_of
 
     workdir, overrides = workdir_path(), list(SET.value)

@@ -108,7 +108,8 @@ def config_or_run(program: str, config: ConfigDict | None) -> "Experiment":
 
     Raises: ValueError where both or neither are given.
     """
-    from score_sde.experiment import Experiment, from_workdir
+    from score_sde.experiment import Experiment
+    from score_sde.run_config import from_workdir
 
     if (config is None) == (WORKDIR.value is None):
         raise ValueError(f"{program} needs --config=FILE.py, or --workdir=DIR for the config of a run; one of the two.")

@@ -22,7 +22,7 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.experiment import from_workdir
+    from score_sde.run_config import from_workdir
     from score_sde.runs import run_likelihood
 
     workdir = workdir_path()

@@ -39,7 +39,7 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.experiment import from_workdir
+    from score_sde.run_config import from_workdir
     from score_sde.runs.sampling import run_sampling, stream_samples
 
     workdir = workdir_path()

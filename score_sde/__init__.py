@@ -38,6 +38,7 @@ MOST_USED = {
     "editing": ("decode", "encode", "interpolate", "sdedit"),
 }
 _MODULE_OF = {name: FAMILIES[family] for family, names in MOST_USED.items() for name in names}
+_MODULE_OF |= {"Trainer": "score_sde.runs.trainer", "Trained": "score_sde.trained", "load": "score_sde.trained"}
 _MODULE_OF["pytree"] = "score_sde.internal.pytree"  # the decorator that an SDE or a solver of one's own needs
 __all__ = ["__version__", *FAMILIES, *_MODULE_OF]  # noqa: PLE0604
 

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from configs import array, density2d, folder
 from score_sde.config import plain
 from score_sde.data import SOURCES, DataSpec, class_number, numbered_like
-from score_sde.experiment import Experiment, apply_override, from_workdir
+from score_sde.experiment import Experiment
+from score_sde.run_config import apply_override, from_workdir, write_config
 from tests.data.tiny_tfds import image_feature, label_feature, png, prepare
 
 GREY = {"cat": 10, "dog": 100, "horse": 200}
@@ -206,8 +207,8 @@ def test_sizes_are_by_default_those_of_the_data(names, sizes, tmp_path):
     experiment = on_points(tmp_path, names, **sizes)
     network = experiment.denoiser.network
     assert (network.num_classes, network.embedding_dim) == (3 * ("label" in names), 5 * ("text" in names))
-    experiment.state_shapes()
-    experiment.write_config(tmp_path)
+    experiment.recipe.state_shapes()
+    write_config(experiment, tmp_path)
     saved = plain(from_workdir(tmp_path).config)["network"]
     assert (saved["num_classes"], saved["embedding_dim"]) == (network.num_classes, network.embedding_dim)
 
@@ -228,7 +229,7 @@ def test_sizes_are_by_default_those_of_the_data(names, sizes, tmp_path):
 )  # fmt: skip
 def test_sizes_that_are_not_those_of_the_data_are_refused(names, network, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        on_points(tmp_path, names, **network).state_shapes()
+        on_points(tmp_path, names, **network).recipe.state_shapes()
 
 
 def test_an_embedding_is_one_vector(tmp_path):

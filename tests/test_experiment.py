@@ -16,8 +16,9 @@ from experiments.flags import sentence_of
 from score_sde import parallel
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import build, completed, plain
-from score_sde.experiment import Experiment, apply_override
+from score_sde.experiment import Experiment
 from score_sde.guidance import Threshold
+from score_sde.run_config import apply_override
 from score_sde.sdes import SDES, VP
 from score_sde.solvers.adaptive_ode import Adaptive
 from score_sde.tools.plan import Blank

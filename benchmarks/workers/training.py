@@ -31,8 +31,8 @@ class Trainer:
         config.mesh.num_devices = devices
         self.experiment = Experiment(config)
         self.mesh, self.batches = self.experiment.mesh, self.experiment.train_batches
-        self.state = self.experiment.init_state()
-        self.steps = {parts: self.experiment.train_step(accumulation_steps=parts) for parts in PARTS}
+        self.state = self.experiment.recipe.init_state()
+        self.steps = {parts: self.experiment.recipe.train_step(accumulation_steps=parts) for parts in PARTS}
         self.resident = parallel.shard_batch(self.batches[0], self.mesh)
         self.checkpoints, self.saved, self.waited = Checkpoints(folder), 0, 0.0
 
@@ -81,7 +81,7 @@ class Trainer:
     def resume(self) -> float:
         """From a checkpoint on disk, verified, to a state on the devices."""
         start = time.perf_counter()
-        jax.block_until_ready(self.checkpoints.restore(self.experiment.state_shapes()))
+        jax.block_until_ready(self.checkpoints.restore(self.experiment.recipe.state_shapes()))
         return time.perf_counter() - start
 
     def _timed(self, batches: Iterator) -> Iterator:

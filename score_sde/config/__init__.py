@@ -17,6 +17,7 @@ from score_sde.config.differences import (
     shared_sections,
 )
 from score_sde.config.files import call, find_file, load_config
+from score_sde.config.frozen import FrozenConfig
 from score_sde.config.kinds import is_number
 from score_sde.config.lookup import Family, check_names, closest, from_outside
 from score_sde.config.overrides import apply_overrides, apply_values, literal

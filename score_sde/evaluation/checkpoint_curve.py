@@ -11,9 +11,10 @@ from score_sde.evaluation.metric_names import label, title
 from score_sde.experiment import Experiment
 from score_sde.internal.programs import current
 from score_sde.plots.scores import metric_curves
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.runs.streams import digest_of
 from score_sde.training.saving.verification import FOLDER, steps_on_disk
+from score_sde.training.state import pick_params
 
 
 def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from score_sde.data.densities import Density
 from score_sde.experiment import Experiment
 from score_sde.internal.files import write_json
 from score_sde.runs.measures import held_out_bits_per_dim
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.training.logs.stages import stage
+from score_sde.training.state import pick_params
 
 
 def run_density(

@@ -29,11 +29,11 @@ from score_sde.internal.programs import PROGRAM
 from score_sde.metrics import METRICS, Inputs, Metric, Reference, Result
 from score_sde.metrics.frechet import LEAST_RESAMPLES, RESAMPLES
 from score_sde.plots.html_report import code_version, environment
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.runs.resuming import read_history
 from score_sde.runs.streams import digest_of
 from score_sde.training.logs.stages import stage
-from score_sde.training.state import Params
+from score_sde.training.state import Params, pick_params
 from score_sde.training.stopping import kept
 
 

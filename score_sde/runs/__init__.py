@@ -1,5 +1,6 @@
 """What the entry points do with an experiment and a folder: train, sample, measure."""
 
+from score_sde.runs.configured import run_training, trainer_of
 from score_sde.runs.measures import (
     bits_as_json,
     draw_noise_levels,
@@ -8,7 +9,8 @@ from score_sde.runs.measures import (
     run_likelihood,
     run_noise_levels,
 )
-from score_sde.runs.restoring import open_checkpoints, pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.runs.sampling import run_sampling, stream_samples
-from score_sde.runs.training import run_training
+from score_sde.runs.trainer import Trainer
 from score_sde.runs.weights import parse_init_from
+from score_sde.training.state import pick_params

@@ -19,10 +19,10 @@ from score_sde.generation.shards import Arrays, NpzShards
 from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.training.logs.progress import Progress
-from score_sde.training.state import Params
+from score_sde.training.state import Params, pick_params
 
 
 def _batch_size(experiment: Experiment, size: int, max_examples: int | None) -> int:

@@ -9,12 +9,13 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from score_sde.catalogues import CATALOGUES
-from score_sde.config import changes, closest, completed, may_change, plain
-from score_sde.experiment import Experiment
+from score_sde.config import changes, closest, may_change, plain
+from score_sde.data import Source
 from score_sde.internal.files import read_json
 from score_sde.runs.weights import InitFrom, listed, read_weights
+from score_sde.training.description import Description
 from score_sde.training.logs.stages import stage
+from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
 from score_sde.training.state import TrainState
 
@@ -40,66 +41,58 @@ class Start(NamedTuple):
 
 
 def begin(
-    experiment: Experiment,
+    recipe: Recipe,
+    description: Description,
+    sources: Mapping[str, Source],
     checkpoints: Checkpoints,
     allow_change: Sequence[str] = (),
     init_from: InitFrom | None = None,
 ) -> Start:
     """The newest checkpoint's state, or that of step 0 with the weights of `init_from`, or with random ones.
 
-    Args: allow_change: fields of the config, or sections, that may differ from the checkpoint's; "data" is also the data.
+    Args:
+      sources: "train", and "eval" where training looks at held-out examples.
+      allow_change: fields of the config, or sections, that may differ from the checkpoint's; "data" is also the data.
     Raises: ValueError where something else differs, or `init_from` is not what the run began with or does not fit.
     """
-    here = completed(experiment.resolved, CATALOGUES)
+    here = description.completed
     _check_fields(allow_change, here)
     with stage("taking the digest of the data"):
-        facts = data_facts(experiment)
+        facts = {split: plain(source.facts()) for split, source in sources.items()}
     if checkpoints.latest() is None:
-        return _first(experiment, facts, init_from)
+        return _first(recipe, description, facts, init_from)
     run = checkpoints.run()
     position = run.get("position", {})
     _check_origin(position.get("init_from"), init_from, checkpoints)
-    there, known = completed(run["config"], CATALOGUES), position.get("data") or {}
+    there, known = description.complete(run["config"]), position.get("data") or {}
     found = dict(sorted((changes(there, here) | _changes_of_facts(known, facts)).items()))
-    moved = _moved(experiment, known, facts, found)
-    _check_allowed(found, moved, allow_change, checkpoints)
-    _check_structure(found, experiment, checkpoints)
+    moved = _moved(known, facts, found)
+    _check_allowed(found, moved, allow_change, checkpoints, description)
+    _check_structure(found, recipe, checkpoints)
     with stage("reading the newest checkpoint"):
-        state = checkpoints.restore(experiment.state_shapes())
+        state = checkpoints.restore(recipe.state_shapes())
     step, fields = int(state.step), {field: list(values) for field, values in found.items()}
     past = position.get("changes", []) + ([{"step": step, "fields": fields}] if found else [])
     record = {"data": known | facts, "changes": past, "init_from": position.get("init_from")}
     return Start(state, position, record, _notes(step, found, moved))
 
 
-def _first(experiment: Experiment, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
+def _first(recipe: Recipe, description: Description, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
     """The state at step 0."""
     record: dict[str, Any] = {"data": facts, "changes": [], "init_from": None}
     if init_from is None:
         with stage("compiling and drawing the first parameters"):
-            return Start(experiment.init_state(), {}, record, [])
+            return Start(recipe.init_state(), {}, record, [])
     with stage("reading the weights of another run"):
-        weights = read_weights(experiment, init_from)
-        state = experiment.state_from(weights.params)
+        weights = read_weights(recipe, description, init_from)
+        state = recipe.state_from(weights.params)
     return Start(state, {}, record | {"init_from": weights.origin}, weights.notes, is_copy=True)
-
-
-def data_facts(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """`Source.facts()` of the training set, and of the held-out examples where training looks at them."""
-    sources = {"train": experiment.train_source}
-    if _uses_held_out(experiment):
-        sources["eval"] = experiment.eval_source
-    return {split: plain(source.facts()) for split, source in sources.items()}
 
 
 def read_history(workdir: pathlib.Path) -> dict[str, Any]:
     """The record of the run in `workdir`; {} for one of an earlier version."""
     path = workdir / HISTORY_FILE
     return read_json(path, "delete it; the next start of the training writes it again") if path.exists() else {}
-
-
-def _uses_held_out(experiment: Experiment) -> bool:
-    return bool(experiment.settings.training.eval_every or set(experiment.spec.conditions) - {"label"})
 
 
 def _changes_of_facts(known: Mapping[str, Any], facts: Mapping[str, Any]) -> Changes:
@@ -109,13 +102,12 @@ def _changes_of_facts(known: Mapping[str, Any], facts: Mapping[str, Any]) -> Cha
     return changes(there, here)
 
 
-def _moved(experiment: Experiment, known: Mapping[str, Any], facts: Mapping[str, Any], found: Changes) -> Changes:
+def _moved(known: Mapping[str, Any], facts: Mapping[str, Any], found: Changes) -> Changes:
     """The changes that only say that the same data lie elsewhere, or that training no longer looks at them."""
     moved: Changes = {}
     for split in ("train", "eval"):
         there, here = known.get(split), facts.get(split)
-        unused = split == "eval" and not _uses_held_out(experiment)
-        if unused or (there is not None and there == here and there.get("digest") is not None):
+        if split not in facts or (there is not None and there == here and there.get("digest") is not None):
             moved |= {field: found[field] for name in PLACES if (field := f"data.{split}.{name}") in found}
     return moved
 
@@ -138,7 +130,9 @@ def _paths(config: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def _check_allowed(found: Changes, moved: Changes, allow_change: Sequence[str], checkpoints: Checkpoints) -> None:
+def _check_allowed(
+    found: Changes, moved: Changes, allow_change: Sequence[str], checkpoints: Checkpoints, description: Description
+) -> None:
     """Raises ValueError that names what changed and may not, and the flag that allows it."""
 
     def is_allowed(field: str) -> bool:
@@ -152,8 +146,8 @@ def _check_allowed(found: Changes, moved: Changes, allow_change: Sequence[str], 
     kinds = [*(["another config"] if len(of_data) < len(refused) else []), *(["other data"] if of_data else [])]
     raise ValueError(
         f"The checkpoint in {checkpoints.directory} was trained with {' and '.join(kinds)}: {told}. Use what the "
-        f"run began with (its config.json), or another --workdir. To go on with the change add "
-        f"--allow_change={','.join(_sections_or_fields(refused))}, which is recorded in {HISTORY_FILE}."
+        f"run began with (its {description.file}), or another --workdir. To go on with the change add "
+        f"{description.allowing(_sections_or_fields(refused))}, which is recorded in {HISTORY_FILE}."
     )
 
 
@@ -164,10 +158,10 @@ def _sections_or_fields(fields: Collection[str]) -> list[str]:
     return list(dict.fromkeys(name if name in several else field for name, field in zip(sections, fields, strict=True)))
 
 
-def _check_structure(found: Changes, experiment: Experiment, checkpoints: Checkpoints) -> None:
+def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -> None:
     """Raises ValueError where a change, though allowed, leaves a state that the checkpoint does not fit."""
     lasting = [field for field in found if not may_change(field)]
-    differ = misfits(checkpoints.shapes(), shapes_of(experiment.state_shapes()._asdict())) if lasting else []
+    differ = misfits(checkpoints.shapes(), shapes_of(recipe.state_shapes()._asdict())) if lasting else []
     if differ:
         raise ValueError(
             f"A run cannot go on with {', '.join(lasting)} changed: its arrays would be others ({listed(differ)}). "

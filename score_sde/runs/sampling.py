@@ -12,10 +12,10 @@ from score_sde.experiment import Experiment
 from score_sde.generation.generator import Generated, join
 from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.runs.pictures import sample_picture
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
 from score_sde.training.logs.progress import Progress
-from score_sde.training.state import TrainState
+from score_sde.training.state import TrainState, pick_params
 from score_sde.training.stopping import kept
 
 FORMATS = ("png", "npz", "npy")

@@ -1,4 +1,4 @@
-"""Training in a folder, from its newest checkpoint if there is one."""
+"""One training: from the newest checkpoint of its folder if there is one, to its last step."""
 
 import contextlib
 import errno
@@ -6,34 +6,36 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from score_sde import plots
-from score_sde.experiment import CONFIG_FILE, Experiment
+from score_sde import parallel, plots
+from score_sde.config import Schedule, sections
+from score_sde.data import EvalBatches, Source
+from score_sde.data.held_out import check_alike
+from score_sde.generation.generator import Generator
 from score_sde.internal.files import remove_temporaries, remove_temporaries_of, write_json
-from score_sde.runs.measures import held_out_batches
 from score_sde.runs.pictures import sample_picture
-from score_sde.runs.restoring import open_checkpoints, pick_params
 from score_sde.runs.resuming import HISTORY_FILE, Start, begin
 from score_sde.runs.starts import record_start
 from score_sde.runs.weights import InitFrom
 from score_sde.training.agreement import on_first_process
+from score_sde.training.description import Description
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.incidents import FiniteGuard
 from score_sde.training.lock import RunLock
 from score_sde.training.logs.logging import METRICS_FILE, TIMING_FILE, MetricLogger
-from score_sde.training.logs.progress import Progress
-from score_sde.training.logs.stages import stage
 from score_sde.training.logs.tally import Tally
 from score_sde.training.loop import Action, Instruments, train
 from score_sde.training.optimizers import rate_warnings, updates_done
 from score_sde.training.preemption import StopRequest
 from score_sde.training.profiling import Stopwatch, Trace, compile_step
-from score_sde.training.saving.checkpoints import Checkpoints
+from score_sde.training.recipe import Recipe
+from score_sde.training.reporter import Reporter
+from score_sde.training.saving.checkpoints import Checkpoints, Unsaved
 from score_sde.training.saving.verification import steps_on_disk
-from score_sde.training.state import TrainState
+from score_sde.training.state import TrainState, pick_params
 
 CANNOT_WRITE = {
     errno.ENOTDIR,
@@ -48,147 +50,186 @@ CANNOT_WRITE = {
 }
 
 
-def run_training(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    quiet: bool = False,
-    profile_steps: tuple[int, int] | None = None,
-    allow_change: Sequence[str] = (),
-    init_from: InitFrom | None = None,
-) -> TrainState:
-    """Trains in `workdir`, going on from its newest checkpoint if there is one, to `config.training.num_steps`.
+class Preview(NamedTuple):
+    """Samples that are drawn along the way: how, and how many."""
 
-    Writes config.json, history.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with the
-    trace of steps profile_steps[0] … profile_steps[1] − 1; incidents/ where a loss is not finite. SIGTERM, Ctrl-C and a
-    pre-emption notice save a checkpoint and return the state, whose step then is before the last.
+    generator: Generator
+    number: int
 
-    Args:
-      allow_change: fields or sections of the config that may differ from the checkpoint's; "data" is also the data.
-      init_from: the weights that a new run begins with; a run that is there goes on from its checkpoint.
-    Raises: ValueError where config or data differ from the checkpoint's in more than how to train on, sample or measure, or
-    the newest checkpoint is damaged; OSError where another run trains in `workdir` or it cannot be written;
+
+class Job(NamedTuple):
+    """All that a training is.
+
+    Fields: `settings` are how long to train, and what is done along the way; `schedule` is that of the learning rate, None
+    where nobody knows it; `description` is saved with every checkpoint; `workdir` None writes nothing; `held_out` is what
+    training looks at beside the training set, None for nothing; `allow_change` are fields or sections of the description that
+    may differ from the checkpoint's; `init_from` are the weights that a new run begins with.
+    """
+
+    recipe: Recipe
+    settings: sections.Training
+    description: Description
+    reporter: Reporter
+    workdir: pathlib.Path | None = None
+    schedule: Schedule | None = None
+    held_out: EvalBatches | None = None
+    preview: Preview | None = None
+    profile_steps: tuple[int, int] | None = None
+    allow_change: Sequence[str] = ()
+    init_from: InitFrom | None = None
+
+    def check(self) -> None:
+        """Builds all that the training will ask for, so that a mistake is told before anything is written or trained.
+
+        Raises: ValueError or OSError from what is built.
+        """
+        if self.profile_steps is not None and self.workdir is None:
+            raise ValueError("profile_steps writes into the folder of the run; give the trainer a workdir.")
+        self.recipe.state_shapes()
+        if self.settings.eval_every and self.held_out is not None:
+            check_alike(self.held_out.spec, self.recipe.spec)
+        if self.settings.sample_every and self.preview is not None:
+            generator = self.preview.generator
+            sde = generator.denoiser.sde
+            generator.solver.check(sde, generator.grid.times(sde))
+            generator.condition(0, 1)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return self.workdir is not None and jax.process_index() == 0
+
+
+def run_job(job: Job, stop: StopRequest) -> TrainState:
+    """Trains to `job.settings.num_steps`, or to where `stop` asks to; the state, whose step then is before the last.
+
+    Writes the description, history.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with
+    the trace of `job.profile_steps`; incidents/ where a loss is not finite.
+
+    Raises: ValueError where settings or data differ from the checkpoint's in more than how to train on, sample or measure, or
+    the newest checkpoint is damaged; OSError where another run trains in the folder or it cannot be written;
     FloatingPointError where the loss is not finite.
     """
-    workdir = pathlib.Path(workdir)
-    with StopRequest() as stop:
-        with stage("building the data, the network and the solver"):
-            _prepare(experiment)
-        if not quiet and jax.process_index() == 0:
-            print(_what_is_read(experiment))
-        with (
-            _clear_errors(workdir),
-            RunLock(workdir),
-            contextlib.closing(Trace(workdir, profile_steps)) as trace,
-            contextlib.closing(open_checkpoints(experiment, workdir)) as checkpoints,
-        ):
-            start = begin(experiment, checkpoints, allow_change, init_from)
-            state = _train(experiment, workdir, start, checkpoints, stop, trace, quiet)
-    if stop.reason and int(state.step) < experiment.settings.training.num_steps and jax.process_index() == 0:
-        print(
-            f"Stopped by {stop.reason} after step {int(state.step)} of {experiment.settings.training.num_steps}; all of it is "
-            f"saved in {workdir}. The same command goes on from there."
+    if not job.reporter.quiet:
+        job.reporter.say(_what_is_read(job))
+    with contextlib.ExitStack() as opened:
+        if job.workdir is not None:
+            opened.enter_context(_clear_errors(job.workdir))
+            opened.enter_context(RunLock(job.workdir))
+        trace = opened.enter_context(contextlib.closing(Trace(job.workdir or pathlib.Path(), job.profile_steps)))
+        checkpoints = opened.enter_context(contextlib.closing(_checkpoints(job)))
+        start = begin(job.recipe, job.description, _sources(job), checkpoints, job.allow_change, job.init_from)
+        state = _train(job, start, checkpoints, stop, trace)
+    if stop.reason and int(state.step) < job.settings.num_steps:
+        kept = f"all of it is saved in {job.workdir}. The same command goes on from there."
+        lost = "nothing is saved, since the run has no folder."
+        job.reporter.say(
+            f"Stopped by {stop.reason} after step {int(state.step)} of {job.settings.num_steps}; "
+            f"{lost if job.workdir is None else kept}"
         )
     return state
 
 
-def _prepare(experiment: Experiment) -> None:
-    """Builds all that the run will ask for, so that a mistake is told before anything is written or trained.
-
-    Raises: ValueError or OSError from what a section of the config builds.
-    """
-    training = experiment.settings.training
-    experiment.state_shapes()
-    if training.eval_every:
-        experiment.check_held_out()
-    if training.sample_every:
-        experiment.solver.check(experiment.sde, experiment.grid.times(experiment.sde))
-        experiment.generator.condition(0, 1)
+def _checkpoints(job: Job) -> Checkpoints | Unsaved:
+    if job.workdir is None:
+        return Unsaved()
+    return Checkpoints(job.workdir, keep=job.settings.keep_checkpoints, keep_every=job.settings.keep_every)
 
 
-def _what_is_read(experiment: Experiment) -> str:
+def _sources(job: Job) -> dict[str, Source]:
+    """The data whose facts a resumed run compares."""
+    return {"train": job.recipe.batches.source} | ({} if job.held_out is None else {"eval": job.held_out.source})
+
+
+def _what_is_read(job: Job) -> str:
     """A line for each source: how many examples and classes, and what was passed over and why."""
-    lines = [f"data.train: {experiment.train_source.summary()}"]
-    if experiment.settings.training.eval_every:
-        lines.append(f"data.eval: {experiment.eval_source.summary()}")
+    lines = [f"data.train: {job.recipe.batches.source.summary()}"]
+    if job.settings.eval_every and job.held_out is not None:
+        lines.append(f"data.eval: {job.held_out.source.summary()}")
     return "\n".join(lines)
 
 
-def _train(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    begun: Start,
-    checkpoints: Checkpoints,
-    stop: StopRequest,
-    trace: Trace,
-    quiet: bool,
-) -> TrainState:
-    training, is_writer = experiment.settings.training, jax.process_index() == 0
+def _train(job: Job, begun: Start, checkpoints: Checkpoints | Unsaved, stop: StopRequest, trace: Trace) -> TrainState:
+    settings, recipe, batch_size = job.settings, job.recipe, job.recipe.batches.batch_size
     state, position, start = begun.state, begun.position, int(begun.state.step)
-    _check_rates(experiment, state)
-    if is_writer:
-        _clean_up(workdir)
-        experiment.write_config(workdir)
-        write_json(workdir / HISTORY_FILE, begun.record)
-        for note in begun.notes:
-            print(note)
+    _check_rates(job, state)
+    _write_beginning(job, begun)
     tally = Tally(position.get("tally"))
     guard = FiniteGuard(
-        training.nonfinite,
-        training.max_skips,
-        workdir,
-        experiment.task.describe,
+        settings.nonfinite,
+        settings.max_skips,
+        job.workdir,
+        recipe.task.describe,
         checkpoints.latest,
         position.get("skips_in_a_row", 0),
     )
+    folder = job.workdir or pathlib.Path()
     with (
-        MetricLogger(workdir, start or None, is_writer) as logger,
-        Progress(max(training.num_steps, start), start, training.batch_size, quiet or not is_writer) as progress,
+        MetricLogger(folder, start or None, job.is_writer) as logger,
+        job.reporter.progress(max(settings.num_steps, start), start, batch_size) as progress,
     ):
-        _compare_log(logger, position, workdir)
-        save = _saver(experiment, begun.record, logger, checkpoints, tally, guard)
-        if start < training.num_steps:
+        _compare_log(logger, position, folder)
+        save = _saver(job, begun.record, logger, checkpoints, tally, guard)
+        if start < settings.num_steps:
             on_first_process(lambda: checkpoints.check_room(state))
         if begun.is_copy:
             save(start, state)  # so that a restart does not need the other run any more
-        if start >= training.num_steps or stop.reached(start):  # the same on all processes
-            if start >= training.num_steps and is_writer:
-                print(
-                    f"The run in {workdir} is finished: {start} of {training.num_steps} steps are done, nothing is trained. "
-                    "With a larger training.num_steps the same command goes on."
-                )
+        if start >= settings.num_steps or stop.reached(start):  # the same on all processes
+            if start >= settings.num_steps:
+                job.reporter.say(_finished(job, start))
             return state
-        if is_writer:
-            record_start(workdir, start)
+        if job.is_writer:
+            record_start(folder, start)
         with progress.during("compiling the training step"):
-            step, seconds, flops = compile_step(experiment.train_step(), state, experiment.batch_shapes())
-        watch = Stopwatch(training.batch_size, seconds, flops)
+            step, seconds, flops = compile_step(recipe.train_step(), state, recipe.batch_shapes())
+        watch = Stopwatch(batch_size, seconds, flops)
         return train(
             state,
             step,
-            experiment.train_batches,
-            experiment.mesh,
-            training.num_steps,
-            log_every=training.log_every,
+            recipe.batches,
+            recipe.mesh,
+            settings.num_steps,
+            log_every=settings.log_every,
             instruments=Instruments(logger, progress, tally, guard, watch, trace, stop),
-            actions=_actions(experiment, workdir, logger, checkpoints, save),
+            actions=_actions(job, logger, checkpoints, save),
         )
 
 
-def _clean_up(workdir: pathlib.Path) -> None:
+def _write_beginning(job: Job, begun: Start) -> None:
+    """Writes what the run is, and tells what is to be known of its start."""
+    if job.workdir is not None and job.is_writer:
+        _clean_up(job.workdir, job.description.file)
+        job.description.write(job.workdir)
+        write_json(job.workdir / HISTORY_FILE, begun.record)
+    for note in begun.notes:
+        job.reporter.say(note)
+
+
+def _finished(job: Job, start: int) -> str:
+    return (
+        f"The run in {job.workdir} is finished: {start} of {job.settings.num_steps} steps are done, nothing is trained. "
+        "With a larger training.num_steps the same command goes on."
+    )
+
+
+def _clean_up(workdir: pathlib.Path, description: str) -> None:
     """Deletes what killed runs left half written; of this run's files alone, as others may be measuring the run."""
-    for name in (CONFIG_FILE, HISTORY_FILE, METRICS_FILE, TIMING_FILE):
+    for name in (description, HISTORY_FILE, METRICS_FILE, TIMING_FILE):
         remove_temporaries_of(workdir / name)
     remove_temporaries(workdir / INCIDENTS)
 
 
-def _check_rates(experiment: Experiment, state: TrainState) -> None:
+def _check_rates(job: Job, state: TrainState) -> None:
     """Says so where the learning rate is 0 for a part of the training, or never leaves its warm-up.
 
     Raises: ValueError where it is 0 in all of what is left.
     """
-    left = experiment.settings.training.num_steps - int(state.step)
+    rate = job.recipe.optimizer.schedule
+    if rate is None or job.schedule is None:
+        return
+    left = job.settings.num_steps - int(state.step)
     done = int(updates_done(state.opt_state))
-    for warning in rate_warnings(experiment.optimizer.schedule, experiment.schedule, done, left):
+    for warning in rate_warnings(rate, job.schedule, done, left):
         if jax.process_index() == 0:
             logging.warning("%s", warning)
 
@@ -205,10 +246,10 @@ def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathli
 
 
 def _saver(
-    experiment: Experiment,
+    job: Job,
     record: dict[str, Any],
     logger: MetricLogger,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | Unsaved,
     tally: Tally,
     guard: FiniteGuard,
 ) -> Callable[[int, TrainState], None]:
@@ -222,40 +263,50 @@ def _saver(
             "skips_in_a_row": guard.in_a_row,
             "metrics_sha256": logger.digest(),
         }
-        checkpoints.save(state, experiment.resolved, position | record)
+        checkpoints.save(state, job.description.values, position | record)
 
     return save
 
 
+def held_out_batches(job: Job) -> Iterator[dict[str, Any]]:
+    """Every held-out example once, in batches on the devices of the mesh; "is_real" is False on padding."""
+    return (parallel.shard_batch(batch, job.recipe.mesh) for batch in job.held_out or ())
+
+
 def _actions(
-    experiment: Experiment,
-    workdir: pathlib.Path,
+    job: Job,
     logger: MetricLogger,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | Unsaved,
     save: Callable[[int, TrainState], None],
 ) -> list[Action]:
-    training = experiment.settings.training
+    settings, recipe = job.settings, job.recipe
 
     def evaluate(step: int, state: TrainState) -> None:
-        batches = held_out_batches(experiment)
-        measured = experiment.task.evaluate(experiment.run_key("evaluate"), pick_params(state, None), batches)
+        key, params = recipe.run_key("evaluate"), pick_params(state, None)
+        measured = recipe.task.evaluate(key, params, held_out_batches(job))
         logger.log(step, {f"eval/{name}": value for name, value in measured.items()})
 
     def draw(step: int, state: TrainState) -> None:
-        params, number = pick_params(state, None), experiment.settings.sampling.num_preview
-        images = experiment.generator(experiment.run_key("sample"), params, number)
-        title = f"Step {step:,}: samples of {images.nfe.mean():.0f} evaluations"
-        picture = sample_picture(experiment.spec, images.x, images.condition, title)
-        if jax.process_index() == 0 and picture is not None:
-            plots.save_image(workdir / "samples" / f"step_{step:08d}.png", picture)
-            logger.log_image(step, "samples", picture)
+        if job.preview is not None:
+            _draw(job, job.preview, step, state, logger)
 
     return [
-        Action(training.log_every, lambda step, state: checkpoints.check(), name="waiting for the last checkpoint"),
-        Action(training.eval_every, evaluate, name="measuring the held-out loss"),
-        Action(training.sample_every, draw, name="drawing samples"),
-        Action(training.checkpoint_every, save, part="save", keeps=True, name="saving a checkpoint"),
+        Action(settings.log_every, lambda step, state: checkpoints.check(), name="waiting for the last checkpoint"),
+        Action(settings.eval_every, evaluate, name="measuring the held-out loss"),
+        Action(settings.sample_every, draw, name="drawing samples"),
+        Action(settings.checkpoint_every, save, part="save", keeps=True, name="saving a checkpoint"),
     ]
+
+
+def _draw(job: Job, preview: Preview, step: int, state: TrainState, logger: MetricLogger) -> None:
+    """Writes a picture of samples."""
+    recipe = job.recipe
+    images = preview.generator(recipe.run_key("sample"), pick_params(state, None), preview.number)
+    title = f"Step {step:,}: samples of {images.nfe.mean():.0f} evaluations"
+    picture = sample_picture(recipe.spec, images.x, images.condition, title)
+    if job.workdir is not None and job.is_writer and picture is not None:
+        plots.save_image(job.workdir / "samples" / f"step_{step:08d}.png", picture)
+        logger.log_image(step, "samples", picture)
 
 
 @contextlib.contextmanager

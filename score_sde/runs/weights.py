@@ -7,13 +7,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from score_sde.catalogues import CATALOGUES
-from score_sde.config import changes, completed
-from score_sde.experiment import Experiment
-from score_sde.runs.restoring import average_name
+from score_sde.config import changes
+from score_sde.training.description import Description
+from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
 from score_sde.training.saving.integrity import MANIFEST
-from score_sde.training.state import Params, ema_name
+from score_sde.training.state import RAW, Params, average_name, ema_name
 
 READ_BY = ("sde", "parameterization", "network")  # the sections that say how weights are read
 LISTED = 6  # differences that a message names
@@ -64,7 +63,7 @@ def parse_init_from(text: str | None, ema: str | None = None) -> InitFrom | None
     return InitFrom(text, None, ema)
 
 
-def read_weights(experiment: Experiment, source: InitFrom) -> Weights:
+def read_weights(recipe: Recipe, description: Description, source: InitFrom) -> Weights:
     """The parameters of another run for the network of this one, whose arrays must have the same names and shapes.
 
     Raises: FileNotFoundError without such a checkpoint; ValueError where it is damaged, its arrays are others, or it has no
@@ -74,24 +73,22 @@ def read_weights(experiment: Experiment, source: InitFrom) -> Weights:
         step = checkpoints.existing(source.step)
         run = checkpoints.run(step)
         average = _average(run["config"], source.ema)
-        part = ("params",) if average == "none" else ("ema", average)
-        like = experiment.state_shapes().params
+        part = ("params",) if average == RAW else ("ema", average)
+        like = recipe.state_shapes().params
         _check_fit(checkpoints.shapes(step), part, shapes_of(like), source)
         params = checkpoints.restore_part(part, like, step)
         manifest = checkpoints.directory / str(step) / MANIFEST
         digest = hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
     origin = {"workdir": source.workdir, "step": step, "average": average, "manifest_sha256": digest}
-    which = "parameters" if average == "none" else f"average of half-life {average} thousand images"
+    which = "parameters" if average == RAW else f"average of half-life {average} thousand images"
     begins = f"The run begins with the {which} at step {step} of {source.workdir}."
-    return Weights(params, origin, [begins, *_other_meanings(experiment, run)])
+    return Weights(params, origin, [begins, *_other_meanings(recipe, description, run)])
 
 
 def _average(config: Mapping[str, Any], ema: str | None) -> str:
     """The name of an average of a run; "none" for its raw parameters."""
     names = [ema_name(float(half_life)) for half_life in config["ema"]["half_lives_kimg"]]
-    if ema == "none" or not names:
-        return "none"
-    return names[0] if ema is None else average_name(names, ema)
+    return average_name(names, RAW if not names else ema)
 
 
 def _check_fit(
@@ -109,17 +106,18 @@ def _check_fit(
         )
 
 
-def _other_meanings(experiment: Experiment, run: Mapping[str, Any]) -> list[str]:
+def _other_meanings(recipe: Recipe, description: Description, run: Mapping[str, Any]) -> list[str]:
     """Ways in which the same arrays mean something else in this run: another model, or other classes."""
-    there, here = (completed(config, CATALOGUES) for config in (run["config"], experiment.resolved))
-    found = changes({name: there[name] for name in READ_BY}, {name: here[name] for name in READ_BY})
+    there, here = description.complete(run["config"]), description.completed
+    both = [name for name in READ_BY if name in there and name in here]  # a run without a config has other sections
+    found = changes({name: there[name] for name in both}, {name: here[name] for name in both})
     found.pop("network.remat", None)
     notes = []
     if found:
         told = listed([f"{field}: {old!r} there, {new!r} here" for field, (old, new) in found.items()])
         notes.append(f"Its weights are read by another model than they were trained in ({told}).")
     names = ((run.get("position", {}).get("data") or {}).get("train") or {}).get("class_names")
-    ours = experiment.train_source.spec.class_names
+    ours = recipe.spec.class_names
     if names is not None and ours is not None and names != list(ours):
         notes.append("Its classes have other names: class i begins with what was learned of that run's class i.")
     return notes

@@ -18,13 +18,14 @@ from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, oriented_gradients
 from score_sde.plots.comparison import error_by_evaluations, solver_strips
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import Heun, ProbabilityFlow, Solver, sample
 from score_sde.solvers.grids import GRIDS, EDMRho, Grid, Uniform
 from score_sde.solvers.loop import start_std
 from score_sde.tools.solver_specs import solver_of
 from score_sde.training.logs.stages import stage
+from score_sde.training.state import pick_params
 
 Points = Float[np.ndarray, "n *shape"]
 

@@ -87,7 +87,7 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
     if not 0 < mfu <= 1:
         raise ValueError(f"--mfu needs 0 < mfu <= 1, got {mfu}.")
     settings, mesh = experiment.settings, experiment.mesh
-    shapes, batch = experiment.state_shapes(), experiment.batch_shapes()
+    shapes, batch = experiment.recipe.state_shapes(), experiment.recipe.batch_shapes()
     with jax.default_matmul_precision("highest"):  # convolutions as on an accelerator, not as our CPU path has them
         with stage("counting FLOPs"):
             flops = flops_per_image(experiment, shapes, batch)
@@ -129,7 +129,7 @@ def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -
     task, network = experiment.task, experiment.task.network
 
     def step_flops(task: Task) -> float:
-        lowered = experiment.train_step(task=task, mesh=mesh, accumulation_steps=1).lower(shapes, batch)
+        lowered = experiment.recipe.train_step(task=task, mesh=mesh, accumulation_steps=1).lower(shapes, batch)
         return _flops(lowered) / size
 
     executed = step_flops(task)
@@ -147,7 +147,7 @@ def bytes_per_device(
     experiment: Experiment, shapes: TrainState, batch: Shapes, accelerator: Accelerator
 ) -> dict[str, float | int]:
     """The state's and the batch's bytes on one device of the mesh, and the temporaries of the compiled step."""
-    analysis: Any = experiment.train_step().lower(shapes, batch).compile().memory_analysis()
+    analysis: Any = experiment.recipe.train_step().lower(shapes, batch).compile().memory_analysis()
     parts = {
         "parameters": _held(shapes.params),
         "averages": _held(shapes.ema),

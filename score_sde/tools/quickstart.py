@@ -206,7 +206,7 @@ def _as_json(measured: Measured) -> dict:
 
 def _report(experiment: Experiment, workdir: pathlib.Path, measured: Measured) -> Report:
     """The page."""
-    size = sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes().params))
+    size = sum(leaf.size for leaf in jax.tree.leaves(experiment.recipe.state_shapes().params))
     training = experiment.settings.training
     summary = (
         f"A {size / 1e6:.1f} M-parameter U-Net learned the score of 1,500 handwritten digits (8×8 pixels) under the "

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from score_sde.evaluation.ledger import LEDGER, Row, read_rows
-from score_sde.experiment import CONFIG_FILE
 from score_sde.internal.files import read_json
 from score_sde.runs.resuming import read_history
 from score_sde.runs.starts import read_starts
+from score_sde.training.description import CONFIG_FILE
 from score_sde.training.incidents import FOLDER as INCIDENTS
 from score_sde.training.logs.logging import METRICS_FILE, TIMING_FILE, Series, read_metrics
 from score_sde.training.saving.verification import steps_on_disk

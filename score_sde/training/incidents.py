@@ -38,7 +38,7 @@ class FiniteGuard:
     Args:
       policy: "stop" or "skip".
       max_skips: the number of steps in a row that may be skipped.
-      workdir: the folder of the run; reports go to incidents/step_XXXXXXXX.json.
+      workdir: the folder of the run; reports go to incidents/step_XXXXXXXX.json; None: no report.
       describe: the task's facts of the examples -> columns of the report.
       last_checkpoint: names the newest checkpoint, for the message.
       in_a_row: the number of steps skipped just before a resume.
@@ -48,7 +48,7 @@ class FiniteGuard:
         self,
         policy: str,
         max_skips: int,
-        workdir: pathlib.Path,
+        workdir: pathlib.Path | None,
         describe: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]],
         last_checkpoint: Callable[[], int | None],
         in_a_row: int = 0,
@@ -58,7 +58,8 @@ class FiniteGuard:
                 f"training.nonfinite needs one of {POLICIES} and training.max_skips >= 0, got {policy!r} and {max_skips}."
             )
         self._limit = max_skips if policy == "skip" else 0
-        self._folder, self._describe_facts, self._last_checkpoint = workdir / FOLDER, describe, last_checkpoint
+        self._folder = None if workdir is None else workdir / FOLDER
+        self._describe_facts, self._last_checkpoint = describe, last_checkpoint
         self._waiting: _Step | None = None
         self.in_a_row = in_a_row
 
@@ -109,12 +110,15 @@ class FiniteGuard:
             "last_checkpoint": self._last_checkpoint(),
             "examples": self._describe(examples),
         }
-        path = self._folder / f"step_{step:08d}.json"
-        on_first_process(lambda: write_json(path, report, indent=1, allow_nan=False))
+        told = ""
+        if self._folder is not None:
+            path = self._folder / f"step_{step:08d}.json"
+            on_first_process(lambda: write_json(path, report, indent=1, allow_nan=False))
+            told = f"; {path} tells the examples, noise levels and losses of its batch"
         skipped = f" and {self.in_a_row} steps in a row were skipped" if self._limit else ""
         raise FloatingPointError(
             f"The loss or gradient of step {step} is not finite (loss {numbers['loss']}, gradient norm {numbers['grad_norm']})"
-            f"{skipped}; {path} tells the examples, noise levels and losses of its batch. The last good checkpoint is "
+            f"{skipped}{told}. The last good checkpoint is "
             f"{self._last()}. Resume with training.nonfinite=skip to leave such batches out, or "
             "with a lower optimizer.learning_rate, a smaller optimizer.clip_norm or a larger t_min of the time sampler."
         )

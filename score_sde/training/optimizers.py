@@ -26,11 +26,14 @@ FIXED = ("fourier", "frequencies")  # the last two names of parameters that are 
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation (`init`, `update`) with its `schedule`: the number of an update -> learning rate."""
+    """An optax transformation (`init`, `update`) with its `schedule`: the number of an update -> learning rate.
+
+    The schedule of a transformation that was given (`as_optimizer`) is not known: it is None.
+    """
 
     init: Callable[[Any], OptState]
     update: Callable[..., tuple[Any, OptState]]
-    schedule: optax.Schedule
+    schedule: optax.Schedule | None
 
 
 def updates_done(opt_state: OptState) -> Int[Array, ""]:
@@ -140,6 +143,22 @@ def optimizer_of(settings: sections.Optimizer) -> Optimizer:
     return Optimizer(chain.init, _by_kind_of_parameter(chain.update), rate)
 
 
+def as_optimizer(transformation: Optimizer | optax.GradientTransformation) -> Optimizer:
+    """A transformation of optax as an optimizer; parameters that are never trained (`is_fixed`) get no update.
+
+    What else it does is its own: its schedule, clipping, and which parameters it decays.
+    """
+    if isinstance(transformation, Optimizer):
+        return transformation
+    transformation = optax.with_extra_args_support(transformation)
+
+    def update(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:
+        updates, state = transformation.update(grads, state, params)
+        return _without_fixed(updates), state
+
+    return Optimizer(transformation.init, update, None)
+
+
 def _by_kind_of_parameter(update: Callable[..., tuple[Any, OptState]]) -> Callable[..., Any]:
     """The same optimizer, without weight decay of undecayed parameters, and without any update of fixed parameters.
 
@@ -151,9 +170,14 @@ def _by_kind_of_parameter(update: Callable[..., tuple[Any, OptState]]) -> Callab
     def masked(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:
         seen = _map_with_names(lambda path, p: p if is_decayed(path, p.ndim) else jnp.zeros_like(p), params)
         updates, state = update(grads, state, seen)
-        return _map_with_names(lambda path, u: jnp.zeros_like(u) if is_fixed(path) else u, updates), state
+        return _without_fixed(updates), state
 
     return masked
+
+
+def _without_fixed(updates: Any) -> Any:
+    """Zeros in place of the updates of fixed parameters."""
+    return _map_with_names(lambda path, u: jnp.zeros_like(u) if is_fixed(path) else u, updates)
 
 
 def _map_with_names(function: Callable[[Path, Array], Array], tree: Any) -> Any:

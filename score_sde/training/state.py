@@ -1,5 +1,6 @@
 """The training state: the values that change from step to step, without any configuration."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from score_sde.tasks import Task
 from score_sde.training.optimizers import Optimizer, OptState
 
 Params = Any
+RAW = "none"  # in place of the name of an average: the parameters themselves
 
 
 class TrainState(NamedTuple):
@@ -52,3 +54,38 @@ def state_sharding(state: Any, task: Task, mesh: Mesh, *, over_fsdp: bool = True
     sharding.
     """
     return parallel.tree_sharding(state, mesh, task.tensor_axis, over_fsdp=over_fsdp)
+
+
+def pick_params(state: TrainState, average: str | None) -> Params:
+    """The average with this half-life (in thousands of images; None: the first), or the raw parameters ("none").
+
+    Raises: ValueError for a half-life that was not kept.
+    """
+    return state.ema.get(average_name(state.ema, average), state.params)
+
+
+def average_name(names: Collection[str], wanted: str | None) -> str:
+    """The name of an average, however its half-life is written: "500.0" is "500"; None is the first.
+
+    "none" names the raw parameters, and is the first where no average was kept.
+
+    Raises: ValueError for a half-life that was not kept.
+    """
+    if wanted == RAW or (wanted is None and not names):
+        return RAW
+    if wanted is None:
+        return next(iter(names))
+    for name in names:
+        if name == wanted or (_is_number(wanted) and float(name) == float(wanted)):
+            return name
+    raise ValueError(
+        f"average (--ema) needs one of {[*names, RAW]} (half-lives in thousands of images), got {wanted!r}."
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -66,7 +66,8 @@ def make_train_step(
         ema = {name: averaged(name, average) for name, average in state.ema.items()}
         metrics = {name: jnp.mean(value) for name, value in scalars.items()}
         metrics["grad_norm"] = optax.tree.norm(grads)
-        metrics["learning_rate"] = jnp.asarray(optimizer.schedule(updates_done(state.opt_state)), jnp.float32)
+        if optimizer.schedule is not None:
+            metrics["learning_rate"] = jnp.asarray(optimizer.schedule(updates_done(state.opt_state)), jnp.float32)
         ok = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         kept, updated = state._replace(step=step), TrainState(step, params, ema, opt_state)
         state = jax.tree.map(lambda new, old: jnp.where(ok, new, old), updated, kept)

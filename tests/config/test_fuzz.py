@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import base, density2d, quickstart
 from score_sde.config import literal, section_at
-from score_sde.experiment import Experiment, apply_override
+from score_sde.experiment import Experiment
+from score_sde.run_config import apply_override
 
 BUILT = (
     "sde",

@@ -15,7 +15,8 @@ from configs import base, density2d
 from experiments.flags import ConfigFlag
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import apply_overrides, load_config, plain
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
+from score_sde.run_config import from_workdir, write_config
 
 OWN = '''
 """One member of every kind, each a little different from ours."""
@@ -170,10 +171,10 @@ def test_an_own_sde_runs_through_everything(tmp_path):
     config = config_with("sde", {"name": "mine.models:CubicVP", "b": 9})
     config.network = ConfigDict({"name": "mine.models:Tiny"})
     experiment = Experiment(config)
-    experiment.write_config(tmp_path)
+    write_config(experiment, tmp_path)
     again = from_workdir(tmp_path, ["sde.b=1e1"])
     assert again.sde.b == 10 and plain(again.config)["sde"]["name"] == "mine.models:CubicVP"
-    state = again.init_state()
+    state = again.recipe.init_state()
     x = again.generator(jax.random.key(0), state.params, 4).x
     assert x.shape == (4, 2) and np.isfinite(x).all()
     np.testing.assert_allclose(again.sde.alpha(jnp.asarray(0.5)), np.exp(-0.5 * 10 * 0.125), rtol=1e-6)

@@ -14,7 +14,8 @@ from score_sde.config import NO_CATALOGUES, Settings, apply_overrides, section_a
 from score_sde.config.building import fixed_section
 from score_sde.config.kinds import allows_none
 from score_sde.config.options import REQUIRED, options_of
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
+from score_sde.run_config import from_workdir, write_config
 
 
 def overridden(*texts, config=base.get_config):
@@ -326,7 +327,7 @@ def test_flags_of_a_config_are_told_from_others():
 def test_another_model_than_the_trained_one_is_told(label, overrides, told, tmp_path, caplog):
     config = base.get_config()
     config.parameterization.noise_label = ConfigDict({"name": label})
-    Experiment(config).write_config(tmp_path)
+    write_config(Experiment(config), tmp_path)
     from_workdir(tmp_path, overrides)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == len(told)
@@ -358,4 +359,4 @@ def test_what_no_machine_could_hold_is_told_before_it_is_built(texts, message):
     with pytest.raises(ValueError, match=message):
         experiment = Experiment(overridden(*texts))
         experiment.denoiser
-        experiment.state_shapes()
+        experiment.recipe.state_shapes()

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import density2d, quickstart
 from score_sde.experiment import Experiment
+from score_sde.run_config import write_config
 from score_sde.training.saving.checkpoints import Checkpoints
 
 
@@ -33,10 +34,10 @@ def save(config: ConfigDict, folder, steps=(0,)) -> None:
     """Checkpoints at `steps`, each with other parameters, and the config."""
     experiment, noise = Experiment(config), np.random.default_rng(0)
     with jax.numpy_dtype_promotion("standard"):
-        state = experiment.init_state()
+        state = experiment.recipe.init_state()
     with contextlib.closing(Checkpoints(folder, keep=len(steps))) as checkpoints:
         for step in steps:
             params = jax.tree.map(lambda leaf: leaf + 0.2 * noise.standard_normal(leaf.shape, np.float32), state.params)
             count = state.step + np.int32(step)
             checkpoints.save(state._replace(step=count, params=params, ema=dict.fromkeys(state.ema, params)), {})
-    experiment.write_config(folder)
+    write_config(experiment, folder)

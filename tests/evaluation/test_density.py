@@ -13,8 +13,8 @@ from score_sde.denoising.denoiser import Denoiser
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.evaluation.density import numbers, run_density
-from score_sde.experiment import from_workdir
 from score_sde.internal.broadcast import expand_like
+from score_sde.run_config import from_workdir
 from tests.evaluation.evaluated import save
 
 WEIGHTS = (0.5, 0.3, 0.2)

@@ -18,9 +18,10 @@ from score_sde.evaluation.checkpoint_curve import checkpoint_steps, run_all_chec
 from score_sde.evaluation.evaluating import Evaluation, run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import load_reference
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics
 from score_sde.plots.scores import metric_curves
+from score_sde.run_config import from_workdir
 from score_sde.runs import pick_params, restore
 from score_sde.runs.sampling import run_sampling
 from tests.evaluation.evaluated import digits, points, save

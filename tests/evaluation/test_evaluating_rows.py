@@ -9,8 +9,8 @@ from score_sde.evaluation.evaluating import Evaluation, run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import make_reference
 from score_sde.evaluation.row_comparison import differences
-from score_sde.experiment import from_workdir
 from score_sde.metrics import FeatureStatistics
+from score_sde.run_config import from_workdir
 from score_sde.runs import pick_params, restore
 from tests.evaluation.evaluated import digits, points, save
 from tests.evaluation.own_features import meanings

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from score_sde.evaluation.ledger import append_row, read_rows, table
-from score_sde.experiment import from_workdir
 from score_sde.internal.files import parse_json, read_json, write_json
+from score_sde.run_config import from_workdir
 from score_sde.runs.streams import claim
 from score_sde.solvers.grids.fitted import Fitted, save_grid
 from score_sde.sweeps import Metric, Queue

@@ -45,7 +45,7 @@ def experiment_on(accumulation_steps: int = 1, **mesh: int) -> Experiment:
 
 def train(experiment: Experiment, num_steps: int = 20):
     """The state after `num_steps`, and the loss and the losses of the examples at each."""
-    step, state, history = experiment.train_step(), experiment.init_state(), []
+    step, state, history = experiment.recipe.train_step(), experiment.recipe.init_state(), []
     for number in range(num_steps):
         batch = parallel.shard_batch(experiment.train_batches[number], experiment.mesh)
         state, metrics, examples = step(state, batch)
@@ -105,7 +105,9 @@ def run(name: str) -> dict:
         },
         "like_the_shapes": all(
             leaf.sharding == like.sharding
-            for leaf, like in zip(jax.tree.leaves(state), jax.tree.leaves(experiment.state_shapes()), strict=True)
+            for leaf, like in zip(
+                jax.tree.leaves(state), jax.tree.leaves(experiment.recipe.state_shapes()), strict=True
+            )
         ),
     }
     return result | (measure(experiment, state) if name in MEASURED else {})

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from configs import density2d
-from score_sde.experiment import Experiment, apply_override
+from score_sde.experiment import Experiment
+from score_sde.run_config import apply_override
 from score_sde.runs import run_training
 from tests.multiprocess.launch import ROOT, config_flags, coordinator, launch
 

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from configs import density2d
 from score_sde.config import Schedule, sections
 from score_sde.evaluation.density import run_density
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
+from score_sde.run_config import from_workdir
 from score_sde.runs import (
     loss_by_noise_level,
     pick_params,
@@ -26,6 +27,7 @@ from score_sde.runs import (
 )
 from score_sde.runs.starts import read_starts
 from score_sde.tools.report import write_report
+from score_sde.training.description import Description
 from score_sde.training.lock import RunLock
 from score_sde.training.logs.logging import MetricLogger, read_metrics
 from score_sde.training.logs.progress import Progress
@@ -78,7 +80,7 @@ def test_a_run_leaves_what_it_promises(whole):
     restored = restore(Experiment(tiny()), workdir)
     assert bits(restored) == bits(state) and int(restored.step) == 40
     assert int(restore(Experiment(tiny()), workdir, step=30).step) == 30
-    assert bits(from_workdir(workdir).state_shapes()) is not None
+    assert bits(from_workdir(workdir).recipe.state_shapes()) is not None
 
 
 def cosine(num_steps, decay_steps=None) -> ConfigDict:
@@ -122,7 +124,7 @@ def test_training_lowers_the_loss_at_every_noise_level(tmp_path):
     config.network.update({"width": 32, "depth": 2})
     config.ema.half_lives_kimg = (2.0,)
     experiment = Experiment(config)
-    before = loss_by_noise_level(experiment, experiment.init_state().params)
+    before = loss_by_noise_level(experiment, experiment.recipe.init_state().params)
     after = loss_by_noise_level(experiment, pick_params(run_training(experiment, tmp_path, quiet=True), None))
     informative = np.abs(before.log_snr - 2) < 3
     assert informative.sum() >= 3 and np.all(after.mean[informative] < 0.97 * before.mean[informative])
@@ -203,7 +205,7 @@ def test_choice_of_average(whole):
     assert pick_params(state, None) is state.ema["0.5"]
     assert pick_params(state, "5") is state.ema["5"] is pick_params(state, "5.0")
     assert pick_params(state, "none") is state.params
-    with pytest.raises(ValueError, match=r"--ema needs one of \['0.5', '5', 'none'\].*got '7'"):
+    with pytest.raises(ValueError, match=r"\(--ema\) needs one of \['0.5', '5', 'none'\].*got '7'"):
         pick_params(state, "7")
 
 
@@ -230,19 +232,19 @@ def test_a_signal_saves_at_any_step_and_the_resumed_run_is_the_same(whole, tmp_p
 
 def test_several_processes_stop_only_where_they_agree(tmp_path, monkeypatch, capsys):
     """A Ctrl-C that one process hears before its first step does not end it while the others begin to train."""
-    asked, write_config = [], Experiment.write_config
+    asked, write = [], Description.write
 
     def agreed(step):
         asked.append(step)
         return step == 3
 
     def interrupted(self, workdir):
-        write_config(self, workdir)
+        write(self, workdir)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(StopRequest, "_several", staticmethod(lambda: True))
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", agreed)
-    monkeypatch.setattr(Experiment, "write_config", interrupted)
+    monkeypatch.setattr(Description, "write", interrupted)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN), signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         state = run_training(Experiment(tiny()), tmp_path, quiet=True)

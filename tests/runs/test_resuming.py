@@ -317,7 +317,7 @@ def test_weights_that_do_not_fit_are_listed(begun, tmp_path):
         run(config, tmp_path, init_from=InitFrom("run", 3))
     with pytest.raises(FileNotFoundError, match=r"No checkpoint in .*nowhere"):
         run(config, tmp_path, init_from=InitFrom(str(tmp_path / "nowhere")))
-    with pytest.raises(ValueError, match=r"--ema needs one of \['0.5', '5', 'none'\].*got '7'"):
+    with pytest.raises(ValueError, match=r"\(--ema\) needs one of \['0.5', '5', 'none'\].*got '7'"):
         run(config, tmp_path, init_from=InitFrom("run", None, "7"))
     assert not steps_on_disk(tmp_path)
 

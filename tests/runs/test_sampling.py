@@ -17,8 +17,9 @@ from PIL import Image
 
 from configs import quickstart
 from score_sde import plots
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
 from score_sde.generation.shards import NpzShards
+from score_sde.run_config import from_workdir, write_config
 from score_sde.runs import held_out_bits_per_dim, pick_params, restore, run_likelihood
 from score_sde.runs.sampling import stream_samples
 from score_sde.solvers.loop import _solve
@@ -44,7 +45,7 @@ def workdir(tmp_path_factory):
     """A checkpoint of parameters far from zero; nothing is trained."""
     folder, experiment = tmp_path_factory.mktemp("run"), Experiment(tiny())
     with jax.numpy_dtype_promotion("standard"):
-        state = experiment.init_state()
+        state = experiment.recipe.init_state()
     leaves, treedef = jax.tree.flatten(state.params)
     noise = np.random.default_rng(0)
     leaves = [leaf + 0.2 * noise.standard_normal(leaf.shape, np.float32) for leaf in leaves]
@@ -52,7 +53,7 @@ def workdir(tmp_path_factory):
     state = state._replace(params=params, ema=dict.fromkeys(state.ema, params))
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         checkpoints.save(state, {})
-    experiment.write_config(folder)
+    write_config(experiment, folder)
     return folder
 
 
@@ -176,7 +177,7 @@ def test_killed_by_the_system_and_resumed(workdir, whole, tmp_path):
 
 EIGHT = """
 import sys, pathlib, jax
-from score_sde.experiment import from_workdir
+from score_sde.run_config import from_workdir, write_config
 from score_sde.runs.sampling import stream_samples
 workdir, output = map(pathlib.Path, sys.argv[1:])
 for name, devices, batch in (("one", 1, 24), ("four", 4, 12), ("eight", 8, 24)):

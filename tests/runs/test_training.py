@@ -8,7 +8,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import array, folder
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
+from score_sde.run_config import from_workdir
 from score_sde.runs import restore, run_sampling, run_training
 from score_sde.runs import training as training_module
 from tests.data.test_folder import noise, write

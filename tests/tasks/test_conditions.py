@@ -103,4 +103,4 @@ def test_a_rate_for_data_without_conditions_is_refused_before_training():
     with config.unlocked():
         config.task = {"name": "denoising", "condition_dropout": 0.1}
     with pytest.raises(ValueError, match="condition_dropout=0.1 needs data with conditions"):
-        Experiment(config).state_shapes()
+        Experiment(config).recipe.state_shapes()

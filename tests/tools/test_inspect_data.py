@@ -10,8 +10,9 @@ import pytest
 from ml_collections import ConfigDict, config_flags
 
 from configs import base, quickstart
-from score_sde.experiment import Experiment, apply_override
+from score_sde.experiment import Experiment
 from score_sde.plots.datasets import dataset_overview
+from score_sde.run_config import apply_override
 from score_sde.sdes import SDES
 from score_sde.tools import inspect_data as inspection
 from score_sde.tools.inspect_data import as_overrides, inspect, pair_distances, prior_mismatch, report

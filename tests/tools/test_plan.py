@@ -57,7 +57,7 @@ def test_flops_are_those_of_a_count_by_hand():
     """
     experiment = Experiment(small(channels=64, remat="blocks"))
     with jax.default_matmul_precision("highest"):  # convolutions as direct sums, as a plan counts them
-        flops = flops_per_image(experiment, experiment.state_shapes(), experiment.batch_shapes())
+        flops = flops_per_image(experiment, experiment.recipe.state_shapes(), experiment.recipe.batch_shapes())
     assert 1 <= flops["forward"] / products_by_hand(64) < 1.03
     assert 2.95 < flops["training_step"] / flops["forward"] < 3.1  # backward: twice the products, and the optimizer
     assert 1.1 < flops["training_step_with_recomputation"] / flops["training_step"] < 1.4
@@ -70,7 +70,7 @@ def test_a_plan_on_one_device(capsys):
     config.network.width = 64
     experiment = experiment_on(config, 1)
     plan = make_plan(experiment, find_accelerator("v5e"), 0.5)
-    state, memory = experiment.init_state(), plan["bytes_per_device"]
+    state, memory = experiment.recipe.init_state(), plan["bytes_per_device"]
     for name, tree in {"parameters": state.params, "averages": state.ema}.items():
         assert memory[name] == sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     assert memory["optimizer"] == sum(leaf.nbytes for leaf in jax.tree.leaves((state.opt_state, state.step)))
@@ -112,15 +112,15 @@ def test_data_that_are_not_there():
     with pytest.raises(FileNotFoundError, match=r"give --shape=H,W,C \(and --num_classes"):
         experiment_on(config, 1)
     experiment = experiment_on(config, 1, (8, 8, 1), 10)
-    shapes = experiment.batch_shapes()
+    shapes = experiment.recipe.batch_shapes()
     sizes = jax.tree.map(lambda like: like.shape, shapes)
     assert sizes == {"x": (16, 8, 8, 1), "index": (16,), "condition": {"label": (16,)}}
-    known = experiment_on(small(), 1).batch_shapes()
+    known = experiment_on(small(), 1).recipe.batch_shapes()
     assert jax.tree.map(lambda like: (like.shape, like.dtype), shapes) == jax.tree.map(
         lambda like: (like.shape, like.dtype), known
     )
     config.network.embedding_dim = 5
-    conditions = experiment_on(config, 1, (8, 8, 1)).batch_shapes()["condition"]  # those that the network takes
+    conditions = experiment_on(config, 1, (8, 8, 1)).recipe.batch_shapes()["condition"]  # those that the network takes
     assert {name: like.shape for name, like in conditions.items()} == {"label": (16,), "embedding": (16, 5)}
     assert Blank((4,)).spec.num_classes is None and parallel.batch_shards(experiment.mesh) == 1
 

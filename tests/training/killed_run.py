@@ -35,7 +35,7 @@ from score_sde.training.saving import checkpoints
 
 MOMENTS = {
     "lock": ("score_sde.training.lock", "RunLock._acquire"),
-    "write config": ("score_sde.experiment", "Experiment.write_config"),
+    "write config": ("score_sde.training.description", "Description.write"),
     "verify": ("score_sde.training.saving.verification", "find_damage"),
     "restore": ("score_sde.training.saving.checkpoints", "Checkpoints.restore"),
     "drop lines": ("score_sde.training.logs.logging", "drop_lines_after"),

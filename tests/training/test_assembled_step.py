@@ -78,7 +78,7 @@ def run(experiment, objective, optimizer, batches, accumulation_steps=1, half_li
         rampup_ratio=rampup_ratio,
         accumulation_steps=accumulation_steps,
     )
-    shapes, rng = experiment.state_shapes().params, np.random.default_rng(0)
+    shapes, rng = experiment.recipe.state_shapes().params, np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
     state = create_state(params, optimizer, half_lives)
     states, history = [jax.device_get(state)], []

@@ -80,7 +80,7 @@ def step_of(experiment, accumulation_steps=1, objective=None):
 
 def trained(experiment, step, num_steps):
     """The state after some steps, and the metrics and examples of each."""
-    state, history = experiment.init_state(), []
+    state, history = experiment.recipe.init_state(), []
     for number in range(num_steps):
         state, *rest = step(state, parallel.shard_batch(experiment.train_batches[number], experiment.mesh))
         history.append(jax.device_get(rest))
@@ -128,7 +128,7 @@ def test_draws_and_dropout_of_every_step_are_independent():
     """Their means over the batch, over 2000 steps: also those of the next step, and of another seed."""
     experiment = small()
     step, seen = step_of(experiment, objective=Keys(experiment.sde)), []
-    state, batch = experiment.init_state(), parallel.shard_batch(experiment.train_batches[0], experiment.mesh)
+    state, batch = experiment.recipe.init_state(), parallel.shard_batch(experiment.train_batches[0], experiment.mesh)
     for _ in range(2000):
         state, metrics, _ = step(state, batch)
         seen.append((metrics["drawn"], metrics["dropout"]))
@@ -149,7 +149,7 @@ def test_dropout_differs_between_parts():
 
     step = step_of(experiment, 24, Same(experiment.sde))
     # The layer after the dropout starts near zero.
-    state = experiment.init_state()
+    state = experiment.recipe.init_state()
     state = state._replace(params=jax.tree.map(lambda p: p + 0.1, state.params))
     _, _, examples = step(state, parallel.shard_batch(batch, experiment.mesh))
     assert len(np.unique(examples["loss"])) > 12
@@ -188,7 +188,7 @@ def test_a_gradient_that_overflows_is_skipped_too(plain):
     experiment, step = plain
     batch = experiment.train_batches[0] | {}
     batch["x"] = batch["x"] * np.float32(1e15)
-    state = experiment.init_state()
+    state = experiment.recipe.init_state()
     before = jax.device_get(state.params)
     state, metrics, _ = step(state, parallel.shard_batch(batch, experiment.mesh))
     assert np.isfinite(metrics["loss"]) and not np.isfinite(metrics["grad_norm"]) and metrics["skipped"] == 1.0
@@ -203,7 +203,7 @@ def test_bfloat16_computes_with_float32_masters():
     def loss(params):
         return experiment.objective(experiment.run_key("train"), experiment.denoiser.bind(params), batch)[0].mean()
 
-    shapes = experiment.state_shapes()
+    shapes = experiment.recipe.state_shapes()
     graded = jax.eval_shape(jax.value_and_grad(loss), shapes.params)
     assert ":bf16" in str(jax.make_jaxpr(loss)(shapes.params))
     after, history = trained(experiment, step_of(experiment), 1)
@@ -214,7 +214,7 @@ def test_bfloat16_computes_with_float32_masters():
 
 def test_the_state_is_donated(plain):
     experiment, step = plain
-    state = experiment.init_state()
+    state = experiment.recipe.init_state()
     step(state, parallel.shard_batch(experiment.train_batches[0], experiment.mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 

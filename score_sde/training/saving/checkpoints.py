@@ -251,6 +251,27 @@ class Checkpoints:
         ) from error
 
 
+class Unsaved:
+    """In place of the checkpoints of a run that has no folder: there is none, and nothing is saved."""
+
+    directory = None
+
+    def latest(self) -> None:
+        """There is no checkpoint."""
+
+    def save(self, state: TrainState, config: dict[str, Any], position: dict[str, Any] | None = None) -> None:
+        """Saves nothing."""
+
+    def check(self) -> None:
+        """Nothing can have failed."""
+
+    def check_room(self, like: TrainState) -> None:
+        """Nothing needs room."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 @contextlib.contextmanager
 def _silenced(text: str) -> Iterator[None]:
     """A context that drops messages of absl's logger, to which orbax writes, if they begin with `text`."""

@@ -1,0 +1,16 @@
+"""Whether held-out examples are like those of training."""
+
+from score_sde.data.base import DataSpec
+
+FACTS = ("shape", "levels", "conditions", "num_classes")
+
+
+def check_alike(held_out: DataSpec, training: DataSpec) -> None:
+    """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
+    differ = [
+        f"{fact}: {getattr(training, fact)!r} there, {getattr(held_out, fact)!r} here"
+        for fact in FACTS
+        if getattr(held_out, fact) != getattr(training, fact)
+    ]
+    if differ:
+        raise ValueError(f"config.data.eval needs examples like those of data.train; {'; '.join(differ)}.")

@@ -1,0 +1,75 @@
+"""Training as a config says: the config becomes a trainer."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from score_sde import parallel
+from score_sde.data import EvalBatches
+from score_sde.experiment import Experiment
+from score_sde.runs.trainer import Trainer
+from score_sde.runs.weights import InitFrom
+from score_sde.training.preemption import StopRequest
+from score_sde.training.reporter import Reporter
+from score_sde.training.state import TrainState
+
+
+def trainer_of(experiment: Experiment, workdir: str | pathlib.Path) -> Trainer:
+    """The trainer of a config. Raises: ValueError or OSError from what a section of the config builds."""
+    settings, recipe = experiment.settings, experiment.recipe
+    training = dataclasses.asdict(settings.training)
+    del training["num_steps"], training["eval_levels"]  # which `run` and the task are told
+    return Trainer(
+        recipe.task,
+        recipe.batches,
+        workdir,
+        eval_data=_held_out(experiment),
+        optimizer=recipe.optimizer,
+        seed=recipe.seed,
+        mesh=recipe.mesh,
+        half_lives_kimg=recipe.half_lives_kimg,
+        rampup_ratio=recipe.rampup_ratio,
+        accumulation_steps=recipe.accumulation_steps,
+        num_preview=settings.sampling.num_preview,
+        built_from=experiment,
+        **training,
+    )
+
+
+def run_training(
+    experiment: Experiment,
+    workdir: str | pathlib.Path,
+    quiet: bool = False,
+    profile_steps: tuple[int, int] | None = None,
+    allow_change: Sequence[str] = (),
+    init_from: InitFrom | None = None,
+) -> TrainState:
+    """Trains in `workdir`, going on from its newest checkpoint if there is one, to `config.training.num_steps`.
+
+    The state, whose step is before the last where the training was asked to stop.
+
+    Args:
+      allow_change: fields or sections of the config that may differ from the checkpoint's; "data" is also the data.
+      init_from: the weights that a new run begins with; a run that is there goes on from its checkpoint.
+    Raises: as `run_job`.
+    """
+    reporter = Reporter(quiet)
+    with StopRequest() as stop:
+        with reporter.stage("building the data, the network and the solver"):
+            trainer = trainer_of(experiment, workdir)
+        return trainer.train(
+            experiment.settings.training.num_steps,
+            stop,
+            reporter,
+            profile_steps=profile_steps,
+            allow_change=allow_change,
+            init_from=init_from,
+        )
+
+
+def _held_out(experiment: Experiment) -> EvalBatches | None:
+    """The held-out examples, where training or a picture of it looks at them."""
+    size, spec = experiment.settings.training.eval_batch_size, experiment.spec
+    if not (experiment.settings.training.eval_every or set(spec.conditions) - {"label"}):
+        return None
+    return experiment.eval_batches(parallel.round_up(size, experiment.mesh))
