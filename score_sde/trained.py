@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -153,8 +154,9 @@ class Trained:
           batch_size: examples at once; None: all.
         Raises: ValueError for labels or conditions that the model does not take, or of another number.
         """
-        how = {"solver": solver, "grid": grid, "guidance": None if guidance is None else tuple(guidance)}
-        drawn = self.generate(num, key, labels=labels, condition=condition, batch_size=batch_size, **how)
+        given = {"labels": labels, "condition": condition, "batch_size": batch_size}
+        how: dict[str, Any] = {**given, "solver": solver, "grid": grid, "guidance": guidance}
+        drawn = self.generate(num, key, **how)
         return drawn.x if self.spec.levels is None else self.spec.quantize(drawn.x)
 
     def generate(
@@ -168,11 +170,12 @@ class Trained:
         first_index: int = 0,
         solver: Solver | None = None,
         grid: Grid | None = None,
-        guidance: tuple[Guidance, ...] | None = None,
+        guidance: Sequence[Guidance] | None = None,
     ) -> Generated:
         """Examples first_index … first_index + num − 1 as `sample` draws them, in the numbers of the model."""
         given = self._condition(num, labels, condition)
-        changes = {"solver": solver, "grid": grid, "guidance": guidance}
+        rules = None if guidance is None else tuple(guidance)
+        changes: dict[str, Any] = {"solver": solver, "grid": grid, "guidance": rules}
         if given:
             changes["condition"] = lambda first, count: _rows(given, first - first_index, count)
         changed = {name: value for name, value in changes.items() if value is not None}

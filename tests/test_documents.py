@@ -3,8 +3,10 @@
 import pathlib
 import re
 import shlex
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from score_sde.catalogues import CATALOGUES
@@ -65,9 +67,31 @@ def test_every_document_has_commands_that_are_looked_at():
     assert len(commands()) > 20
 
 
-def test_the_first_example_of_the_readme_runs():
-    """As it stands there."""
-    example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[0]
-    assert "sample(" in example
+def examples() -> list[str]:
+    """The blocks of Python in the README, in order."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(example: str) -> dict[str, Any]:
+    """The names that an example, as it stands there, leaves."""
+    names: dict[str, Any] = {}
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        exec(compile(example, "README.md", "exec"), {})
+        exec(compile(example, "README.md", "exec"), names)
+    return names
+
+
+def test_the_first_example_of_the_readme_runs():
+    assert "sample(" in examples()[0]
+    run(examples()[0])
+
+
+def test_the_readme_s_training_in_plain_python_learns_its_data(tmp_path, monkeypatch):
+    """The class that is asked for comes out where it lies on the circle."""
+    (example,) = (example for example in examples() if "ss.Trainer(" in example)
+    assert sum(bool(line) for line in example.splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    names = run(example)
+    assert names["samples"].shape == (16, 2)
+    assert np.abs(names["samples"].mean(axis=0) - [-(0.5**0.5), 0.5**0.5]).max() < 0.2
+    assert (tmp_path / "runs" / "circle" / "description.json").is_file()
+    assert names["trainer"].load().step == 400

@@ -51,7 +51,7 @@ class _Item(dict[str, Any]):
     def _refuse(self, *args: Any, **fields: Any) -> Any:
         raise AttributeError(_refusal(f"a change of {dict(self)}"))
 
-    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = update = pop = popitem = clear = setdefault = _refuse
 
 
 def _frozen(value: Any, path: str) -> Any:

@@ -23,8 +23,8 @@ class InMemory(Source):
 
     def __init__(
         self,
-        x: Shaped[np.ndarray, "n *shape"],
-        label: Integer[np.ndarray, " n"] | None = None,
+        x: Shaped[np.ndarray, "*n_shape"],
+        label: Shaped[np.ndarray, "*any"] | None = None,
         **conditions: np.ndarray,
     ):
         self._x = _checked_data(np.asarray(x))

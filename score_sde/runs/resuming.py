@@ -60,7 +60,7 @@ def begin(
     with stage("taking the digest of the data"):
         facts = {split: plain(source.facts()) for split, source in sources.items()}
     if checkpoints.latest() is None:
-        return _first(recipe, description, facts, init_from)
+        return first(recipe, description, facts, init_from)
     run = checkpoints.run()
     position = run.get("position", {})
     _check_origin(position.get("init_from"), init_from, checkpoints)
@@ -77,8 +77,8 @@ def begin(
     return Start(state, position, record, _notes(step, found, moved))
 
 
-def _first(recipe: Recipe, description: Description, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
-    """The state at step 0."""
+def first(recipe: Recipe, description: Description, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
+    """The state at step 0, with the weights of `init_from` or random ones; `facts` of the data are recorded."""
     record: dict[str, Any] = {"data": facts, "changes": [], "init_from": None}
     if init_from is None:
         with stage("compiling and drawing the first parameters"):

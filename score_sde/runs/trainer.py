@@ -85,15 +85,15 @@ class Trainer:
         mesh = parallel.mesh_for_batch(size) if mesh is None else mesh
         parallel.check_batch_size(size, mesh, accumulation_steps)
         batches = data if isinstance(data, TrainBatches) else _train_batches(data, size, seed, mesh)
-        ema = {"half_lives_kimg": tuple(half_lives_kimg), "rampup_ratio": rampup_ratio}
-        ema = _checked("ema", sections.Ema, ema)
+        averages = {"half_lives_kimg": tuple(half_lives_kimg), "rampup_ratio": rampup_ratio}
+        ema = _checked("ema", sections.Ema, averages)
         self.recipe = Recipe(
             task,
             optimizer_of(sections.Optimizer()) if optimizer is None else as_optimizer(optimizer),
             batches,
             mesh,
             seed,
-            ema.half_lives_kimg,
+            tuple(ema.half_lives_kimg),
             ema.rampup_ratio,
             accumulation_steps,
         )

@@ -17,7 +17,7 @@ from score_sde.data.held_out import check_alike
 from score_sde.generation.generator import Generator
 from score_sde.internal.files import remove_temporaries, remove_temporaries_of, write_json
 from score_sde.runs.pictures import sample_picture
-from score_sde.runs.resuming import HISTORY_FILE, Start, begin
+from score_sde.runs.resuming import HISTORY_FILE, Start, begin, first
 from score_sde.runs.starts import record_start
 from score_sde.runs.weights import InitFrom
 from score_sde.training.agreement import on_first_process
@@ -112,13 +112,19 @@ def run_job(job: Job, stop: StopRequest) -> TrainState:
     """
     if not job.reporter.quiet:
         job.reporter.say(_what_is_read(job))
+    checkpoints: Checkpoints | Unsaved
     with contextlib.ExitStack() as opened:
-        if job.workdir is not None:
+        if job.workdir is None:
+            trace, checkpoints = Trace(pathlib.Path(), None), Unsaved()
+            start = first(job.recipe, job.description, {}, job.init_from)
+        else:
             opened.enter_context(_clear_errors(job.workdir))
             opened.enter_context(RunLock(job.workdir))
-        trace = opened.enter_context(contextlib.closing(Trace(job.workdir or pathlib.Path(), job.profile_steps)))
-        checkpoints = opened.enter_context(contextlib.closing(_checkpoints(job)))
-        start = begin(job.recipe, job.description, _sources(job), checkpoints, job.allow_change, job.init_from)
+            trace = opened.enter_context(contextlib.closing(Trace(job.workdir, job.profile_steps)))
+            keep, keep_every = job.settings.keep_checkpoints, job.settings.keep_every
+            saved = opened.enter_context(contextlib.closing(Checkpoints(job.workdir, keep, keep_every)))
+            start = begin(job.recipe, job.description, _sources(job), saved, job.allow_change, job.init_from)
+            checkpoints = saved
         state = _train(job, start, checkpoints, stop, trace)
     if stop.reason and int(state.step) < job.settings.num_steps:
         kept = f"all of it is saved in {job.workdir}. The same command goes on from there."
@@ -128,12 +134,6 @@ def run_job(job: Job, stop: StopRequest) -> TrainState:
             f"{lost if job.workdir is None else kept}"
         )
     return state
-
-
-def _checkpoints(job: Job) -> Checkpoints | Unsaved:
-    if job.workdir is None:
-        return Unsaved()
-    return Checkpoints(job.workdir, keep=job.settings.keep_checkpoints, keep_every=job.settings.keep_every)
 
 
 def _sources(job: Job) -> dict[str, Source]:

@@ -254,8 +254,6 @@ class Checkpoints:
 class Unsaved:
     """In place of the checkpoints of a run that has no folder: there is none, and nothing is saved."""
 
-    directory = None
-
     def latest(self) -> None:
         """There is no checkpoint."""
 
@@ -267,9 +265,6 @@ class Unsaved:
 
     def check_room(self, like: TrainState) -> None:
         """Nothing needs room."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 @contextlib.contextmanager
