@@ -13,8 +13,8 @@ from score_sde.evaluation.evaluating import Evaluation, run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.metric_names import chosen_metrics, computed
 from score_sde.evaluation.row_comparison import curves, differences
-from score_sde.run_config import from_workdir
 from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference
+from score_sde.run_config import from_workdir
 from tests.evaluation.evaluated import points, save
 from tests.multiprocess.launch import launch
 
