@@ -12,6 +12,7 @@ from score_sde.sdes.base import SDE
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.conformance import GRIDS, PARAMETERIZATIONS, SDES, SOLVERS
+from tests.covering import covering
 from tests.solvers.chosen import chosen
 
 NUMBER = 2000
@@ -41,8 +42,7 @@ def mixture():
     return GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
-@pytest.mark.parametrize("sde_name", SDES)
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize(("name", "sde_name"), covering(SOLVERS, SDES))  # test_gaussian has all pairs
 def test_mean_and_covariance(name, sde_name, mixture):
     sde, steps = SDES[sde_name], STEPS.get(name, 120)
     kinds = ["edm_rho"] if sde_name == "edm" else list(GRIDS)  # uniform steps are too long for EDM: test_gaussian
