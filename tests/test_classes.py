@@ -97,7 +97,7 @@ def test_a_held_out_class_that_training_lacks_is_named(kind, tmp_path):
         KINDS[kind](tmp_path / "test", ["horse", "horses"]),
     )
     message = (
-        r"config.data.eval has the class 'horses', which is none of the 2 known classes: 'horse', 'cat'. Remove its"
+        r"config.data.eval has the class 'horses', which is not among the 2 known classes: 'horse', 'cat'. Remove its"
     )
     with pytest.raises(ValueError, match=message):
         experiment_on(train, heldout).check_held_out()
@@ -115,7 +115,7 @@ def test_classes_without_names_have_their_numbers(tmp_path):
     experiment.check_held_out()
     more = numbers(tmp_path / "more.npz", [1, 3])
     with pytest.raises(
-        ValueError, match="config.data.eval has the class '3', which is none of the 3 known classes: '0', '"
+        ValueError, match="config.data.eval has the class '3', which is not among the 3 known classes: '0', '"
     ):
         experiment_on(train, more).check_held_out()
     named = in_folder(tmp_path / "named", ["cat", "dog", "horse"])
@@ -156,7 +156,7 @@ NAMED = DataSpec(shape=(1,), num_classes=3, class_names=("1", "10", "2"))
     ("label", "spec", "message"),
     [
         ("hors", DataSpec(shape=(1,), num_classes=2, class_names=("cat", "horse")),
-         "sampling.label has the class 'hors', which is none of the 2 known classes: 'horse', 'cat'"),
+         "sampling.label has the class 'hors', which is not among the 2 known classes: 'horse', 'cat'"),
         ("horse", DataSpec(shape=(1,), num_classes=2), "none of the 2 known classes: '0', '1'"),
         (3, NAMED, "sampling.label needs 0 <= label < 3, or a class name, .* got 3; the network's null class"),
         (2, DataSpec(shape=(1,), num_classes=3, class_names=("1", "2", "33")),

@@ -162,7 +162,7 @@ def test_overrides():
             r"sampling.grid has the unknown field 'num_stpes'; 'uniform' takes .*'num_steps'\?",
         ),
         ("nothing.x=1", r"A config has no section 'nothing'; it has \["),
-        ("seed.x=1", r"config.seed is no section, so it has no fields; set seed itself"),
+        ("seed.x=1", r"config.seed is not a section and has no fields; set seed itself"),
         ("sampling.grid.num_steps=ten", r"sampling.grid.num_steps needs a whole number, got 'ten'"),
         ("sampling.grid=unifrom", r"sampling.grid.name needs one of .*, got 'unifrom'. Did you mean 'uniform'\?"),
     ):

@@ -1,6 +1,7 @@
-"""Configs: their sections, files, overrides and differences, and the objects that their sections are made into.
+"""Configs: their sections, files, overrides and differences, and the objects that are built from sections.
 
-Nothing here imports JAX: catalogues, which do, are handed in (`score_sde.catalogues`).
+Nothing here imports JAX. Catalogues import JAX, so the caller passes them in
+(`score_sde.catalogues`).
 """
 
 from score_sde.config import sections

@@ -1,7 +1,8 @@
-"""Sections of a config checked against what they are made into, and objects made from them.
+"""Checks the sections of a config, and builds objects from them.
 
-A section is made into a dataclass of `sections`, or into the member of a catalogue that its `name` says. Either way its fields
-are the parameters of that class (`options`), and their annotations say what they may hold (`kinds`).
+A section becomes a dataclass of `sections`, or a member of a catalogue, which its `name` selects.
+In both cases the fields of the section are the parameters of that class (`options`). Their
+annotations say which values are allowed (`kinds`).
 """
 
 import dataclasses
@@ -19,21 +20,21 @@ from score_sde.config.sections import MEMBER, MEMBERS, REST, Settings
 Section = dict[str, Any]
 T = TypeVar("T")
 
-MOVED = {"training.num_devices": "mesh.num_devices"}  # fields of earlier versions
+MOVED = {"training.num_devices": "mesh.num_devices"}  # where fields of earlier versions are now
 
 
 @dataclasses.dataclass(frozen=True)
 class Catalogues:
-    """The families of members, by the path of a section and by the class that annotates a field of a member.
+    """The families of members, by the path of a section, and by the class that annotates a field of a member.
 
-    Without families the sections that name a member are left unchecked, and nothing heavy is imported.
+    Without families, sections that name a member are not checked, and nothing heavy is imported.
     """
 
     at: Mapping[str, Family] = dataclasses.field(default_factory=dict)
     of: Mapping[type, Family] = dataclasses.field(default_factory=dict)
 
     def family(self, path: str, annotation: Any) -> Family | None:
-        """The family whose members a field may be; None where it is no such field."""
+        """The family whose members are the values of a field. None where the field has no members as values."""
         if path in self.at:
             return self.at[path]
         for member in kinds.types_of(annotation):
@@ -57,15 +58,16 @@ def is_members(annotation: Any) -> bool:
 
 
 def fixed_section(annotation: Any) -> type | None:
-    """The dataclass of `sections` that a field is made into; None where it is no fixed section."""
+    """The dataclass of `sections` that a field becomes. None where the field is not a fixed section."""
     is_section = isinstance(annotation, type) and annotation.__module__ == Settings.__module__
     return annotation if is_section else None
 
 
 def checked_config(config: Mapping[str, Any], catalogues: Catalogues) -> Section:
-    """A whole config as plain values of the types that its sections have; what it leaves out is left out.
+    """A whole config as plain values, with the types of its sections. Fields that it leaves out stay left out.
 
-    Raises: ValueError for an unknown section, name or field, a missing one, or a value that is not allowed.
+    Raises: ValueError for an unknown section, name or field, a missing one, or a value that is not
+      allowed.
     """
     sections = [name for name in options_of(Settings).fields if name != "seed"]
     required = [name for name, option in options_of(Settings).fields.items() if option.default is REQUIRED]
@@ -84,7 +86,7 @@ def checked_config(config: Mapping[str, Any], catalogues: Catalogues) -> Section
 
 
 def checked_section(path: str, target: type, given: Any, catalogues: Catalogues) -> Section:
-    """A fixed section as plain values of the types that its dataclass has.
+    """A fixed section as plain values, with the types of its dataclass.
 
     Raises: ValueError for an unknown field, a missing one, or a value that is not allowed.
     """
@@ -99,7 +101,7 @@ def checked_section(path: str, target: type, given: Any, catalogues: Catalogues)
 
 
 def section_options(path: str, target: type, given: Mapping[str, Any], catalogues: Catalogues) -> Options:
-    """The fields of a fixed section; of `Optimizer`, also those of the optimizer that it names."""
+    """The fields of a fixed section. For `Optimizer`, also the fields of the optimizer that it names."""
     fields = options_of(target).fields
     rest = [name for name, option in fields.items() if REST in typing.get_args(option.annotation)]
     fixed = {name: option for name, option in fields.items() if name not in rest}
@@ -114,7 +116,9 @@ def section_options(path: str, target: type, given: Mapping[str, Any], catalogue
 
 
 def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues) -> Section:
-    """A section with a name as plain values of the types that the member of this name has; the name as in the catalogue.
+    """A section with a name as plain values, with the types of the member that it names.
+
+    The name becomes the catalogue's spelling.
 
     Raises: ValueError as `checked_section`, and for an unknown name.
     """
@@ -135,7 +139,7 @@ def checked_member(path: str, family: Family, given: Any, catalogues: Catalogues
 
 
 def _check_size(path: str, option: Option, value: Any, largest: int) -> None:
-    """Raises ValueError for a whole number beyond `largest` that is not the field's own default."""
+    """Raises ValueError for a whole number above `largest` that is not the default of the field."""
     is_count = int in kinds.members(option.annotation) or kinds.is_sequence(option.annotation)
     for number in value if isinstance(value, tuple) else (value,):
         if is_count and isinstance(number, int) and abs(number) > largest and number != option.default:
@@ -143,7 +147,9 @@ def _check_size(path: str, option: Option, value: Any, largest: int) -> None:
 
 
 def checked_members(path: str, family: Family, given: Any, catalogues: Catalogues) -> tuple[Section, ...]:
-    """A list of sections with a name; a name stands for the section with its defaults, and one member for a list of it.
+    """A list of sections with a name.
+
+    A name alone is the section with its defaults, and one member alone is a list with that member.
 
     Raises: ValueError as `checked_member`.
     """
@@ -180,7 +186,10 @@ def _checked_fields(
 
 
 def checked_value(path: str, option: Option, value: Any, catalogues: Catalogues, infinite: bool = False) -> Any:
-    """A field's value as its annotation has it. Raises: ValueError where that does not allow it."""
+    """A field's value with the type of its annotation.
+
+    Raises: ValueError where the annotation does not allow the value.
+    """
     section = fixed_section(option.annotation)
     if section is not None:
         return checked_section(path, section, value, catalogues)
@@ -197,7 +206,7 @@ def checked_value(path: str, option: Option, value: Any, catalogues: Catalogues,
 
 
 def made(target: Callable[..., T], section: Mapping[str, Any]) -> T:
-    """The dataclass of `sections` with the values of a checked section; sections in it are made too."""
+    """The dataclass of `sections` with the values of a checked section. Nested sections are built too."""
     values: dict[str, Any] = {}
     others = dict(section)
     for name, option in options_of(target).fields.items():
@@ -217,14 +226,14 @@ def build(
     *args: Any,
     catalogues: Catalogues = NO_CATALOGUES,
 ) -> Any:
-    """The member of `family` that `section["name"]` says, called with `args` and the other fields of the section.
+    """The member of `family` that `section["name"]` selects, called with `args` and the other fields of the section.
 
     Args:
-      path: how the section is called in the config, for messages: "sde", "objective.weighting".
-      family: or only its members.
-      args: positional arguments that no config holds.
-      catalogues: of the fields that are sections themselves, at any depth.
-    Raises: ValueError for an unknown name or field, or what the constructor refused.
+      path: the path of the section in the config, for messages: "sde", "objective.weighting".
+      family: the family, or only its members.
+      args: positional arguments that the config does not contain.
+      catalogues: the catalogues of fields that are sections themselves, at any depth.
+    Raises: ValueError for an unknown name or field, or an error of the constructor.
     """
     family = family if isinstance(family, Family) else Family(family, num_args=len(args))
     fields = checked_member(path, family, section, catalogues)

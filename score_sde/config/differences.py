@@ -1,4 +1,4 @@
-"""A config as plain JSON values, which of its sections a run may change, and how two configs differ."""
+"""A config as plain JSON values, the fields that a run may change, and the differences of two configs."""
 
 import dataclasses
 import json
@@ -11,21 +11,21 @@ from score_sde.config.building import Catalogues, fixed_section, made, section_o
 from score_sde.config.options import Option, options_of
 from score_sde.config.sections import Schedule, Settings
 
-FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to train on, sample and measure
-# The updates are the same; data.on_error changes only those that could not be made at all.
+FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to continue training, sample and measure
+# These fields do not change the updates. data.on_error changes only updates that could not be made at all.
 FREE_FIELDS = ("network.remat", "optimizer.accumulation_steps", "data.on_error")
-LASTING_FIELDS = ("training.batch_size",)  # of the free sections: the position in the data depends on it
+LASTING_FIELDS = ("training.batch_size",)  # in a free section, but the position in the data depends on it
 
 
 def section_at(config: Any, path: str) -> Any:
-    """What stands at a dotted path; None where there is nothing."""
+    """The value at a dotted path, or None where there is none."""
     for name in path.split("."):
         config = config.get(name) if isinstance(config, ConfigDict | Mapping) else None
     return config
 
 
 def shared_sections(config: ConfigDict) -> list[tuple[str, str]]:
-    """Pairs of paths at which a config holds one and the same section, so that a field set in one is set in both."""
+    """Pairs of paths at which a config holds the same object, so that a field set in one is set in both."""
     paths: dict[int, str] = {}
     pairs: list[tuple[str, str]] = []
 
@@ -44,12 +44,12 @@ def shared_sections(config: ConfigDict) -> list[tuple[str, str]]:
 
 
 def plain(value: Any) -> Any:
-    """Sections as dicts of JSON values; tuples become lists."""
+    """Sections as dicts of JSON values. Tuples become lists."""
     return json.loads(value.to_json_best_effort() if isinstance(value, ConfigDict) else json.dumps(value))
 
 
 def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The sections that cannot change in a run that has begun: all but the free ones."""
+    """The sections that cannot change after a run has begun: all but the free sections."""
     return {name: section for name, section in config.items() if name not in FREE_SECTIONS}
 
 
@@ -60,7 +60,10 @@ def may_change(field: str) -> bool:
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The dotted fields in which two plain configs differ, with both values; "absent" where one has no such field."""
+    """The dotted fields in which two plain configs differ, with both values.
+
+    A value is "absent" where one config has no such field.
+    """
     found: dict[str, tuple[Any, Any]] = {}
     for name in sorted(there.keys() | here.keys()):
         old, new = there.get(name, "absent"), here.get(name, "absent")
@@ -77,7 +80,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def completed(config: Mapping[str, Any], catalogues: Catalogues) -> dict[str, Any]:
-    """A plain config with the fields that its sections leave out, as what is made of them has them."""
+    """A plain config with the fields that its sections leave out, at the values that their classes give them."""
     filled = plain(ConfigDict(config))
     _complete("", options_of(Settings).fields, filled, catalogues)
     schedule = made(Schedule, filled["optimizer"]["schedule"]).over(filled["training"]["num_steps"])
@@ -100,6 +103,8 @@ def _complete(path: str, fields: Mapping[str, Option], section: dict[str, Any], 
             given["name"] = family.canonical(here, given.get("name"))
             options = options_of(family.find(here, given["name"]), family.num_args)
             _complete(here, options.fields, given, catalogues)
-            given |= {field: None for field, value in given.items() if value in ([], {})}  # nothing is nothing
+            given |= {
+                field: None for field, value in given.items() if value in ([], {})
+            }  # [] and {} mean the same as None
         elif option.default is None or isinstance(option.default, bool | int | float | str | list | tuple):
             section.setdefault(name, plain(option.default))

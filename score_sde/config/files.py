@@ -1,4 +1,4 @@
-"""Config files by name: in the user's folder first, then among those of the package."""
+"""Config files by name. The user's folder is searched first, then the package."""
 
 import inspect
 import pathlib
@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from score_sde.config.lookup import closest
 
-FOLDER = pathlib.Path(__file__).parent.parent / "configs"  # of the package
+FOLDER = pathlib.Path(__file__).parent.parent / "configs"  # the folder of the package's configs
 
 
 def find_file(name: str, flag: str = "--config") -> pathlib.Path:
-    """The file that a name such as "configs/quickstart.py" stands for; "configs/" and ".py" may be left out.
+    """The file of a name such as "configs/quickstart.py". "configs/" and ".py" may be left out.
 
-    Raises: FileNotFoundError that lists the files of the package, with the closest.
+    Raises: FileNotFoundError with a list of the package's files and the closest name.
     """
     relative = pathlib.PurePosixPath(name)
     inside = relative.relative_to("configs") if relative.parts[:1] == ("configs",) else relative
@@ -34,7 +34,7 @@ def find_file(name: str, flag: str = "--config") -> pathlib.Path:
 
 
 def package_files(folder: str = "") -> list[str]:
-    """The files of the package as they are named on a command line: trainings, or those in a folder such as "sweeps"."""
+    """The files of the package as a command line names them: configs of trainings, or those in a folder such as "sweeps"."""
     paths = sorted(path for path in (FOLDER / folder).rglob("*.py") if path.name != "__init__.py")
     names = [pathlib.PurePosixPath("configs", *path.relative_to(FOLDER).parts) for path in paths]
     return [str(name) for name in names if folder or "sweeps" not in name.parts]
@@ -43,7 +43,7 @@ def package_files(folder: str = "") -> list[str]:
 def load_config(name: str) -> ConfigDict:
     """The config of FILE.py[:variant], from its function get_config.
 
-    Raises: FileNotFoundError or ValueError where there is none, or the file fails.
+    Raises: FileNotFoundError where there is no such file. ValueError where the file fails.
     """
     config = call(name, "get_config", "a ConfigDict")
     if not isinstance(config, ConfigDict):
@@ -54,12 +54,12 @@ def load_config(name: str) -> ConfigDict:
 
 
 def call(name: str, function: str, result: str, flag: str = "--config") -> Any:
-    """What the function of FILE.py[:variant] returns, called with the variant where there is one.
+    """The result of a function in FILE.py[:variant], called with the variant if there is one.
 
     Args:
-      function: its name.
-      result: what it should return, for the message.
-    Raises: FileNotFoundError or ValueError where there is none, or the file fails.
+      function: the name of the function.
+      result: the expected result, for the message.
+    Raises: FileNotFoundError where there is no such file. ValueError where the file fails.
     """
     file, _, variant = name.partition(":")
     path = find_file(file, flag)
@@ -72,7 +72,7 @@ def call(name: str, function: str, result: str, flag: str = "--config") -> Any:
 
 
 def _run(path: pathlib.Path, code: Callable[[], Any]) -> Any:
-    """What `code` returns; a mistake in the file at `path` becomes a sentence with its line."""
+    """The result of `code`. An error in the file at `path` becomes a sentence with its line."""
     try:
         return code()
     except (ImportError, SyntaxError, NameError, TypeError, AttributeError, LookupError) as error:

@@ -1,8 +1,9 @@
-"""What a field of a config may hold, read from its annotation, which so serves checks, messages and the reference alike.
+"""The values that a field of a config may have, from the annotation of the field.
 
-An annotation is an ordinary type: int, float, bool, str, None, tuples, mappings, `Literal` and unions of these.
-`Annotated[int, at_least(1)]` narrows one. Arrays and functions in a union are values that only Python code can give, and are
-passed over here; a field that takes nothing else takes whatever is written.
+The same annotation serves the checks, the messages and the reference. An annotation is an ordinary
+type: int, float, bool, str, None, tuples, mappings, `Literal` and unions of these. `Annotated[int,
+at_least(1)]` restricts a type. A union may contain arrays and functions, which only Python code can
+give; they are ignored here. A field that allows nothing else allows any value.
 """
 
 import collections.abc
@@ -14,9 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeGuard
 
 LARGEST_WHOLE = 2**63 - 1
-LARGEST_ARRAY_WHOLE = 2**31 - 1  # of a number that becomes a JAX array
-LARGEST_FLOAT = 3.4028234663852886e38  # of float32, in which a larger one is infinite
-_DEEPEST = 20  # levels of dictionaries and lists
+LARGEST_ARRAY_WHOLE = 2**31 - 1  # the largest whole number that can become a JAX array
+LARGEST_FLOAT = 3.4028234663852886e38  # the largest float32; a larger number would be infinite
+_DEEPEST = 20  # the most levels of dictionaries and lists
 
 _SEQUENCES = (collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection, tuple, list)
 _MAPPINGS = (collections.abc.Mapping, dict)
@@ -29,7 +30,7 @@ class Refused(ValueError):  # noqa: N818  it never leaves the package
 
 
 class Check(NamedTuple):
-    """A condition on a value. In `words`, {} stands for what the type alone is called."""
+    """A condition on a value. In `words`, {} is replaced by the words of the type."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -51,24 +52,24 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, cut where it is long."""
+    """A value for a message, shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # more digits than Python writes
+    except ValueError:  # the number has more digits than Python writes
         text = "a number of very many digits"
     return text if len(text) <= 200 else f"{text[:150]} … ({len(text)} characters)"
 
 
 def types_of(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; the type itself where it is no union."""
+    """The types of a union, or the type itself where it is not a union."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
 def members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union that a config can write; `Any` where there is none."""
+    """The types of a union that a config can contain, or `Any` where there is none."""
     found = types_of(annotation)
-    if complex in found:  # whatever JAX takes as a number
+    if complex in found:  # jaxtyping's type of all numbers that JAX accepts
         return (float, type(None)) if type(None) in found else (float,)
     return tuple(member for member in found if not _only_in_python(member)) or (Any,)
 
@@ -81,7 +82,7 @@ def allows_none(annotation: Any) -> bool:
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether every value but None is a text, so that what a user types is taken as it is."""
+    """Whether every value but None is a text, so that the words of a user need no quotes."""
     if typing.get_origin(annotation) is Annotated:
         return is_text(typing.get_args(annotation)[0])
     found = [member for member in members(annotation) if member not in (None, type(None))]
@@ -89,7 +90,7 @@ def is_text(annotation: Any) -> bool:
 
 
 def is_sequence(annotation: Any) -> bool:
-    """Whether every value but None is a tuple, so that one number stands for a tuple of one."""
+    """Whether every value but None is a tuple. One number then stands for a tuple of one."""
     if typing.get_origin(annotation) is Annotated:
         return is_sequence(typing.get_args(annotation)[0])
     found = [member for member in members(annotation) if member not in (None, type(None))]
@@ -102,7 +103,7 @@ def is_mapping(annotation: Any) -> bool:
 
 
 def words(annotation: Any) -> str:
-    """What an annotation allows, as a message says it: "a whole number >= 1 or None"."""
+    """The words of a message for the allowed values of an annotation: "a whole number >= 1 or None"."""
     found = members(annotation)
     none = [member for member in found if member in (None, type(None))]
     texts = dict.fromkeys(_words(member) for member in found if member not in none)
@@ -110,13 +111,17 @@ def words(annotation: Any) -> str:
 
 
 def convert(annotation: Any, value: Any, infinite: bool = False) -> Any:
-    """`value` as an annotation has it: whole floats as whole numbers where only those are allowed, lists as tuples.
+    """`value` with the type of an annotation.
 
-    Args: infinite: whether infinity is a number here.
-    Raises: Refused.
+    Floats without a fraction become whole numbers where only whole numbers are allowed. Lists
+    become tuples.
+
+    Args:
+      infinite: whether infinity is allowed.
+    Raises: Refused where the annotation does not allow the value.
     """
     found = members(annotation)
-    if isinstance(value, float):  # a float stays one where it may
+    if isinstance(value, float):  # a float stays a float where floats are allowed
         found = tuple(sorted(found, key=lambda member: member is not float))
     largest = LARGEST_ARRAY_WHOLE if _takes_arrays(annotation) and float not in found else LARGEST_WHOLE
     for member in found:
@@ -165,7 +170,7 @@ def _whole(value: Any, largest: int) -> int:
 
 
 def _is_finite(value: float | int, infinite: bool) -> bool:
-    """Whether float32 holds the number, or infinity is allowed."""
+    """Whether the number fits into float32, or infinity is allowed."""
     if isinstance(value, float) and math.isinf(value):
         return infinite
     return abs(value) <= LARGEST_FLOAT  # False for NaN
@@ -191,7 +196,7 @@ def _mapping(member: Any, value: Any, infinite: bool) -> dict[str, Any]:
 
 
 def _anything(value: Any, depth: int = 0) -> Any:
-    """A value that JSON can hold, whatever it is."""
+    """A value of any type that JSON can hold."""
     if depth > _DEEPEST:
         raise Refused
     if isinstance(value, list | tuple):
@@ -217,7 +222,7 @@ def _is_text(member: Any) -> bool:
 
 
 def _only_in_python(member: Any) -> bool:
-    """Whether no config can write a value of this type: an array, a function, a complex number."""
+    """Whether no config can contain a value of this type: an array, a function, a complex number."""
     if member in (Any, object, None, type(None)) or isinstance(member, str | typing.TypeVar):
         return False
     origin = typing.get_origin(member) or member

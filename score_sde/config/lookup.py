@@ -1,4 +1,4 @@
-"""Members of a catalogue by their name in a config, and members outside of it as "module:attribute"."""
+"""Members of a catalogue by their name in a config, and other members as "module:attribute"."""
 
 import dataclasses
 import difflib
@@ -14,13 +14,16 @@ Members = Mapping[str, Callable[..., Any]]
 
 
 def closest(name: str, known: Sequence[str]) -> str:
-    """' Did you mean …?' where something known is spelt alike, else ''."""
+    """' Did you mean …?' if a known name has a similar spelling, else ''."""
     matches = difflib.get_close_matches(name[:100], known, n=1)
     return f" Did you mean {matches[0]!r}?" if matches else ""
 
 
 def check_names(kind: str, given: Iterable[str], known: Sequence[str], of: str = "it") -> None:
-    """Raises ValueError for the first name that is not known, with the closest; `of` is what takes the known ones."""
+    """Raises ValueError for the first unknown name, with the closest known name.
+
+    `of` is the object that has the known names.
+    """
     for name in given:
         if name not in known:
             raise ValueError(
@@ -34,11 +37,14 @@ class Family:
 
     Attributes:
       members: config name -> the class, or a function that makes an object.
-      base: the class of the objects, which lets a config name others as "module:attribute"; None: no others.
-      ours: parameters of members that no config gives, because they are given here.
-      num_args: positional arguments of a member that no config holds, such as the SDE of an objective.
-      infinite: fields for which infinity is a value, besides those with an infinite default.
-      largest: of whole numbers; those beyond are mistakes, which would take all memory or never end. None: no bound.
+      base: the class of the objects. A config may then name other members as "module:attribute".
+        None: it may not.
+      ours: parameters of members that a config cannot give, because the library gives them.
+      num_args: the number of positional arguments of a member that a config does not contain, such
+        as the SDE of an objective.
+      infinite: fields that may be infinite, besides those with an infinite default.
+      largest: the largest whole number. A larger number is a mistake that would take all memory or
+        never end. None: no limit.
     """
 
     members: Members
@@ -49,9 +55,11 @@ class Family:
     largest: int | None = 1_000_000
 
     def canonical(self, kind: str, name: Any) -> str:
-        """The catalogue's spelling of a name, whatever its case, "_" and "-"; "module:attribute" as it is.
+        """The catalogue's spelling of a name, which may differ in case, "_" and "-".
 
-        Raises: ValueError that lists the known names, with the closest.
+        "module:attribute" stays as it is.
+
+        Raises: ValueError with the known names and the closest one.
         """
         if name in self.members if isinstance(name, str) else False:
             return name
@@ -66,9 +74,10 @@ class Family:
         )
 
     def find(self, kind: str, name: str) -> Callable[..., Any]:
-        """The member of this name, which is spelt as in the catalogue or "module:attribute".
+        """The member of this name, in the catalogue's spelling or as "module:attribute".
 
-        Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one of another kind.
+        Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one
+          of another kind.
         """
         return (
             self.members[name] if name in self.members else from_outside(f"config.{kind}.name={name}", name, self.base)
@@ -106,7 +115,7 @@ def _module(what: str, name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or name
-        if not f"{name}.".startswith(f"{missing}."):  # the module is there, and lacks another
+        if not f"{name}.".startswith(f"{missing}."):  # the module exists, but imports a module that is missing
             raise ValueError(f"{what}: importing {name} failed: {error}.") from error
         raise ValueError(
             f"{what}: there is no module {missing!r}; modules are looked for in the working folder and among the installed "

@@ -1,4 +1,4 @@
-"""The fields that a section may have: the parameters of the class or function that is made from it, with their docs."""
+"""The fields of a section: the parameters of the class or function that it becomes, with their docs."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ _HEADING = re.compile(r"^(Args|Arguments|Attributes|Fields):\s*$")
 
 
 class Option(NamedTuple):
-    """A field that a section may have. `default` is REQUIRED where it must be given."""
+    """A field of a section. `default` is REQUIRED where the field must be given."""
 
     annotation: Any
     default: Any
@@ -19,7 +19,11 @@ class Option(NamedTuple):
 
 
 class Options(NamedTuple):
-    """The fields by name; with `is_open` any other is taken too, with `has_name` a name, which says whose fields they are."""
+    """The fields by name.
+
+    With `is_open`, other fields are allowed too. With `has_name`, a name is a field, which selects
+    the class with these fields.
+    """
 
     fields: dict[str, Option]
     is_open: bool = False
@@ -31,7 +35,7 @@ REQUIRED = inspect.Parameter.empty
 
 @functools.cache
 def options_of(target: Callable[..., Any], num_args: int = 0) -> Options:
-    """The fields that make a call of `target`, whose first `num_args` arguments no config holds."""
+    """The fields for a call of `target`, without its first `num_args` arguments, which no config contains."""
     docs, is_open = field_docs(target), False
     own = dataclasses.fields(target) if isinstance(target, type) and dataclasses.is_dataclass(target) else ()
     factories = {field.name: field.default_factory for field in own if field.default_factory is not dataclasses.MISSING}
@@ -49,7 +53,7 @@ def options_of(target: Callable[..., Any], num_args: int = 0) -> Options:
 
 
 def _signature(target: Callable[..., Any]) -> inspect.Signature:
-    """With annotations evaluated where they are texts and their names are known."""
+    """The signature, with text annotations evaluated where their names are known."""
     try:
         return inspect.signature(target, eval_str=True)
     except (NameError, SyntaxError, TypeError, AttributeError):
@@ -68,12 +72,12 @@ def field_docs(target: Callable[..., Any]) -> dict[str, str]:
 
 
 def summary(target: Callable[..., Any]) -> str:
-    """The first line of a docstring; "" for none, or for the one that a dataclass writes itself."""
+    """The first line of a docstring, or "" where there is none or a dataclass made it."""
     return own_doc(target).partition("\n")[0]
 
 
 def own_doc(target: Callable[..., Any]) -> str:
-    """The docstring that a person wrote, without its Args and Attributes."""
+    """The docstring of a person, without its Args and Attributes."""
     target = written(target)
     text = inspect.cleandoc(getattr(target, "__doc__", None) or "")
     by_itself = dataclasses.is_dataclass(target) and text.startswith(f"{getattr(target, '__name__', '')}(")
@@ -81,12 +85,12 @@ def own_doc(target: Callable[..., Any]) -> str:
 
 
 def written(target: Callable[..., Any]) -> Callable[..., Any]:
-    """The class or function itself, of one that has some fields set already."""
+    """The class or function itself, without the fields that `functools.partial` has set."""
     return written(target.func) if isinstance(target, functools.partial) else target
 
 
 def _split(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The text without its sections Args and Attributes, and the lines of each entry of those."""
+    """(the text without its sections Args and Attributes, the lines of each entry of these sections)."""
     rest: list[str] = []
     entries: dict[str, list[str]] = {}
     inside, name = False, ""

@@ -1,15 +1,17 @@
-"""Fields of a config set from a command line: "sde.beta_max" and the text "20" become a value of the field's own type.
+"""Fields of a config set from a command line: "sde.beta_max" and the text "20" give a value of the field's type.
 
-| text | what it sets |
+| text | value |
 |---|---|
-| `20`, `5e1`, `(1, 2)`, `None`, `True` | a Python literal, where the field takes one; whole floats become whole numbers |
+| `20`, `5e1`, `(1, 2)`, `None`, `True` | a Python literal, where the field takes one; 5e1 may become 50 |
 | `photos/train` | a text, where the field takes one |
-| `ve` of a section with a name | the section, as the catalogue's member of this name with its defaults |
-| `{"name": "ve", "sigma_max": 10}` | the section, whole: fields left out have their defaults |
-| `{"sigma_max": 10}` | these fields of the section; the others stay |
-| `classifier_free` of a list of sections | the list of this one member with its defaults |
-| `3.0` for `sampling.guidance.0.scale` | a field of the first section of a list |
-| `piecewise` for `sampling.guidance.0.schedule` | a section within the first section of a list |
+| `ve`, for a section with a name | the section: the catalogue's member of this name with its defaults |
+| `{"name": "ve", "sigma_max": 10}` | the whole section; fields left out have their defaults |
+| `{"sigma_max": 10}` | these fields of the section; the other fields stay |
+| `classifier_free`, for a list of sections | the list with this one member and its defaults |
+| `3.0`, for `sampling.guidance.0.scale` | a field of the first section of a list |
+| `piecewise`, for `sampling.guidance.0.schedule` | a section within the first section of a list |
+
+A float without a fraction becomes a whole number where the field takes only whole numbers.
 """
 
 import ast
@@ -36,12 +38,12 @@ from score_sde.config.lookup import Family, check_names, closest
 from score_sde.config.options import Option, Options, options_of
 from score_sde.config.sections import Settings
 
-_LONGEST = 100_000  # characters of a value
-_WORDS = {"true": True, "false": False, "null": None, "inf": math.inf, "nan": math.nan}  # beside Python's own
+_LONGEST = 100_000  # the most characters of a value
+_WORDS = {"true": True, "false": False, "null": None, "inf": math.inf, "nan": math.nan}  # in addition to Python's own
 
 
 class _Place(NamedTuple):
-    """A field on the way from the whole config to where a value goes."""
+    """A field, with the way to it from the whole config."""
 
     section: ConfigDict
     name: str
@@ -52,9 +54,9 @@ class _Place(NamedTuple):
 def apply_overrides(config: ConfigDict, overrides: Iterable[tuple[str, str]], catalogues: Catalogues) -> None:
     """Sets fields given as (path, text), sections before the fields in them.
 
-    Of a catalogue that is not loaded, sections and their fields are passed over.
+    Sections of a catalogue that is not loaded are ignored, with their fields.
 
-    Raises: ValueError for a path that is no field, or a text that is no value of it.
+    Raises: ValueError for a path that is not a field, or a text that is not a value of the field.
     """
     _apply(config, overrides, catalogues, _read)
 
@@ -77,16 +79,19 @@ def _apply(
 
 
 def _order(path: str) -> tuple[int, bool]:
-    """Sections before the fields in them, and a name before the fields that it has."""
+    """Sections before the fields in them, and a name before the fields of the named member."""
     return path.count("."), not path.endswith(".name")
 
 
 def _set_in_list(
     config: ConfigDict, path: str, value: Any, catalogues: Catalogues, read: Callable[[Any, Option], Any]
 ) -> bool:
-    """Sets "LIST.NUMBER.FIELD", a field of a section in a list, or a field within that; False for a path through no list.
+    """Sets "LIST.NUMBER.FIELD", a field of a section in a list, or a field within it.
 
-    Raises: ValueError for a number that the list does not have, or a field that its section does not have.
+    Returns False for a path through no list.
+
+    Raises: ValueError for a number that the list does not have, or a field that its section does
+      not have.
     """
     number = next((part for part in path.split(".") if part.isdecimal()), "")
     before, _, field = path.partition(f".{number}.")
@@ -111,14 +116,14 @@ def _set_in_list(
 
 
 def _place(config: ConfigDict, path: str, catalogues: Catalogues) -> _Place | None:
-    """Where the value of a dotted path goes; None within a section whose catalogue is not loaded."""
+    """The place for the value of a dotted path. None within a section whose catalogue is not loaded."""
     return _walk(options_of(Settings), config, "", "it", path.split("."), catalogues)
 
 
 def _walk(
     options: Options, section: ConfigDict, here: str, of: str, names: Sequence[str], catalogues: Catalogues
 ) -> _Place | None:
-    """The same from a section at `here`, whose fields are `options`."""
+    """The place, starting from a section at `here` with the fields `options`."""
     *parents, last = names
     for parent in parents:
         option = _option(options, here, parent, of)
@@ -147,7 +152,7 @@ def _option(options: Options, path: str, name: str, of: str) -> Option:
 def _options_in(
     path: str, option: Option, section: ConfigDict, name: str, catalogues: Catalogues
 ) -> tuple[Options, str]:
-    """The fields of the section at `path`, and what has them."""
+    """(the fields of the section at `path`, the object that has these fields)."""
     given = section.get(name)
     fixed = fixed_section(option.annotation)
     if is_members(option.annotation):
@@ -173,7 +178,7 @@ def _options_in(
         if not isinstance(given, ConfigDict):
             section[name] = ConfigDict()
         return Options({}, is_open=True), "it"
-    raise ValueError(f"config.{path} is no section, so it has no fields; set {path} itself.")
+    raise ValueError(f"config.{path} is not a section and has no fields; set {path} itself.")
 
 
 def _check_section(path: str, given: Any) -> None:
@@ -182,7 +187,7 @@ def _check_section(path: str, given: Any) -> None:
 
 
 def _set(place: _Place, value: Any, catalogues: Catalogues) -> None:
-    """Puts a value where it goes: into the field, or field by field into the section."""
+    """Sets a value in its place: the field, or the fields of a section one by one."""
     _, _, option, path = place
     if fixed_section(option.annotation) is not None:
         _set_fixed(place, value, catalogues)
@@ -244,10 +249,10 @@ def _assign(place: _Place, value: Any) -> None:
 
 
 def _read(text: str, option: Option) -> Any:
-    """What a text on the command line says, for a field of this type."""
+    """The value of a text on the command line, for a field of this type."""
     annotation = option.annotation
     value = literal(text)
-    if kinds.is_text(annotation):  # a quoted text is read, any other is taken as it is
+    if kinds.is_text(annotation):  # a quoted text is read as a literal, and any other text stays as it is
         is_none = value is None and kinds.allows_none(annotation)
         return value if is_none or isinstance(value, str) else text
     if kinds.members(annotation) == (bool,):
@@ -258,7 +263,7 @@ def _read(text: str, option: Option) -> Any:
 
 
 def literal(text: str) -> Any:
-    """A Python literal, with `true`, `false`, `null`, `inf` and `nan` besides; any other text as it is.
+    """A Python literal, or `true`, `false`, `null`, `inf` or `nan`. Any other text stays a text.
 
     Raises: ValueError for a text that is too long.
     """
@@ -266,14 +271,14 @@ def literal(text: str) -> Any:
         raise ValueError(f"A value may have {_LONGEST:,} characters, got {len(text):,}; write a config file with it.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what only looks like a number
+            warnings.simplefilter("ignore")  # warnings about texts that only look like numbers
             return ast.literal_eval(_Words().visit(ast.parse(text.strip(), mode="eval")))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError):
         return text
 
 
 class _Words(ast.NodeTransformer):
-    """Puts the values of `_WORDS` where their names are."""
+    """Replaces the names in `_WORDS` by their values."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         return ast.copy_location(ast.Constant(_WORDS[node.id.lower()]), node) if node.id.lower() in _WORDS else node

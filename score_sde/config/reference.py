@@ -1,4 +1,4 @@
-"""What a config may say, as text: every section, name and field, from the classes that they are made into."""
+"""The reference of configs as text: every section, name and field, from the classes that they become."""
 
 import textwrap
 from collections.abc import Callable, Mapping
@@ -21,13 +21,13 @@ class _Node(NamedTuple):
     option: Option
     target: Callable[..., Any] | None = None  # a section's dataclass, or a member
     family: Family | None = None
-    name: str = ""  # of the optimizer, whose own fields its section has
+    name: str = ""  # the name of the optimizer, whose own fields belong to its section
 
 
 def reference(path: str, catalogues: Catalogues) -> str:
-    """What there is at a path such as "", "training", "training.num_steps", "sde", "sde.vp" or "sde.vp.beta_max".
+    """The text for a path such as "", "training", "training.num_steps", "sde", "sde.vp" or "sde.vp.beta_max".
 
-    Raises: ValueError for a path that is nothing, with the closest.
+    Raises: ValueError for a path that does not exist, with the closest one.
     """
     if not path:
         return _sections()
@@ -53,7 +53,7 @@ def _child(node: _Node, name: str, catalogues: Catalogues) -> _Node:
         raise ValueError(f"config.{node.path} is a field, and has none of its own, got {shown(name)}.")
     members = [options_of(member, node.family.num_args).fields for member in node.family.members.values()]
     option = next((fields[name] for fields in members if name in fields), None)
-    if option is not None and name not in node.family.members:  # a field, where the member is not said
+    if option is not None and name not in node.family.members:  # the path names a field without its member
         return _node(path, option, catalogues)
     name = node.family.canonical(node.path, name)
     return node._replace(path=f"{node.path}.{name}", target=node.family.find(node.path, name))
@@ -77,7 +77,7 @@ def _sections() -> str:
 
 
 def _section(node: _Node, catalogues: Catalogues) -> str:
-    """A fixed section or a member: its docstring, and each field."""
+    """A fixed section or a member: its docstring and each field."""
     target: Any = node.target
     title = (
         f"{node.path}: {written(target).__name__}"
@@ -100,7 +100,7 @@ def _names(node: _Node) -> str:
 
 
 def _field(path: str, option: Option, catalogues: Catalogues) -> str:
-    """A field: its default, what it may be, and its doc."""
+    """A field: its default, its allowed values and its doc."""
     head = path.rpartition(".")[2]
     if fixed_section(option.annotation) is not None:
         allowed = f"a section; {COMMAND} {path} shows its fields"

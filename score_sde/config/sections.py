@@ -1,7 +1,7 @@
-"""The sections of a config: each field with its type, its default and its check, which stand nowhere else.
+"""The sections of a config. Each field has its type, its default and its check here, and nowhere else.
 
-A field that a config leaves out has the default. Sections of the type `Member` are a name of a catalogue with the fields of the
-class of that name; their types and defaults are those of the class.
+A field that a config leaves out has its default. Sections of the type `Member` are a name of a
+catalogue with the fields of the class of that name. That class has their types and defaults.
 """
 
 import dataclasses
@@ -39,12 +39,13 @@ def _are_half_lives(values: Sequence[float | int]) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augment:
-    """What is done to an example each time it is drawn for training.
+    """The augmentation of an example each time it is drawn for training.
 
     Attributes:
-      random_flip: mirrors every second image.
-      crop: the sizes of a random crop, one for each spatial axis; held-out examples are cropped at the centre.
-      dequantize: spreads each level of quantized data evenly over its bin.
+      random_flip: whether to mirror each image with probability 1/2.
+      crop: the sizes of a random crop, one for each spatial axis. Held-out examples are cropped at
+        the centre.
+      dequantize: whether to spread each level of quantized data evenly over its bin.
     """
 
     random_flip: bool = False
@@ -54,14 +55,15 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """The examples that are learned, and those held out.
+    """The examples of the training, and the held-out examples.
 
     Attributes:
       train: the source of the training set.
       eval: the source of the held-out examples.
-      augment: what is done to examples of the training set.
-      on_error: what an example that cannot be used does, as of a damaged file: "raise" ends the run with an error; "skip"
-        replaces it by another in training, and passes over it in evaluation.
+      augment: the augmentation of examples of the training set.
+      on_error: what happens with an example that cannot be used, such as a damaged file. "raise"
+        ends the run with an error. "skip" replaces the example by another in training, and leaves
+        it out in evaluation.
     """
 
     train: Member
@@ -72,13 +74,15 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """The learning rate's factor by update: a linear warm-up times a schedule.
+    """The factor of the learning rate at each update: a linear warm-up times a schedule.
 
     Attributes:
-      schedule: "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt", 1/√max(update/decay_steps, 1).
-      warmup_steps: updates until the whole rate.
-      decay_steps: of "cosine" and "inverse_sqrt"; None: a cosine lasts for all of the training.
-      final_fraction: of the learning rate, at the end of "cosine".
+      schedule: "constant"; "cosine", down to `final_fraction` at `decay_steps`; "inverse_sqrt",
+        1/√max(update/decay_steps, 1).
+      warmup_steps: the number of updates until the whole rate is reached.
+      decay_steps: the length of "cosine" and "inverse_sqrt". None: a cosine lasts for all of the
+        training.
+      final_fraction: the factor of the learning rate at the end of "cosine".
     """
 
     schedule: Schedules = "constant"
@@ -87,22 +91,23 @@ class Schedule:
     final_fraction: Annotated[float, Check("a number from 0 to 1", lambda value: 0 <= value <= 1)] = 0.0
 
     def over(self, num_steps: int) -> "Schedule":
-        """With the length of a cosine that leaves it out: all of the training."""
+        """The schedule with a length: a cosine without `decay_steps` lasts for all of the training."""
         is_open = self.schedule == "cosine" and self.decay_steps is None
         return dataclasses.replace(self, decay_steps=num_steps) if is_open else self
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """What makes an update of a gradient: clipping, then the optimizer of this name with its own fields.
+    """The update from a gradient: clipping, then the optimizer of this name with its own fields.
 
     Attributes:
       name: "adam", "adamw", "radam", "lion" or "sgd".
-      learning_rate: before the schedule.
-      schedule: the learning rate's factor by update.
-      clip_norm: the global norm to which a larger gradient is scaled; None not to clip.
-      accumulation_steps: parts of a batch that are differentiated one after the other; the update is the same.
-      own: the fields that optax gives the optimizer of this name, as b1 and weight_decay.
+      learning_rate: the learning rate, before the schedule.
+      schedule: the factor of the learning rate at each update.
+      clip_norm: the global norm to which a larger gradient is scaled. None: no clipping.
+      accumulation_steps: the number of parts of a batch that are differentiated one after the
+        other. The update is the same.
+      own: the fields that optax gives the optimizer of this name, such as b1 and weight_decay.
     """
 
     name: str = "adam"
@@ -118,11 +123,12 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ema:
-    """Averages of the parameters.
+    """Exponential moving averages of the parameters.
 
     Attributes:
-      half_lives_kimg: one average for each half-life, in thousands of images.
-      rampup_ratio: keeps a half-life below this part of the images seen so far; None: no ramp-up.
+      half_lives_kimg: the half-lives in thousands of images. Each gives one average.
+      rampup_ratio: keeps a half-life below this fraction of the images seen so far. None: no
+        ramp-up.
     """
 
     half_lives_kimg: Annotated[
@@ -133,13 +139,15 @@ class Ema:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """The devices: batches are divided over data · fsdp, parameters over fsdp (and tensor, where the network can).
+    """The devices. Batches are divided over data · fsdp, and parameters over fsdp.
+
+    Parameters are also divided over tensor, where the network can.
 
     Attributes:
-      num_devices: how many in all; None: what the axes ask for, or all.
-      data: devices that hold a copy of the same parameters; None: as many as are left.
-      fsdp: devices among which each large array of the state is divided.
-      tensor: devices among which the features of a layer are divided.
+      num_devices: the number of devices. None: the product of the axes, or all devices.
+      data: devices that hold a copy of the same parameters. None: as many as are left.
+      fsdp: devices over which each large array of the state is divided.
+      tensor: devices over which the features of a layer are divided.
     """
 
     num_devices: _Steps | None = None
@@ -150,21 +158,23 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """How long to train, and what is done along the way. Steps are updates.
+    """The length of the training, and what happens during it. Steps are updates.
 
     Attributes:
       num_steps: where training ends.
-      batch_size: examples of a step, over all devices.
-      eval_batch_size: held-out examples at once.
+      batch_size: examples per step, over all devices.
+      eval_batch_size: held-out examples per batch.
       log_every: steps between lines of metrics.jsonl.
-      eval_every: steps between evaluations on held-out examples; 0: never.
-      eval_levels: noise levels of an evaluation.
-      sample_every: steps between pictures of samples; 0: never.
-      checkpoint_every: steps between checkpoints; 0: only the last step is saved.
-      keep_checkpoints: the newest checkpoints to keep; None: all.
-      keep_every: checkpoints of steps that this divides are kept for ever; None: of no steps.
-      nonfinite: where a loss or gradient is not finite, "stop" the run or "skip" the batch.
-      max_skips: batches in a row that may be skipped.
+      eval_every: steps between evaluations on held-out examples. 0: never.
+      eval_levels: the number of noise levels of an evaluation.
+      sample_every: steps between pictures of samples. 0: never.
+      checkpoint_every: steps between checkpoints. 0: only the last step is saved.
+      keep_checkpoints: the number of newest checkpoints to keep. None: all.
+      keep_every: checkpoints of steps that this number divides are kept for ever. None: no such
+        checkpoints.
+      nonfinite: what happens where a loss or gradient is not finite: "stop" the run or "skip" the
+        batch.
+      max_skips: the number of batches in a row that may be skipped.
     """
 
     num_steps: _Steps = 100_000
@@ -186,12 +196,13 @@ class Sampling:
     """How samples are drawn.
 
     Attributes:
-      solver: moves an image along the grid.
+      solver: the solver, which moves an image along the grid.
       grid: the times of a solve.
-      num_preview: samples of a picture while training.
-      guidance: rules that change what the denoiser says, the innermost first.
-      label: the class of all samples, by its number or its name; None: the classes in turn.
-      threshold: keeps the estimate of x0 within the data's range; None: it is left as it is.
+      num_preview: the number of samples of a picture during training.
+      guidance: rules that change the output of the denoiser, the innermost first.
+      label: the class of all samples, by its number or its name. None: the classes in turn.
+      threshold: keeps the estimate of x0 within the range of the data. None: the estimate is not
+        changed.
     """
 
     solver: Member
@@ -208,11 +219,11 @@ class Likelihood:
 
     Attributes:
       divergence: the divergence of the probability flow.
-      t_min: where the probability flow starts; 0: at the data.
-      rtol: relative tolerance of the solver.
-      atol: absolute tolerance of the solver.
-      num_repeats: draws of dequantization and probes to average.
-      batch_size: examples at once, over all devices.
+      t_min: the time at which the probability flow starts. 0: at the data.
+      rtol: the relative tolerance of the solver.
+      atol: the absolute tolerance of the solver.
+      num_repeats: the number of draws of dequantization and probes to average.
+      batch_size: examples per batch, over all devices.
     """
 
     divergence: Member
@@ -228,17 +239,17 @@ class Settings:
     """A whole config.
 
     Attributes:
-      seed: of all randomness: parameters, batches, noise and samples.
-      data: the examples that are learned, and those held out.
+      seed: the random seed of parameters, batches, noise and samples.
+      data: the examples of the training, and the held-out examples.
       sde: how data turn into noise.
       parameterization: what the network predicts, and how it is told the noise level.
       network: the network.
-      objective: what training minimizes.
-      optimizer: what makes an update of a gradient.
-      task: what is trained.
+      objective: the loss that training minimizes.
+      optimizer: the update from a gradient.
+      task: the kind of model that is trained.
       ema: averages of the parameters.
       mesh: how batches and parameters are divided over devices.
-      training: how long to train, and what is done along the way.
+      training: the length of the training, and what happens during it.
       sampling: how samples are drawn.
       likelihood: how log-densities are computed.
     """

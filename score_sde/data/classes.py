@@ -34,7 +34,7 @@ def number_of(name: str, known: Sequence[str], who: str) -> int:
     listed = [*close, *(other for other in known if other not in close)]
     more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
     raise ValueError(
-        f"{who} has the class {name!r}, which is none of the {len(known)} known classes: "
+        f"{who} has the class {name!r}, which is not among the {len(known)} known classes: "
         f"{', '.join(map(repr, listed[:LISTED]))}{more}."
     )
 

@@ -1,4 +1,4 @@
-"""Published checkpoints become our parameters; nothing in a file is ever executed."""
+"""Importers: published checkpoints become parameters of this library. Nothing in a file is ever executed."""
 
 from score_sde.importers.dinov2 import dinov2_path, import_dinov2, load_dinov2
 from score_sde.importers.inception import import_inception, inception_path, load_inception

@@ -1,8 +1,9 @@
-"""The weights of DINOv2 without registers, by the names of its release, from the public files that carry them.
+"""The weights of DINOv2 without registers, from the public files, under the names of the original release.
 
-`score-sde import_dinov2` fetches ViT-L/14's from Hugging Face, checks their digest and writes them as .npz;
-`--file` converts a file that is already there, of any size: model.safetensors of facebook/dinov2-small, -base, -large or
--giant, or the release's own dinov2_vitl14_pretrain.pth and its like. Of the same weights both give the same tensors.
+`score-sde import_dinov2` fetches ViT-L/14's weights from Hugging Face, checks their digest and
+writes them as .npz. `--file` converts a file on this machine, of any size: model.safetensors of
+facebook/dinov2-small, -base, -large or -giant, or dinov2_vitl14_pretrain.pth and similar files of
+the release. Both files of the same weights give the same tensors.
 """
 
 import math
@@ -25,12 +26,10 @@ from score_sde.importers.weight_files import (
 from score_sde.internal.guarded import listed, open_file, reading
 
 MODEL = "facebook/dinov2-large/resolve/main/model.safetensors"
-SHA256 = (
-    "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"  # as the file's page on huggingface.co has it
-)
+SHA256 = "399fba97a95f22c36834418bc69373364a99af3a1153da1c0fb31db567c92e23"  # from the file's page on huggingface.co
 PATCH = 14
 
-_NAMES = (  # parts of Hugging Face's names, and what the release has for them
+_NAMES = (  # parts of Hugging Face's names, and the release's names for them
     ("embeddings.cls_token", "cls_token"), ("embeddings.mask_token", "mask_token"), ("layernorm.", "norm."),
     ("embeddings.position_embeddings", "pos_embed"), ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
     ("encoder.layer.", "blocks."), ("attention.attention.", "attn."), ("attention.output.dense.", "attn.proj."),
@@ -41,29 +40,36 @@ _PARTS = ("query", "key", "value")
 
 
 def dinov2_path() -> pathlib.Path:
-    """Where the converted weights are kept: $SCORE_SDE_DINOV2, or ~/.cache/score_sde/dinov2-vitl14.npz."""
+    """The path of the converted weights: $SCORE_SDE_DINOV2, or ~/.cache/score_sde/dinov2-vitl14.npz."""
     return weights_path("SCORE_SDE_DINOV2", "dinov2-vitl14.npz")
 
 
 def import_dinov2(file: str | pathlib.Path | None = None, output: str | pathlib.Path | None = None) -> pathlib.Path:
-    """Converts `file` (None: fetches ViT-L/14's, and checks its digest) to `output` (None: dinov2_path()).
+    """Converts `file` to `output`.
 
-    Raises: ValueError for a file that is not this network, or a digest that differs; OSError where nothing can be fetched.
+    `file` = None fetches ViT-L/14's weights and checks their digest. `output` = None is
+    dinov2_path().
+
+    Raises: ValueError for a file that is not this network, or a digest that differs. OSError where
+      the weights cannot be fetched.
     """
     path = pathlib.Path(output) if output else dinov2_path()
     if file is not None:
         return write_weights(path, release_names(_read(pathlib.Path(file)), str(file)))
     with tempfile.TemporaryDirectory() as folder:
-        host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")  # or a mirror, as in Hugging Face's own tools
+        host = os.environ.get(
+            "HF_ENDPOINT", "https://huggingface.co"
+        )  # the variable may name a mirror, as in Hugging Face's own tools
         fetched = download(f"{host.rstrip('/')}/{MODEL}", pathlib.Path(folder))
         check_digest(file_digest(fetched), SHA256, MODEL)
         return write_weights(path, release_names(_read(fetched), str(fetched)))
 
 
 def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
-    """Reads converted weights: "blocks.0.attn.qkv.weight" -> [3 d, d], and so on, in float32.
+    """The converted weights: "blocks.0.attn.qkv.weight" -> [3 d, d], and so on, in float32.
 
-    Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
+    Raises: FileNotFoundError where they were never imported. ValueError for a file of another
+      network.
     """
     command = "`score-sde import_dinov2`, once (1.2 GB)"
     path = pathlib.Path(path) if path else dinov2_path()
@@ -71,21 +77,22 @@ def load_dinov2(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]
 
 
 def release_names(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
-    """The tensors that an image needs, by the names of the release, in float32.
+    """The tensors that the features of an image need, under the names of the release, in float32.
 
-    Args: where: the file, for messages.
-    Raises: ValueError where this is not that network, or where it has registers.
+    Args:
+      where: the file, for messages.
+    Raises: ValueError for another network, or one with registers.
     """
     if any("register_tokens" in name for name in tensors):
         raise ValueError(
             f"{where} is a DINOv2 that has registers, and FD_DINOv2 is of the one without: get facebook/dinov2-large."
         )
     named = {_release_name(name): value for name, value in tensors.items()}
-    named.pop("mask_token", None)  # of its training alone
+    named.pop("mask_token", None)  # only its training uses it
     try:
         named = _joined(named)
         expected = _shapes(named)
-    except (KeyError, IndexError, ValueError):  # ValueError: queries and keys that cannot stand side by side
+    except (KeyError, IndexError, ValueError):  # ValueError: queries and keys that cannot be concatenated
         expected = {}
     wrong = sorted(name for name in {*named, *expected} if name not in named or named[name].shape != expected.get(name))
     if wrong or not expected:
@@ -104,7 +111,7 @@ def _release_name(name: str) -> str:
 
 
 def _joined(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Query, key and value in one tensor, as the release has them."""
+    """Query, key and value in one tensor, as in the release."""
     joined = {name: value for name, value in named.items() if not any(f".attn.{part}." in name for part in _PARTS)}
     for name in named:
         if ".attn.query." in name:
@@ -113,9 +120,9 @@ def _joined(named: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _shapes(named: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    """Every tensor's shape, in a DINOv2 of the width, depth and number of positions that these have.
+    """The shape of every tensor, for a DINOv2 with the width, depth and number of positions of these tensors.
 
-    Raises: KeyError or IndexError where these cannot be told.
+    Raises: KeyError or IndexError where these sizes cannot be found.
     """
     width, positions = named["cls_token"].shape[-1], named["pos_embed"].shape[1]
     gated = "blocks.0.mlp.w3.weight" in named

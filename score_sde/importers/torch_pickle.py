@@ -1,8 +1,10 @@
-"""The data in a pickle of PyTorch, without Python's pickle: a pickle is a program, and here it has few instructions.
+"""The data in a pickle of PyTorch, without Python's pickle module.
 
-It may build dicts, lists, tuples, sets, numbers and text, the tensors of PyTorch as records of where their numbers lie, and
-records of the fields of TorchScript's modules. Nothing is imported, called or set: a name in a pickle stands for a record
-that has no code and no attributes to set. Every instruction is read and checked before it builds one thing.
+A pickle is a program. Here it has few instructions. It may build dicts, lists, tuples, sets,
+numbers and text. It may build records of PyTorch's tensors, with the place of their numbers, and
+records of the fields of TorchScript's modules. Nothing is imported, called or set. A name in a
+pickle stands for a record without code and without attributes. Every instruction is read and
+checked before it builds one object.
 """
 
 import dataclasses
@@ -15,10 +17,11 @@ from typing import IO, Any, cast
 from score_sde.internal.guarded import is_shape, shortened
 
 MOST_INSTRUCTIONS = 2_000_000
-# Dicts, lists, sets and records, and items copied between them; one takes a hundred times the bytes of its instruction.
+# Dicts, lists, sets and records, and items copied between them. One takes a hundred times the bytes of
+# its instruction.
 MOST_CONTAINERS = 300_000
 
-# What stands for each kind of tensor's numbers in numpy.
+# numpy's type for each kind of numbers of a tensor.
 DTYPES = {
     "FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16",
     "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "|i1", "ByteStorage": "|u1",
@@ -44,7 +47,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor: where its numbers lie in a storage. Nothing is known of the storage's size yet."""
+    """A tensor: the place of its numbers in a storage. The size of the storage is not known yet."""
 
     storage: Storage
     offset: int
@@ -54,20 +57,19 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Module:
-    """An object of TorchScript: its fields are kept, its code is not run."""
+    """An object of TorchScript. Its fields are kept, and its code is not run."""
 
     fields: dict[str, Any]
 
 
 def read_pickle(stream: io.BytesIO | mmap.mmap) -> tuple[Any, dict[str, str]]:
-    """What the pickle at the stream's position describes, and the kind of each storage by its key.
+    """(the content of the pickle at the stream's position, the kind of each storage by its key).
 
-    The stream is left behind the pickle.
+    Afterwards the stream is at the end of the pickle. The stream must be in memory or mapped there,
+    because a pickle may ask to read more bytes than there are.
 
-    The stream must be in memory or mapped there, as a pickle may ask to read more than there is.
-
-    Raises: ValueError, a reason as part of a sentence, for a pickle that is cut or asks for more than data. A damaged pickle
-    may raise other exceptions too.
+    Raises: ValueError, with a reason as part of a sentence, for a pickle that is cut or asks for
+      more than data. A damaged pickle may raise other exceptions too.
     """
     machine = _Machine()
     for number, (instruction, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], stream))):
@@ -80,7 +82,7 @@ def read_pickle(stream: io.BytesIO | mmap.mmap) -> tuple[Any, dict[str, str]]:
 
 
 class _Machine:
-    """A stack, marks in it, and a memory of values that are used again."""
+    """A stack with marks in it, and a memory of values that are used again."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -101,9 +103,9 @@ class _Machine:
             raise ValueError(f"its pickle has the instruction {name}, which no file of weights has")
 
     def pop(self) -> Any:
-        """The uppermost value above the last mark."""
+        """The top value above the last mark."""
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
-            raise ValueError("a pickle that takes more than it put")
+            raise ValueError("a pickle that takes more values than it stored")
         return self._stack.pop()
 
     def _top(self) -> Any:
@@ -113,14 +115,14 @@ class _Machine:
 
     def _above_mark(self) -> list[Any]:
         if not self._marks:
-            raise ValueError("a pickle that takes more than it put")
+            raise ValueError("a pickle that takes more values than it stored")
         start = self._marks.pop()
         values = self._stack[start:]
         del self._stack[start:]
         return values
 
     def _contain(self, container: Any, items: int = 0) -> Any:
-        """Counts a new container, and items that it got from another one."""
+        """Counts a new container, and the items that are copied into it from another container."""
         self._containers += 1 + items
         if self._containers > MOST_CONTAINERS:
             raise ValueError(f"a pickle of more than {MOST_CONTAINERS:,} dicts, lists and sets")
@@ -132,20 +134,20 @@ class _Machine:
     def _set(self, pairs: list[Any]) -> None:
         target = self._top()
         if type(target) is not dict or len(pairs) % 2:
-            raise ValueError("a pickle that sets an item of what is no dict")
+            raise ValueError("a pickle that sets an item of an object that is not a dict")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             target[_as_key(key)] = value
 
     def _extend(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not list:
-            raise ValueError("a pickle that appends to what is no list")
+            raise ValueError("a pickle that appends to an object that is not a list")
         target.extend(values)
 
     def _add(self, values: list[Any]) -> None:
         target = self._top()
         if type(target) is not set:
-            raise ValueError("a pickle that adds to what is no set")
+            raise ValueError("a pickle that adds to an object that is not a set")
         target.update(map(_as_key, values))
 
     def _setitem(self, _: Any) -> None:
@@ -169,12 +171,12 @@ class _Machine:
 
     def _get(self, index: int) -> None:
         if index not in self._memory:
-            raise ValueError("a pickle that uses a value which it did not make")
+            raise ValueError("a pickle that uses a value that it has not made")
         self._push(self._memory[index])
 
     def _pop_one(self, _: Any) -> None:
         if self._marks and self._marks[-1] == len(self._stack):
-            self._marks.pop()  # as Python's: a mark is popped too
+            self._marks.pop()  # as in Python's pickle, this also pops a mark
         else:
             self.pop()
 
@@ -184,7 +186,7 @@ class _Machine:
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("a pickle with a name that is no text")
+            raise ValueError("a pickle with a name that is not a text")
         self._push(_known(module, name))
 
     def _global(self, argument: str) -> None:
@@ -197,12 +199,12 @@ class _Machine:
                 self.kinds.setdefault(key, kind)
                 self._push(Storage(kind, key))
             case _:
-                raise ValueError("a pickle that refers to something else than a tensor's numbers")
+                raise ValueError("a pickle that refers to an object that is not a tensor's numbers")
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.pop(), self.pop()
         if not isinstance(called, Name) or type(arguments) is not tuple:
-            raise ValueError("a pickle that calls what is no function")
+            raise ValueError("a pickle that calls an object that is not a function")
         value = _called(called, arguments)
         made = (called.module, called.name) in _COLLECTIONS or isinstance(value, Module)
         self._push(self._contain(value, 0 if isinstance(value, Module) else len(value)) if made else value)
@@ -212,12 +214,12 @@ class _Machine:
         if isinstance(target, Module):
             fields = state if type(state) is dict else {"state": state}
             target.fields.update(self._contain(fields, len(fields)))
-        elif type(target) is not dict:  # attributes of an OrderedDict, such as _metadata, are no weights
-            raise ValueError("a pickle that sets attributes of what has none")
+        elif type(target) is not dict:  # attributes of an OrderedDict, such as _metadata, are not weights
+            raise ValueError("a pickle that sets attributes of an object without attributes")
 
 
 def _known(module: str, name: str) -> Name:
-    """Raises: ValueError for anything but PyTorch's tensors, TorchScript's modules, and collections."""
+    """Raises ValueError for anything but PyTorch's tensors, TorchScript's modules, and collections."""
     if (
         (module, name) in _COLLECTIONS
         or module.split(".")[0] == "__torch__"
@@ -237,15 +239,15 @@ _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 
 
 def _called(called: Name, arguments: tuple) -> Any:
-    """What a call of PyTorch would give, as a record."""
+    """The result of a call of PyTorch, as a record."""
     if (called.module, called.name) in _COLLECTIONS:
         values = arguments[0] if arguments else []
         if len(arguments) > 1 or not isinstance(values, list):
-            raise ValueError(f"a pickle that calls {called.name} with what it does not take")
+            raise ValueError(f"a pickle that calls {called.name} with arguments that it does not take")
         if called.name == "OrderedDict" and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in values):
             return {_as_key(key): value for key, value in values}
         if called.name == "OrderedDict":
-            raise ValueError("an OrderedDict of what are no pairs")
+            raise ValueError("an OrderedDict of items that are not pairs")
         return set(map(_as_key, values))
     if called.module.startswith("__torch__"):
         return Module({})
@@ -257,7 +259,7 @@ def _called(called: Name, arguments: tuple) -> Any:
         return arguments[0]
     if called.name.startswith("build_"):
         return arguments[0] if len(arguments) == 1 else arguments
-    raise ValueError(f"a pickle that calls {called.name} with what it does not take")
+    raise ValueError(f"a pickle that calls {called.name} with arguments that it does not take")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
@@ -270,9 +272,11 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
 
 
 def _as_key(key: Any) -> Any:
-    """A key of a dict or an element of a set, as text where its hash could be chosen to be that of others.
+    """A key of a dict or an element of a set.
 
-    Raises: ValueError for a key that no file of weights has.
+    It is a text where its hash could be chosen to equal other hashes.
+
+    Raises: ValueError for a key that does not occur in files of weights.
     """
     if isinstance(key, str | float | None) or (isinstance(key, int) and abs(key) < 2**60):
         return key

@@ -1,4 +1,4 @@
-"""Converted weights on this machine: where they lie, how they are written and read, and the digest of what they came from."""
+"""Converted weights on this machine: their paths, how they are written and read, and the digests of their sources."""
 
 import hashlib
 import os
@@ -22,9 +22,9 @@ def weights_path(variable: str, name: str) -> pathlib.Path:
 
 
 def write_weights(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> pathlib.Path:
-    """Writes a .npz, whole or not at all, and deletes what a killed import left half written of it.
+    """Writes a .npz atomically, and deletes half-written files of an interrupted import.
 
-    Raises: ValueError for a name that no array of a .npz can have.
+    Raises: ValueError for a name that an array of a .npz cannot have.
     """
     wrong = [name for name in tensors if not _NAME.fullmatch(name) or name in ("file", "allow_pickle")]
     if wrong:
@@ -38,9 +38,10 @@ def write_weights(path: pathlib.Path, tensors: dict[str, np.ndarray]) -> pathlib
 
 
 def read_weights(path: pathlib.Path, network: str, command: str) -> dict[str, np.ndarray]:
-    """Reads what `write_weights` wrote.
+    """The arrays that `write_weights` wrote.
 
-    Raises: FileNotFoundError where they were never imported, with the `command` for it; ValueError for a damaged file.
+    Raises: FileNotFoundError, with the `command` to import them, where they were never imported.
+      ValueError for a damaged file.
     """
     if not path.exists():
         raise FileNotFoundError(f"No {network} weights at {path}; get them by {command}.")
@@ -49,14 +50,14 @@ def read_weights(path: pathlib.Path, network: str, command: str) -> dict[str, np
     with reading(path, f"weights of {network}", remedy):
         others = [name for name, value in tensors.items() if value.dtype.kind not in "biuf"]
         if others:
-            raise ValueError(f"{shortened(others[0])!r} is no array of real numbers")
+            raise ValueError(f"{shortened(others[0])!r} is not an array of real numbers")
     return tensors
 
 
 def dtype_of(name: str) -> np.dtype:
-    """The type of numpy by its name, which may be "bfloat16"."""
+    """The numpy type of a name, which may be "bfloat16"."""
     if name == "bfloat16":
-        import jax.numpy as jnp  # numpy has no such type; what reads files without it loads no JAX
+        import jax.numpy as jnp  # numpy lacks this type; the import is here, so that other files are read without JAX
 
         return np.dtype(jnp.bfloat16)
     return np.dtype(name)
@@ -69,7 +70,7 @@ def file_digest(path: str | pathlib.Path) -> str:
 
 
 def check_digest(digest: str, expected: str, what: str) -> None:
-    """Raises ValueError where they differ."""
+    """Raises ValueError where the two digests differ."""
     if digest != expected:
         raise ValueError(f"{what} has SHA-256 {digest}, and should have {expected}; not used.")
 
@@ -77,7 +78,7 @@ def check_digest(digest: str, expected: str, what: str) -> None:
 def download(url: str, folder: pathlib.Path) -> pathlib.Path:
     """Fetches a file into `folder`, under the last part of its address.
 
-    Raises: OSError where that cannot be done, which says so and what to do.
+    Raises: OSError, with the remedy, where the file cannot be fetched.
     """
     path = folder / url.rsplit("/", 1)[-1]
     try:

@@ -1,1 +1,1 @@
-"""Internal: what any module may use. Pytrees of dataclasses, broadcasting, files, guarded readers of archives."""
+"""Internal code that any module may use: pytrees of dataclasses, broadcasting, files, guarded readers of archives."""

@@ -1,8 +1,9 @@
-"""The members of a zip file, whose places are all checked before one is read.
+"""The members of a zip file. All their places are checked before one is read.
 
-Python's zipfile believes the directory of a file: a million members, members that lie on each other, or one that grows a
-thousandfold when it is unpacked. Here a directory is bounded, members may not overlap, and a compressed one is unpacked only
-where the caller allows it, up to the size that the caller gives.
+Python's zipfile trusts the directory of a file. It accepts a million members, members that overlap,
+and a member that grows a thousandfold when it is unpacked. Here the size of a directory is limited,
+and members may not overlap. A compressed member is unpacked only where the caller allows it, up to
+a size that the caller gives.
 
 Source: APPNOTE.TXT, PKWARE's description of the format, Secs. 4.3 to 4.5.
 """
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 MOST_MEMBERS = 2**16
-MOST_DIRECTORY = 2**24  # bytes
+MOST_DIRECTORY = 2**24  # the most bytes of a directory
 STORED, DEFLATED = 0, 8
 
 _END, _END64, _LOCATOR64 = struct.Struct("<4s4H2IH"), struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")
@@ -25,7 +26,13 @@ _UTF8 = 0x800
 
 
 class Member(NamedTuple):
-    """A member: `start` is the place of its first byte, `stored` the bytes it takes there, `size` those when unpacked."""
+    """A member of a zip file.
+
+    Attributes:
+      start: the place of its first byte.
+      stored: its bytes in the file.
+      size: its bytes when unpacked.
+    """
 
     name: str
     offset: int
@@ -39,7 +46,8 @@ class Member(NamedTuple):
 def read_directory(stream: io.BufferedIOBase) -> dict[str, Member]:
     """All members of a zip file by name, in the order of its directory.
 
-    Raises: ValueError, a reason as part of a sentence, for a file that is no zip file, is cut, or contradicts itself.
+    Raises: ValueError, with a reason as part of a sentence, for a file that is not a zip file, is
+      cut, or contradicts itself.
     """
     end = stream.seek(0, 2)
     number, size, start = _find_directory(stream, end)
@@ -63,8 +71,10 @@ def read_directory(stream: io.BufferedIOBase) -> dict[str, Member]:
 def read_member(stream: io.BufferedIOBase, member: Member, most: int | None = None) -> bytearray:
     """The bytes of a member, compared with its checksum.
 
-    Args: most: bytes that a compressed member may have when unpacked; None: compressed ones are refused.
-    Raises: ValueError, a reason as part of a sentence.
+    Args:
+      most: the most bytes that a compressed member may have when unpacked. None: a compressed
+        member raises an error.
+    Raises: ValueError, with a reason as part of a sentence.
     """
     name = repr(member.name[:80])
     if member.method == STORED:
@@ -89,12 +99,12 @@ def read_member(stream: io.BufferedIOBase, member: Member, most: int | None = No
 
 
 def _find_directory(stream: io.BufferedIOBase, end: int) -> tuple[int, int, int]:
-    """How many entries the directory has, its bytes, and where it begins."""
+    """(the number of entries in the directory, its bytes, its start)."""
     tail_start = max(0, end - _END.size - _LONGEST_COMMENT)
     tail = _read(stream, tail_start, end - tail_start)
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
-        raise ValueError("it is no zip file, or its end was cut off")
+        raise ValueError("it is not a zip file, or its end was cut off")
     _, disk, first_disk, here, number, size, start, comment = _END.unpack_from(tail, at)
     place = tail_start + at
     if place + _END.size + comment != end:
@@ -107,7 +117,7 @@ def _find_directory(stream: io.BufferedIOBase, end: int) -> tuple[int, int, int]
 
 
 def _end64(stream: io.BufferedIOBase, place: int) -> tuple[int, int, int, int, int, int]:
-    """The fields of a large file, which are 64 bits wide."""
+    """The fields of a large file, which have 64 bits."""
     if place < _LOCATOR64.size + _END64.size:
         raise ValueError("its directory lies outside the file")
     sign, _, start, _ = _LOCATOR64.unpack(_read(stream, place - _LOCATOR64.size, _LOCATOR64.size))
@@ -141,7 +151,7 @@ def _entries(stream: io.BufferedIOBase, directory: bytes, number: int) -> Iterat
 
 
 def _wide(extra: bytes, values: list[int]) -> list[int]:
-    """The values, those that 32 bits cannot hold from the extra field."""
+    """The values. Values that 32 bits cannot hold come from the extra field."""
     at = 0
     while 0xFFFFFFFF in values and at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -154,7 +164,7 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
 
 
 def _start(stream: io.BufferedIOBase, offset: int, name: bytes) -> int:
-    """Where the bytes of a member begin, behind its own header."""
+    """The place of the first byte of a member, behind the member's own header."""
     sign, *_, name_size, extra_size = _LOCAL.unpack(_read(stream, offset, _LOCAL.size))
     if sign != b"PK\x03\x04" or _read(stream, offset + _LOCAL.size, name_size) != name:
         raise ValueError(f"member {name[:80]!r} is not where the directory says")
@@ -162,7 +172,10 @@ def _start(stream: io.BufferedIOBase, offset: int, name: bytes) -> int:
 
 
 def _read(stream: io.BufferedIOBase, start: int, size: int) -> bytes:
-    """Bytes of the file; only as many as there are can be asked for, as `stream.read` makes room for all of them."""
+    """Bytes of the file.
+
+    The size is checked first, because `stream.read` allocates as many bytes as it is asked for.
+    """
     if start + size > stream.seek(0, 2):
         raise ValueError("it is cut off")
     stream.seek(start)

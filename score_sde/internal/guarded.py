@@ -1,8 +1,9 @@
-"""The one way to open files that may be damaged: arrays, archives, weights. Every error names the file and what to do.
+"""Readers of files that may be damaged: arrays, archives, weights. Every error names the file and the remedy.
 
-A reader of such a file works within `reading`. It raises ValueError with the reason alone, as part of a sentence; whatever
-numpy, zlib or Python's parsers raise for damaged bytes is a reason too. Nothing in a file is executed, and no file makes
-this process take much more memory than the file has bytes.
+All such files are opened here. A reader works inside of `reading`. It raises ValueError with the
+reason alone, as part of a sentence. An exception that numpy, zlib or Python's parsers raise for
+damaged bytes is a reason too. Nothing in a file is executed. No file makes this process take much
+more memory than the bytes of the file.
 """
 
 import contextlib
@@ -20,12 +21,14 @@ from jaxtyping import Shaped
 
 from score_sde.internal.archives import STORED, Member, read_directory, read_member
 
-LONGEST_HEADER = 10_000  # bytes of text before an array, the limit of numpy too
+LONGEST_HEADER = 10_000  # the most bytes of text before an array, which is also numpy's limit
 LONGEST_NAME = 1000
 MOST_AXES = 32
-# A compressed file may unpack to so many times its bytes, or to so many bytes. dSprites unpacks to 116 times its bytes.
+# The limits of unpacking: as a multiple of the file's bytes, and in bytes. dSprites unpacks to 116 times
+# its bytes.
 MOST_EXPANSION, SMALL = 250, 2**27
-# {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } without its spaces; Python 2 wrote (3L, 4L).
+# Matches {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), } without its spaces. Python 2 wrote
+# (3L, 4L).
 _FIELD = r"""['"](descr|fortran_order|shape)['"]:(?:['"]([^'"]*)['"]|(True|False)|(\([\dL,]*\)))"""
 _FIELDS = re.compile(rf"\{{{_FIELD},{_FIELD},{_FIELD},?\}}")
 _SHAPE = re.compile(r"\((?:\d+L?,)*(?:\d+L?)?\)")
@@ -35,9 +38,10 @@ _LONGEST_REASON = 200
 
 @contextlib.contextmanager
 def reading(where: str | os.PathLike[str], what: str, remedy: str) -> Iterator[None]:
-    """Makes whatever a damaged file causes a ValueError that says "WHERE cannot be read as WHAT (reason); REMEDY".
+    """A context that turns every exception of a damaged file into a ValueError.
 
-    An OSError that names its file passes as it is. So does what is no Exception, such as Ctrl-C.
+    The message is "WHERE cannot be read as WHAT (reason); REMEDY". An OSError that names its file
+    passes unchanged. So does everything that is not an Exception, such as Ctrl-C.
     """
     try:
         yield
@@ -45,22 +49,27 @@ def reading(where: str | os.PathLike[str], what: str, remedy: str) -> Iterator[N
         if error.filename is not None:
             raise
         raise OSError(f"{where} cannot be read ({error}); {remedy}.") from error
-    except Exception as error:  # a list of kinds is never complete: each version of a parser has others
+    except Exception as error:  # any Exception, because each version of a parser raises other kinds
         raise ValueError(f"{where} cannot be read as {what} ({_reason(error)}); {remedy}.") from error
 
 
 def open_file(path: str | os.PathLike[str]) -> io.BufferedIOBase:
-    """Opens a file to read. Raises: ValueError, a reason as part of a sentence, for a folder, or a pipe, which never ends."""
+    """Opens a file to read.
+
+    Raises: ValueError, with a reason as part of a sentence, for a folder, or a pipe, which never
+      ends.
+    """
     path = pathlib.Path(path)
     if path.exists() and not path.is_file():
-        raise ValueError("it is a folder, a pipe or a device, and no file")
+        raise ValueError("it is a folder, a pipe or a device, not a file")
     return path.open("rb")
 
 
 def read_npy(path: str | os.PathLike[str], remedy: str, *, mapped: bool = False) -> Shaped[np.ndarray, "..."]:
-    """The array of a .npy file; `mapped` into memory, or read.
+    """The array of a .npy file, `mapped` into memory or read.
 
-    Raises: ValueError for a damaged file, or one that holds more than plain numbers; OSError where it cannot be opened.
+    Raises: ValueError for a damaged file, or a file that holds more than plain numbers. OSError
+      where the file cannot be opened.
     """
     header = read_npy_header(path, remedy)
     with reading(path, "plain arrays", remedy), open_file(path) as file:
@@ -74,15 +83,18 @@ def read_npy(path: str | os.PathLike[str], remedy: str, *, mapped: bool = False)
 
 
 def read_npy_header(path: str | os.PathLike[str], remedy: str) -> "Header":
-    """What a .npy file says of its array. Raises: the same as `read_npy`, also where the file is too short."""
+    """The header of the array in a .npy file.
+
+    Raises: the same as `read_npy`, also where the file is too short.
+    """
     with reading(path, "plain arrays", remedy), open_file(path) as file:
         return _read_header(file, 0, file.seek(0, os.SEEK_END))
 
 
 class Npz:
-    """The arrays of a .npz file. Opening it reads their names; each method opens the file again.
+    """The arrays of a .npz file. The constructor reads their names, and each method opens the file again.
 
-    Raises: ValueError for a damaged file, in any method; OSError where it cannot be opened.
+    Raises: ValueError for a damaged file, in any method. OSError where the file cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str], remedy: str):
@@ -97,7 +109,7 @@ class Npz:
         return list(self._members)
 
     def read(self, names: Sequence[str] | None = None) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """The arrays of these names (None: all). Compressed ones may have at most 250 times the bytes of the file."""
+        """The arrays of these names. None means all. Compressed arrays may have at most 250 times the bytes of the file."""
         with self._reading() as file:
             left = max(SMALL, MOST_EXPANSION * file.seek(0, os.SEEK_END))
             arrays = {}
@@ -107,7 +119,7 @@ class Npz:
             return arrays
 
     def map(self, names: Sequence[str]) -> dict[str, Shaped[np.ndarray, "..."]]:
-        """The arrays of these names, mapped into memory where they are stored plainly; a compressed one is read."""
+        """The arrays of these names, mapped into memory where they are not compressed. A compressed array is read."""
         with self._reading() as file:
             arrays, packed = {}, []
             for name in self._checked(names):
@@ -131,7 +143,7 @@ class Npz:
 
 
 class Header(NamedTuple):
-    """What stands before the numbers of an array; `start` is the place of the first in the file."""
+    """The header before the numbers of an array. `start` is the place of the first number in the file."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -154,7 +166,7 @@ def _read_array(file: io.BufferedIOBase, member: Member, most: int) -> Shaped[np
 
 
 def _map(path: str | os.PathLike[str], header: Header) -> Shaped[np.ndarray, "..."]:
-    if not header.nbytes:  # nothing can be mapped
+    if not header.nbytes:  # an empty array cannot be mapped
         return np.zeros(header.shape, header.dtype)
     return np.memmap(path, header.dtype, "r", header.start, header.shape, "F" if header.fortran_order else "C")
 
@@ -165,9 +177,10 @@ def _read_header(file: io.BufferedIOBase, start: int, end: int) -> Header:
 
 
 def _parse_header(text: bytes, start: int, end: int) -> Header:
-    """The header of an array that stands at `start` to `end` of a file and begins with `text`.
+    """The header of an array that lies at `start` to `end` of a file and begins with `text`.
 
-    Source: numpy.lib.format, versions 1.0 and 2.0 of the format; 3.0 is for the names of fields, which plain arrays lack.
+    Source: numpy.lib.format, versions 1.0 and 2.0 of the format. Version 3.0 is for the names of
+      fields, which plain arrays do not have.
     """
     if text[:6] != b"\x93NUMPY" or text[6:8] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
         raise ValueError("it does not begin as an array of numpy")
@@ -185,7 +198,11 @@ def _parse_header(text: bytes, start: int, end: int) -> Header:
 
 
 def _parse_fields(text: str) -> tuple[np.dtype, tuple[int, ...], bool]:
-    """Type, shape and order from a header's text, without Python's parser, which a header can keep busy or exhaust."""
+    """(type, shape, order) from a header's text.
+
+    It does not use Python's parser, because a header can keep that parser busy or exhaust its
+    memory.
+    """
     found = _FIELDS.fullmatch("".join(text.split()))
     fields = {name: [part for part in parts if part is not None] for name, *parts in _quadruples(found)}
     descr, order, shape = (fields.get(name, [""])[0] for name in ("descr", "fortran_order", "shape"))
@@ -214,21 +231,21 @@ def is_shape(values: Sequence[object]) -> bool:
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for a name of an array that is very long, or no text that a file can hold."""
+    """Raises ValueError for an array name that is very long, or that is not a text which a file can hold."""
     if len(name) > LONGEST_NAME:
         raise ValueError(f"a tensor with a name of more than {LONGEST_NAME:,} characters")
     if any("\ud800" <= character <= "\udfff" for character in name):
-        raise ValueError(f"a tensor with the name {shortened(name)!r}, which is no text")
+        raise ValueError(f"a tensor with the name {shortened(name)!r}, which is not a text")
 
 
 def shortened(text: str) -> str:
-    """Text of a file that a message can hold: one line of at most 80 characters."""
+    """A file's text for a message: one line of at most 80 characters."""
     shown = "".join(character if character.isprintable() else "·" for character in text[:81])
     return shown if len(shown) <= 80 else f"{shown[:79]}…"
 
 
 def listed(names: Iterable[str]) -> list[str]:
-    """The first three names of a file in their order, shortened."""
+    """The first three of a file's names in their order, shortened."""
     return [shortened(name) for name in sorted(names)[:3]]
 
 

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that are JAX pytrees, so that an object's numbers are traced and its structure is static."""
+"""Frozen dataclasses that are JAX pytrees: an object's numbers are traced, and its structure is static."""
 
 import dataclasses
 import functools
@@ -16,20 +16,22 @@ def is_traced(tree: Any) -> bool:
 
 
 def static(**kwargs: Any) -> Any:
-    """Marks a dataclass field as part of the compiled program: another value compiles again."""
+    """Marks a dataclass field as part of the compiled program. Another value needs a new compilation."""
     return dataclasses.field(metadata={"static": True}, **kwargs)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls: T) -> T:
-    """Makes `cls` a frozen dataclass whose fields are pytree children, except those declared by `static`.
+    """Makes `cls` a frozen dataclass whose fields are pytree children, except the fields declared by `static`.
 
-    Rebuilding inside `jit`, `vmap` or `grad` skips `__init__`, so `__post_init__` checks what a user passed, once, and
-    never sees a tracer. (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.) It is also
-    skipped for an object that is itself built from traced values, as in a loss that differentiates a schedule.
+    Inside of `jit`, `vmap` or `grad`, JAX rebuilds the object without `__init__`. So
+    `__post_init__` checks what a user passed, once, and never sees a tracer.
+    (`jax.tree_util.register_dataclass` and `flax.struct` call the constructor there.) The check is
+    also skipped for an object that is built from traced values, as in a loss that differentiates a
+    schedule.
 
-    Objects of equal numbers are equal; arrays are compared by identity, so that an object with arrays can be hashed and
-    `jax.jit(denoise)` works.
+    Objects of equal numbers are equal. Arrays are compared by identity. So an object with arrays
+    can be hashed, and `jax.jit(denoise)` works.
     """
     methods = {"__eq__": _equal, "__hash__": _hash}
     if hasattr(cls, "__post_init__"):
@@ -80,10 +82,11 @@ def _hash(self: Any) -> int:
 
 
 def as_pytree(function: Any) -> Any:
-    """Returns a callable that can be an argument of a compiled program.
+    """A callable that can be an argument of a compiled program.
 
-    A pytree (an object of ours, `jax.tree_util.Partial`) is returned as it is and its arrays are traced; any other
-    callable becomes static, compared by identity, with the arrays it closes over as constants.
+    A pytree (an object of this library, `jax.tree_util.Partial`) is returned unchanged, and its
+    arrays are traced. Any other callable becomes static and is compared by identity. The arrays in
+    its closure are constants.
     """
     is_leaf = jax.tree_util.all_leaves([function])
     return jax.tree_util.Partial(function) if is_leaf else function

@@ -1,6 +1,6 @@
 """Pictures: image grids, denoising strips, animations, curves and densities in the plane.
 
-Importing this package does not import matplotlib or Pillow; the functions do when they are called.
+The package imports neither matplotlib nor Pillow until one of its functions needs it.
 """
 
 from score_sde.plots.animations import animation

@@ -1,4 +1,4 @@
-"""Moving pictures."""
+"""Animations as GIF, animated PNG or WebP."""
 
 import os
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ def animation(
     frames_per_second: float | int = 15,
     hold_seconds: float | int = 2,
 ) -> Path:
-    """Writes frames [h, w, 3] of 0…255 (image_grid makes them) as an endless GIF, animated PNG or WebP.
+    """Writes frames [h, w, 3] of 0…255 as an endless GIF, animated PNG or WebP.
 
-    All frames of a GIF share one palette, without dithering, which would flicker: 64 greys, or 256 colours by median
-    cut. PNG and WebP are lossless, and smaller: 48 frames of 36 noisy digits take 0.9, 0.24 and 0.13 MB as .gif, .png
-    and .webp. Every browser shows all three.
+    image_grid makes such frames. All frames of a GIF share one palette of 64 greys, or of 256
+    colours by median cut. There is no dithering, because it would flicker. PNG and WebP are
+    lossless and smaller: 48 frames of 36 noisy digits take 0.9 MB as .gif, 0.24 MB as .png and 0.13
+    MB as .webp. Every browser shows all three.
 
     Args:
-      frames: equally large; in the order in which they are shown.
-      path: its ending chooses the format: .gif, .png or .webp.
-      frames_per_second: at most 50, beyond which browsers slow a GIF down.
-      hold_seconds: how long the last frame stands before the first returns.
+      frames: frames of one size, in the order in which they are shown.
+      path: the file. Its ending chooses the format: .gif, .png or .webp.
+      frames_per_second: at most 50, because browsers slow down a faster GIF.
+      hold_seconds: how long the last frame is shown, before the animation starts again.
     """
     path = Path(path)
     frames = check_frames(frames, path, frames_per_second)
@@ -47,7 +48,10 @@ def animation(
 
 
 def check_frames(frames: Any, path: Path, frames_per_second: float | int) -> list[np.ndarray]:
-    """Returns the frames as a list; raises ValueError for what cannot be shown."""
+    """The frames as a list.
+
+    Raises: ValueError for frames that cannot be shown.
+    """
     frames = list(frames)
     shapes = {(frame.shape, str(frame.dtype)) for frame in frames}
     if len(shapes) != 1 or (first := frames[0]).dtype != np.uint8 or first.ndim != 3 or first.shape[-1] != 3:
@@ -61,7 +65,7 @@ def check_frames(frames: Any, path: Path, frames_per_second: float | int) -> lis
 
 
 def to_pillow(frame: np.ndarray) -> Any:
-    """Returns a Pillow image, with one channel if the frame is grey."""
+    """A Pillow image, with one channel if the frame is grey."""
     from PIL import Image
 
     grey = (frame == frame[..., :1]).all()
@@ -69,7 +73,7 @@ def to_pillow(frame: np.ndarray) -> Any:
 
 
 def with_shared_palette(frames: list[np.ndarray]) -> list[Any]:
-    """Returns palette images; the colours are taken from up to 16 frames spread over the film."""
+    """Palette images. The colours are taken from up to 16 frames, spread over the animation."""
     from PIL import Image
 
     if all((frame == frame[..., :1]).all() for frame in frames):
@@ -81,7 +85,7 @@ def with_shared_palette(frames: list[np.ndarray]) -> list[Any]:
 
 
 def grey_palette_image(grey: np.ndarray) -> Any:
-    """Rounds 0…255 to the nearest of 64 greys, black and white among them: a third less to store."""
+    """0…255 rounded to the nearest of 64 greys, black and white included. This takes a third less space."""
     from PIL import Image
 
     top = GREYS - 1

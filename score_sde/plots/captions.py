@@ -1,4 +1,4 @@
-"""Text in pictures made of pixels: a caption below each tile, a heading above a grid. Needs Pillow, not matplotlib."""
+"""Text in pictures: a caption below each tile, and a heading above a grid. It needs Pillow, not matplotlib."""
 
 import functools
 import importlib.util
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 INK = (31, 41, 51)
-SMALL, HEADING = 12, 15  # pixels
+SMALL, HEADING = 12, 15  # the heights of the letters, in pixels
 MORE = "…"
 
 
@@ -27,7 +27,7 @@ def with_captions(
 def text_band(
     text: str, width: int, size: int, background: int, centred: bool = False, left: int = 0
 ) -> UInt8[np.ndarray, "h width 3"]:
-    """One line of text on a band as wide as asked, shortened where it does not fit."""
+    """One line of text on a band of the given width, shortened where it does not fit."""
     from PIL import Image, ImageDraw
 
     band = Image.new("RGB", (width, round(1.5 * size)), (background,) * 3)
@@ -40,7 +40,7 @@ def text_band(
 
 
 def shortened(text: str, fits: Any) -> str:
-    """The text, or its start with an ellipsis, or nothing."""
+    """The text, or its start with an ellipsis, or "" where nothing fits."""
     text = " ".join(text.split())
     if fits(text):
         return text
@@ -52,7 +52,7 @@ def shortened(text: str, fits: Any) -> str:
 
 @functools.cache
 def _font(size: int) -> Any:
-    """DejaVu Sans, which matplotlib brings: Pillow's own font has no letters beyond Latin. matplotlib is not imported."""
+    """DejaVu Sans from matplotlib's files, without importing matplotlib. Pillow's own font has only Latin letters."""
     from PIL import ImageFont
 
     found = importlib.util.find_spec("matplotlib")

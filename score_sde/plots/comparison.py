@@ -1,4 +1,4 @@
-"""Error against the number of network evaluations, the picture that papers on solvers have; and points at each budget."""
+"""Comparisons of solvers: error against the number of network evaluations, and samples at each budget."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,15 @@ def error_by_evaluations(
     title: str = "",
     floors: Mapping[str, float] | None = None,
 ) -> Path:
-    """Draws, side by side, errors against evaluations on logarithmic axes; a solver has one colour and marker in all.
+    """Draws panels of errors against evaluations, on logarithmic axes.
+
+    A solver has the same colour and marker in all panels.
 
     Args:
       panels: title of a panel -> {solver: (evaluations, errors)}.
-      path: ends in .png, .svg or .pdf.
+      path: the file, which ends in .png, .svg or .pdf.
       units: the label of the vertical axis of each panel.
-      floors: title of a panel -> what a perfect solver would have, as a dotted line.
+      floors: title of a panel -> the error of a perfect solver, drawn as a dotted line.
     """
     if not panels or len(units) != len(panels):
         raise ValueError(
@@ -74,12 +76,14 @@ def solver_strips(
     title: str = "",
     half_width: float = 1.6,
 ) -> Path:
-    """Draws the samples of each solver (a row) at each budget (a column): all points [n, 2], or the first image or signal.
+    """Draws the samples of each solver (a row) at each budget (a column).
+
+    A panel shows all points [n, 2], or the first image or signal.
 
     Args:
-      heads: above the columns.
-      captions: solver -> what stands below each of its panels, such as the steps and evaluations that it took.
-      path: ends in .png, .svg or .pdf.
+      heads: the text above each column.
+      captions: solver -> the text below each of its panels, such as the steps and evaluations.
+      path: the file, which ends in .png, .svg or .pdf.
       title: the line above the figure.
       half_width: points are shown within ± this on both axes.
     """

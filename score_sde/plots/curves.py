@@ -1,4 +1,4 @@
-"""Curves: the loss as training goes, and the loss at each noise level."""
+"""Curves: the loss over the training, and the loss at each noise level."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ import numpy as np
 
 from score_sde.plots.style import LINE_COLORS, RED, add_legend, label_axes, new_figure, save_figure
 
-MOST_POINTS = 2000  # a longer curve is averaged down to this many points: more cannot be seen
-WIDE = 8.0  # an axis is logarithmic when its values are positive and spread over more than this factor
+MOST_POINTS = 2000  # a longer curve is averaged down to this many points, because more cannot be seen
+WIDE = 8.0  # an axis is logarithmic if its values are positive and their ratio exceeds this factor
 
 
 def loss_curve(
@@ -20,15 +20,15 @@ def loss_curve(
     title: str = "Training loss",
     unit: str = "loss",
 ) -> Path:
-    """Draws metrics against the step: thin as logged, thick smoothed over about 1/20 of its length.
+    """Draws metrics against the step: a thin line as logged, and a thick line smoothed over about 1/20 of its length.
 
-    A metric of at most 50 points is drawn with markers and not smoothed. Steps with a non-finite value are marked by a
-    red line from top to bottom and counted in the legend.
+    A metric of at most 50 points is drawn with markers and not smoothed. A step with a non-finite
+    value is marked by a red vertical line, and the legend counts such steps.
 
     Args:
       metrics: name -> (steps, values), as read_metrics returns them.
-      path: ends in .png, .svg or .pdf.
-      names: which metrics to draw; None means those named "loss" after the last slash.
+      path: the file, which ends in .png, .svg or .pdf.
+      names: the metrics to draw. None means those named "loss" after the last slash.
       title: the line above the figure.
       unit: the label of the vertical axis, such as "loss (per dimension)".
     """
@@ -54,7 +54,7 @@ def loss_curve(
 
 
 def draw_series(axes: Any, name: str, steps: np.ndarray, values: np.ndarray, color: str) -> np.ndarray:
-    """Draws one metric; returns the values that the axis should be chosen for."""
+    """Draws one metric. Returns the values for which the axis should be chosen."""
     finite = np.isfinite(values)
     for i, step in enumerate(steps[~finite]):
         label = f"{name}: {(~finite).sum()} non-finite" if i == 0 else None
@@ -70,7 +70,7 @@ def draw_series(axes: Any, name: str, steps: np.ndarray, values: np.ndarray, col
 
 
 def average_down(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Averages neighbours, so that at most MOST_POINTS remain."""
+    """The averages of neighbours, so that at most MOST_POINTS remain."""
     group = -(-len(values) // MOST_POINTS) or 1
     starts = np.arange(0, len(values), group)
     if group == 1:
@@ -80,7 +80,10 @@ def average_down(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """Averages over i − r…i + r twice, with r = n/40 but at most i/3, so that the steep start is not flattened."""
+    """The average over i − r…i + r, taken twice.
+
+    r is n/40, but at most i/3, so that the steep start is not flattened.
+    """
     count = len(values)
     index = np.arange(count)
     reach = np.minimum(count // 40 + 1, index // 3)
@@ -101,8 +104,9 @@ def loss_by_noise_level(
     """Draws mean losses against the noise level, with bars of one standard error.
 
     Args:
-      curves: name -> (levels, means, standard errors), such as one entry for training and one for held-out data.
-      path: ends in .png, .svg or .pdf.
+      curves: name -> (levels, means, standard errors), for example one entry for training and one
+        for held-out data.
+      path: the file, which ends in .png, .svg or .pdf.
       level_name: the label of the horizontal axis, with its unit if it has one.
       title: the line above the figure.
       unit: the label of the vertical axis.
@@ -124,14 +128,17 @@ def loss_by_noise_level(
 
 
 def scale_axis(axis: Any, values: np.ndarray) -> None:
-    """Makes the axis logarithmic if the finite values are positive and spread widely; ticks stay plain numbers."""
+    """Makes the axis logarithmic if the finite values are positive and widely spread. Ticks stay plain numbers."""
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() >= WIDE * values.min():
         plain_ticks(axis, values)
 
 
 def plain_ticks(axis: Any, values: np.ndarray) -> None:
-    """Makes the axis logarithmic, with ticks at 1, 2, 5, 10 … or, of many decades, at each; written as plain numbers."""
+    """Makes the axis logarithmic, with ticks at 1, 2, 5, 10 … as plain numbers.
+
+    If the axis has many decades, there is one tick in each.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})

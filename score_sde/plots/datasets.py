@@ -1,4 +1,4 @@
-"""A data set at a glance: its values, the distances of its examples, its classes, and how far x at t_max is from the prior."""
+"""An overview of a data set: its values, distances and classes, and how far x at t_max is from the prior."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 from score_sde.plots.style import BLUE, GREEN, INK, MUTED, ORANGE, label_axes, new_figure, save_figure
 
-MOST_NAMES = 20  # of classes along an axis
+MOST_NAMES = 20  # the most class names along an axis
 
 
 def dataset_overview(
@@ -24,11 +24,11 @@ def dataset_overview(
 
     Args:
       values: (edges, counts) of the histogram of all numbers.
-      distances: between pairs of examples.
-      mismatch: SDE -> nats; of 0 there is no bar, only the number.
-      classes: class -> number of examples; empty without labels.
-      path: ends in .png, .svg or .pdf.
-      class_name: of a class.
+      distances: the distances between pairs of examples.
+      mismatch: SDE -> nats. A mismatch of 0 has no bar, only its number.
+      classes: class -> number of examples. Empty without labels.
+      path: the file, which ends in .png, .svg or .pdf.
+      class_name: the name of a class.
     """
     figure, axes = new_figure(10.0, 6.4, 2, 2)
     edges, counts = (np.asarray(part) for part in values)
@@ -46,7 +46,7 @@ def dataset_overview(
 
 
 def _mismatches(axes: Any, mismatch: Mapping[str, float]) -> None:
-    """A bar for each SDE on a logarithmic axis, its number beside it."""
+    """A bar for each SDE on a logarithmic axis, with its number beside it."""
     names, nats = list(mismatch), np.asarray(list(mismatch.values()), np.float64)
     seen = nats[nats > 0]
     axes.set_xscale("log")
@@ -54,7 +54,7 @@ def _mismatches(axes: Any, mismatch: Mapping[str, float]) -> None:
         axes.set_xticks([])
         axes.minorticks_off()
     least, most = (seen.min(), seen.max()) if len(seen) else (0.1, 1.0)
-    left = least / 3  # where bars begin: a logarithmic axis has no 0
+    left = least / 3  # the start of the bars, because a logarithmic axis has no 0
     axes.barh(names, np.where(nats > 0, nats - left, 0.0), left=left, color=ORANGE)
     for place, value in enumerate(nats):
         axes.text(max(float(value), left), place, f" {value:.2g}", va="center", fontsize=8.5, color=INK)
@@ -64,7 +64,7 @@ def _mismatches(axes: Any, mismatch: Mapping[str, float]) -> None:
 
 
 def _classes(axes: Any, counts: Mapping[str, int]) -> None:
-    """A bar for each class; names that would overlap are turned, and of many only some are written."""
+    """A bar for each class. Names that would overlap are turned, and with many classes only some are written."""
     places = np.arange(len(counts))
     axes.bar(places, list(counts.values()), color=BLUE)
     step = -(-len(counts) // MOST_NAMES) or 1

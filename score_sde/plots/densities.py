@@ -15,7 +15,7 @@ Extent = tuple[Number, Number, Number, Number]  # x_min, x_max, y_min, y_max
 
 
 def grid_points(extent: Extent, resolution: int) -> Float[np.ndarray, "n 2"]:
-    """Returns the centres of resolution² equal cells, row by row from y_min: where density_plot expects a density."""
+    """The centres of resolution² equal cells, row by row from y_min, where density_plot expects a density."""
     x_min, x_max, y_min, y_max = extent
     centres = (np.arange(resolution) + 0.5) / resolution
     x, y = np.meshgrid(x_min + centres * (x_max - x_min), y_min + centres * (y_max - y_min))
@@ -33,14 +33,15 @@ def density_plot(
 ) -> Path:
     """Draws, side by side: the true density, a histogram of the samples, the learned density, paths from noise to data.
 
-    All densities (per unit area) share one colour scale, so that equal colours are equal numbers.
+    All densities (per unit area) share one colour scale, so equal colours are equal numbers.
 
     Args:
-      samples: points; the share of those outside the extent is named above their panel.
-      path: ends in .png, .svg or .pdf.
-      extent: (x_min, x_max, y_min, y_max); None means a square about the samples, and is an error with a density.
-      true_density: p at grid_points(extent, r): r² values in any shape.
-      learned_density: the model's p, likewise; another r is allowed.
+      samples: points. The fraction of points outside of the extent stands above their panel.
+      path: the file, which ends in .png, .svg or .pdf.
+      extent: (x_min, x_max, y_min, y_max). None is a square about the samples. With a density, the
+        extent must be given.
+      true_density: p at grid_points(extent, r), as r² values in any shape.
+      learned_density: the p of the model, in the same form. Its r may differ.
       trajectories: positions in the order of the solve, noise first.
       title: the line above the figure.
     """
@@ -59,7 +60,7 @@ def density_plot(
 
 
 def draw_panels(panels: dict[str, np.ndarray], trajectories: Any, extent: Extent, title: str | None, path: Any) -> Path:
-    """Draws one panel a density, with one colour bar, then the paths."""
+    """Draws one panel for each density with one colour bar, then the paths."""
     count = len(panels) + (trajectories is not None)
     figure, axes = new_figure(3.0 * count + 0.8, 3.3 + (0.3 if title else 0), 1, count, sharex=True, sharey=True)
     top = max(float(np.nanquantile(density, 0.998)) for density in panels.values())
@@ -80,7 +81,7 @@ def draw_panels(panels: dict[str, np.ndarray], trajectories: Any, extent: Extent
 
 
 def finish_panel(axes: Any, name: str, extent: Extent) -> None:
-    """Names the panel and gives it the common, undistorted extent."""
+    """Sets the title of the panel, and the common, undistorted extent."""
     label_axes(axes, None, "x₀", "x₁")
     axes.set_title(name, fontsize=10, color=INK, pad=6)
     axes.grid(False)
@@ -99,7 +100,7 @@ def draw_paths(axes: Any, trajectories: np.ndarray) -> None:
 
 
 def histogram_density(samples: np.ndarray, extent: Extent) -> tuple[np.ndarray, float]:
-    """Computes count / (n · cell area) on a grid of about √n/3 cells a side, and the share of samples outside.
+    """(count / (n · cell area) on a grid of about √n/3 cells per side, the fraction of samples outside).
 
     A non-finite sample lies in no cell, so it counts as outside.
     """
@@ -112,7 +113,7 @@ def histogram_density(samples: np.ndarray, extent: Extent) -> tuple[np.ndarray, 
 
 
 def square_about(samples: np.ndarray) -> Extent:
-    """Returns the smallest square about the middle 99.8 % of the samples, widened by 8 %."""
+    """The smallest square about the middle 99.8 % of the samples, widened by 8 %."""
     low, high = np.quantile(samples[np.isfinite(samples).all(axis=1)], [0.001, 0.999], axis=0)
     centre, half = (low + high) / 2, 0.54 * max(float((high - low).max()), 1e-6)
     return (
@@ -124,7 +125,7 @@ def square_about(samples: np.ndarray) -> Extent:
 
 
 def as_square(density: Any) -> np.ndarray:
-    """Reshapes r² values to [r, r], rows being y."""
+    """r² values as [r, r], with y along the rows."""
     density = np.asarray(density, np.float64)
     side = math.isqrt(density.size)
     if side * side != density.size or not side:

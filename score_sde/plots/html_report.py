@@ -1,7 +1,8 @@
-"""A run as one page: numbers, pictures, the commands that made them, configuration and environment.
+"""A report of a run as one page: numbers, pictures, their commands, the configuration and the environment.
 
-The page needs no network, no script and no other file: pictures are inside it, and it follows the reader's light or
-dark mode. A section is any object with a `title` and a method `html()`; everything that comes from outside is escaped.
+The page needs no network, no script and no other file. The pictures are inside the page, and it
+follows the light or dark mode of the browser. A section is any object with a `title` and a method
+`html()`. All text from outside is escaped.
 """
 
 import base64
@@ -26,7 +27,7 @@ MEDIA_TYPES = {
     ".jpeg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
-WIDEST = 1400  # pixels of a picture that is copied smaller
+WIDEST = 1400  # the largest width, in pixels, of a picture that is copied smaller
 PACKAGES = ("score_sde", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -66,7 +67,10 @@ class Commands:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """One measured value: `error` is one standard error (None: not known), `explanation` says how to read it."""
+    """One measured value.
+
+    `error` is one standard error (None: not known). `explanation` says how to read the value.
+    """
 
     name: str
     value: float | int | str
@@ -100,9 +104,10 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image file, copied into the page; `wide` gives it a line of its own.
+    """An image file, copied into the page. `wide` gives it a line of its own.
 
-    A file of more than `most_bytes` is copied smaller: 1,400 pixels wide at most, and with slight losses.
+    A file of more than `most_bytes` is copied smaller: at most 1,400 pixels wide, and with slight
+    losses.
     """
 
     path: str | os.PathLike[str]
@@ -119,7 +124,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """Images with captions; two that are not wide stand side by side where there is room."""
+    """Images with captions. Two that are not wide stand side by side where there is room."""
 
     pictures: Sequence[Picture]
     title: str = "Pictures"
@@ -130,9 +135,10 @@ class Pictures:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Names and values, such as a configuration (nested mappings become dotted names) or the environment.
+    """Names and values, such as a configuration or the environment.
 
-    `folded` shows the heading only, until the reader opens it.
+    Nested mappings become dotted names. `folded` shows only the heading, until the reader opens the
+    table.
     """
 
     title: str
@@ -150,7 +156,7 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A table with a heading for each column, such as evaluations, or fields of several runs; every cell is text."""
+    """A table with a heading for each column, such as evaluations, or fields of several runs. Every cell is text."""
 
     title: str
     header: Sequence[str]
@@ -168,21 +174,21 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The page: a title, a sentence or two below it, and sections in order."""
+    """The page: a title, one or two sentences below it, and sections in order."""
 
     title: str
     summary: str = ""
     sections: Sequence[Section] = ()
 
     def html(self) -> str:
-        """Returns the whole document."""
+        """The whole document."""
         body = "".join(f"<section><h2>{html.escape(s.title)}</h2>{s.html()}</section>" for s in self.sections)
         title, summary = html.escape(self.title), html.escape(self.summary)
         lead = f"<p class=lead>{summary}</p>" if summary else ""
         return PAGE.format(title=title, style=STYLE, lead=lead, body=body)
 
     def write(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the document; makes missing folders."""
+        """Writes the document. Makes missing folders."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.html(), encoding="utf-8")
@@ -190,7 +196,7 @@ class Report:
 
 
 def format_value(value: float | int | str, error: float | int | None = None) -> str:
-    """Rounds to two digits of the error (value ± error), or to four digits where no error is known."""
+    """A value rounded to two digits of the error (value ± error), or to four digits where no error is known."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else value
     if not math.isfinite(value):
@@ -205,7 +211,7 @@ def format_value(value: float | int | str, error: float | int | None = None) -> 
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turns {"a": {"b": 1}} into {"a.b": 1}."""
+    """{"a.b": 1} for {"a": {"b": 1}}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if hasattr(value, "items") and value else {f"{prefix}{name}": value}
@@ -213,7 +219,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def data_uri(path: str | os.PathLike[str], most_bytes: int | None = None) -> str:
-    """Returns the file as a data: address; a picture of more than `most_bytes` as a smaller WebP.
+    """The file as a data: address. A picture of more than `most_bytes` becomes a smaller WebP.
 
     Raises: ValueError for a file that is missing or of a kind that browsers do not show.
     """
@@ -241,7 +247,7 @@ def _smaller(content: bytes) -> bytes:
 
 
 def environment() -> dict[str, str]:
-    """Returns what a reader needs to judge a measured time: devices, processor, Python and package versions."""
+    """The facts that a reader needs to judge a measured time: devices, processor, Python and package versions."""
     import jax
 
     devices = jax.devices()
@@ -258,7 +264,10 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def code_version() -> str:
-    """The commit of the code, with "+ changes" where files differ from it; the package's version outside of a checkout."""
+    """The commit of the code, with "+ changes" where files differ from the commit.
+
+    Outside of a checkout it is the version of the package.
+    """
     folder, version = Path(__file__).parent, f"score_sde {package_version('score_sde') or 'of unknown version'}"
 
     def git(*words: str) -> str | None:
@@ -270,7 +279,7 @@ def code_version() -> str:
             return None
         return found.stdout.strip() if found.returncode == 0 else None
 
-    # A package that was installed may lie inside a checkout of something else.
+    # An installed package may lie inside a checkout of another project.
     commit = git("rev-parse", "HEAD") if git("ls-files", "--error-unmatch", Path(__file__).name) else None
     if commit is None:
         return version
@@ -278,7 +287,7 @@ def code_version() -> str:
 
 
 def package_version(name: str) -> str | None:
-    """Returns the installed version, or None."""
+    """The installed version, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -286,7 +295,7 @@ def package_version(name: str) -> str | None:
 
 
 def processor_name() -> str:
-    """Returns the processor's model as Linux names it, or what Python knows."""
+    """The processor's model as Linux names it, or as Python knows it."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

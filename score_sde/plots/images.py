@@ -1,6 +1,7 @@
-"""Pictures made of pixels: rounding to 8 bits, tiles side by side, files.
+"""Pictures of pixels: rounding to 8 bits, tiles side by side, and files.
 
-An `image` has values in [−1, 1]; an `image_u8` has values in 0…255. Nothing in this file needs matplotlib.
+An `image` has values in [−1, 1], and an `image_u8` has values in 0…255. Nothing in this file needs
+matplotlib.
 """
 
 import math
@@ -15,12 +16,12 @@ from jaxtyping import Array, Float, UInt8
 from score_sde.plots.captions import HEADING, text_band, with_captions
 from score_sde.plots.style import LINE_COLORS
 
-LARGE_ENOUGH = 64  # pixels: smaller tiles are enlarged, so that an 8×8 digit can be read on a screen
+LARGE_ENOUGH = 64  # tiles of fewer pixels are enlarged, so that an 8×8 digit can be read on a screen
 NON_FINITE_COLOR = (255, 0, 255)
 
 
 def to_uint8(image: Float[np.ndarray | Array, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    """Computes round(127.5 (x + 1)) within 0…255: the nearest level, where truncation would darken by half a level.
+    """round(127.5 (x + 1)) within 0…255, which is the nearest level. Truncation would darken by half a level.
 
     Raises: ValueError for NaN or infinite values, which no grey level can show.
     """
@@ -43,16 +44,19 @@ def image_grid(
     captions: Sequence[str] | None = None,
     title: str = "",
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lays n images [h, w, c], or signals [l, c] drawn as lines, side by side, row by row.
+    """Arranges n images [h, w, c] in a grid, row by row. Signals [l, c] are drawn as lines.
 
     Args:
-      images: values in [−1, 1] (others are clipped, and non-finite pixels shown in magenta), or 0…255 if uint8.
-      columns: None means the most nearly square grid.
-      padding: pixels between two tiles and around the grid.
-      upscale: how often a pixel is repeated each way; None enlarges tiles that are narrower than 64 pixels.
-      background: grey level of the padding.
-      captions: a line of text below each image, such as the name of its class; longer than its tile, it is shortened.
-      title: a line above all.
+      images: values in [−1, 1], or 0…255 if uint8. Other values are clipped, and non-finite pixels
+        are magenta.
+      columns: the number of columns. None is the most nearly square grid.
+      padding: the pixels between two tiles and around the grid.
+      upscale: the number of repetitions of a pixel along each axis. None enlarges tiles that are
+        narrower than 64 pixels.
+      background: the grey level of the padding.
+      captions: a line of text below each image, such as the name of its class, shortened to the
+        width of its tile.
+      title: a line above the grid.
     """
     tiles = render_tiles(images)
     if captions is not None and len(captions) != len(tiles):
@@ -79,14 +83,16 @@ def image_grid(
 
 
 def default_upscale(shape: tuple[int, ...]) -> int:
-    """Computes the smallest whole factor that makes the shorter side at least 64 pixels."""
+    """The smallest whole factor that makes the shorter side at least 64 pixels."""
     return max(1, math.ceil(LARGE_ENOUGH / min(shape)))
 
 
 def render_tiles(images: Any) -> UInt8[np.ndarray, "n height width 3"]:
-    """Maps images [n, h, w, c] with 1, 2 or 3 channels, or signals [n, l, c], to RGB tiles.
+    """Images [n, h, w, c] with 1, 2 or 3 channels, or signals [n, l, c], as RGB tiles.
 
-    Grey is repeated; two channels (a, b) become (red, green, blue) = (a, (a + b)/2, b), which is grey where a = b.
+    Grey is repeated. Two channels (a, b) become (red, green, blue) = (a, (a + b)/2, b), which is
+    grey where a = b.
+
     Raises: ValueError for another shape, another number of channels, or no images at all.
     """
     images = np.asarray(images)
@@ -107,7 +113,7 @@ def render_tiles(images: Any) -> UInt8[np.ndarray, "n height width 3"]:
 
 
 def to_rgb(images: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
-    """Rounds to 8 bits, makes three channels of one or two, and marks what is not finite."""
+    """The image with three channels of 8 bits. Non-finite pixels are magenta."""
     bad = ~np.isfinite(images).all(axis=-1)
     rgb = to_uint8(np.where(bad[..., None], np.float32(0), images.astype(np.float32)))
     if rgb.shape[-1] == 1:
@@ -120,10 +126,10 @@ def to_rgb(images: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
 
 
 def draw_signals(signals: np.ndarray) -> UInt8[np.ndarray, "n height width 3"]:
-    """Draws signals [n, l, c] as one line a channel over the range [−1, 1], with a thin line at zero."""
+    """Draws signals [n, l, c] as one line per channel over the range [−1, 1], with a thin line at zero."""
     from PIL import Image, ImageDraw
 
-    smooth = 4  # drawn larger and reduced: Pillow's lines are not anti-aliased
+    smooth = 4  # drawn larger and then reduced, because Pillow's lines are not anti-aliased
     height, width = LARGE_ENOUGH, max(2 * LARGE_ENOUGH, min(signals.shape[1], 8 * LARGE_ENOUGH))
     x = np.linspace(2, width - 3, signals.shape[1]) * smooth
     tiles = []
@@ -142,7 +148,10 @@ def draw_signals(signals: np.ndarray) -> UInt8[np.ndarray, "n height width 3"]:
 
 
 def save_image(path: str | os.PathLike[str], image_u8: np.ndarray) -> Path:
-    """Writes an array [h, w] or [h, w, 3] of 0…255 as the format that the name ends in; makes missing folders."""
+    """Writes an array [h, w] or [h, w, 3] of 0…255. The ending of the name chooses the format.
+
+    Makes missing folders.
+    """
     from PIL import Image
 
     if image_u8.dtype != np.uint8 or image_u8.ndim not in (2, 3):

@@ -1,4 +1,4 @@
-"""Samples that are no images, on axes: points in the plane or on a line, and signals; a colour for each class."""
+"""Pictures of samples that are not images: points in the plane or on a line, and signals. Each class has a colour."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Integer, UInt8
 
 from score_sde.plots.style import BLUE, COLORS, INK, add_legend, as_pixels, label_axes, new_figure
 
-MOST_NAMED = 12  # classes in a legend
-PANELS = 16  # signals that are shown
+MOST_NAMED = 12  # the most classes in a legend
+PANELS = 16  # the most signals in a picture
 
 Labels = Integer[np.ndarray | Array, " n"]
 Name = Callable[[int], str]
@@ -25,7 +25,7 @@ def point_picture(
 
     Args:
       labels: the class of each point, which gives its colour.
-      name: of a class, for the legend.
+      name: the name of a class, for the legend.
       title: the line above the figure.
     """
     points = np.asarray(points, np.float64)
@@ -55,9 +55,9 @@ def signal_picture(
     name: Name = str,
     title: str = "",
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Draws up to 16 signals side by side on common axes, a line for each channel; the class stands above each.
+    """Draws up to 16 signals side by side on common axes, with a line for each channel. The class stands above each signal.
 
-    Args: as for `point_picture`.
+    The arguments are those of `point_picture`.
     """
     signals = np.asarray(signals, np.float64)[:PANELS]
     columns = min(4, len(signals))
@@ -81,21 +81,21 @@ def signal_picture(
 
 
 def _groups(labels: np.ndarray | None, count: int, name: Name) -> Sequence[tuple[str, np.ndarray, str]]:
-    """(name, rows, colour) of each class; one group of all without labels."""
+    """(name, rows, colour) of each class. Without labels, one group with all rows."""
     if labels is None:
         return [("", np.arange(count), BLUE)]
     return [(name(int(k)), np.flatnonzero(labels == k), COLORS[int(k) % len(COLORS)]) for k in np.unique(labels)]
 
 
 def _histogram(axes: Any, values: np.ndarray, groups: Sequence[tuple[str, np.ndarray, str]]) -> None:
-    """One histogram of all, its bars divided among the classes."""
+    """One histogram of all points, with its bars divided among the classes."""
     parts, colors = [values[rows] for _, rows, _ in groups], [color for _, _, color in groups]
     labels = [text for text, _, _ in groups]
     axes.hist(parts, bins=60, density=True, stacked=True, color=colors, label=labels)
 
 
 def _principal(points: np.ndarray) -> tuple[np.ndarray, tuple[str, str]]:
-    """The points along the two directions in which they vary most, and what these are called."""
+    """(the points along the two directions of largest variance, the names of these directions)."""
     centred = points - points.mean(axis=0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     share = singular**2 / max(float((singular**2).sum()), 1e-300)

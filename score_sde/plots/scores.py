@@ -1,4 +1,4 @@
-"""A metric against what was spent or chosen: evaluations, training images, the width of an average."""
+"""A metric against a cost or a choice: evaluations, training images, the half-life of an average."""
 
 import os
 from collections.abc import Mapping

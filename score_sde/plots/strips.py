@@ -1,4 +1,4 @@
-"""The denoising strip: what a denoiser makes of one image at each noise level."""
+"""The denoising strip: the estimates of a denoiser for one image at each noise level."""
 
 import os
 from collections.abc import Sequence
@@ -21,15 +21,16 @@ def denoising_strip(
     clean: Float[np.ndarray | Array, "*shape"] | None = None,
     title: str | None = None,
 ) -> Path:
-    """Draws, for each noise level: x_t, the one-step estimate of x0, and the end of a full solve that starts from x_t.
+    """Draws, for each noise level: x_t, the one-step estimate of x0, and the end of a full solve from x_t.
 
     Args:
-      noised: x_t of one image at k noise levels. Where its values exceed [−1, 1], a level is shown divided by the 98th
-        percentile of |x|, so that a variance-exploding x_t shows its structure and not its clipping.
+      noised: x_t of one image at k noise levels. Where its values exceed [−1, 1], a level is
+        divided by the 98th percentile of |x|. Then a variance-exploding x_t shows its structure
+        instead of its clipping.
       one_step: the denoiser's x0 at (x_t, t).
       full: the samples that a solver reaches from x_t.
       labels: the k noise levels in words, such as "σ = 0.5".
-      path: ends in .png, .svg or .pdf.
+      path: the file, which ends in .png, .svg or .pdf.
       clean: the image itself, shown at the left.
       title: a line above the figure.
     """
@@ -57,7 +58,7 @@ def denoising_strip(
 
 
 def check_lengths(count: int, one_step: Any, full: Any, labels: Sequence[str]) -> None:
-    """Raises ValueError unless all four speak of the same k > 0 noise levels."""
+    """Raises ValueError unless all four have the same number k > 0 of noise levels."""
     lengths = {"noised": count, "one_step": len(one_step), "full": len(full), "labels": len(labels)}
     if count == 0 or len(set(lengths.values())) > 1:
         raise ValueError(
@@ -66,7 +67,7 @@ def check_lengths(count: int, one_step: Any, full: Any, labels: Sequence[str]) -
 
 
 def within_range(noised: np.ndarray) -> np.ndarray:
-    """Divides each level by max(1, the 98th percentile of |x|)."""
+    """Each level divided by max(1, the 98th percentile of |x|)."""
     scale = np.nanquantile(np.abs(noised), 0.98, axis=tuple(range(1, noised.ndim)), keepdims=True)
     return noised / np.maximum(scale, 1)
 

@@ -1,7 +1,8 @@
-"""The look that all figures share: colours, fonts, light grids. The only file that creates matplotlib objects.
+"""The common look of all figures: colours, fonts, light grids. Only this file creates matplotlib objects.
 
-Figures are built with matplotlib's objects on the Agg canvas: no pyplot, no global state, safe in threads. matplotlib
-itself takes a second to import, so it is imported where a figure is made, and axes are annotated as Any.
+Figures are made of matplotlib's objects on the Agg canvas. There is no pyplot and no global state,
+so threads are safe. matplotlib takes a second to import. It is therefore imported where a figure is
+made, and axes are annotated as Any.
 """
 
 import os
@@ -12,7 +13,7 @@ import numpy as np
 
 INK, MUTED, GRID = "#1f2933", "#616e7c", "#e4e7eb"
 BLUE, ORANGE, GREEN, PURPLE, RED = "#2f6fb0", "#d9822b", "#3a8f6b", "#7b5ea7", "#c23b3b"
-# Of classes and of solvers: as many as the eye tells apart.
+# The colours of classes and of solvers: as many as the eye can distinguish.
 COLORS = ("#2f6fb0", "#d9822b", "#3a8f6b", "#7b5ea7", "#c23b3b", "#4b9fb5", "#a0643c", "#616e7c", "#c77da6", "#8a9a2b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINE_COLORS = (BLUE, ORANGE, GREEN, PURPLE, "#a0643c", "#4b9fb5")
@@ -21,7 +22,7 @@ DPI = 150
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **layout: Any) -> tuple[Any, Any]:
-    """Returns (figure, axes [rows, columns]) of the given size in inches, laid out tightly."""
+    """(figure, axes [rows, columns]) of the given size in inches, with a tight layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -34,7 +35,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **l
 
 
 def style_axes(axes: Any) -> None:
-    """Leaves two thin spines and a light grid behind the data."""
+    """Leaves two thin spines, and a light grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b8c0ca")
     axes.grid(True, which="major", color=GRID, linewidth=0.8)
@@ -66,21 +67,21 @@ def hide_axes(axes: Any) -> None:
 
 
 def density_colormap() -> Any:
-    """Returns the map from white (no density) to dark blue."""
+    """The map from white (no density) to dark blue."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("density", DENSITY_COLORS)
 
 
 def as_pixels(figure: Any) -> np.ndarray:
-    """The figure as an array [h, w, 3] of 0…255, such as TensorBoard takes."""
+    """The figure as an array [h, w, 3] of 0…255, for example for TensorBoard."""
     _take_texts_as_they_are(figure)
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
-    """Writes the figure in the format that the name ends in; makes missing folders."""
+    """Writes the figure. The ending of the name chooses the format. Makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _take_texts_as_they_are(figure)
@@ -89,7 +90,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
 
 
 def _take_texts_as_they_are(figure: Any) -> None:
-    """Draws a $ in the name of a class or a run as it stands; matplotlib's own labels of ticks remain formulas."""
+    """Draws a $ in the name of a class or a run as a $. The ticks that matplotlib labels remain formulas."""
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):

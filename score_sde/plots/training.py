@@ -1,4 +1,4 @@
-"""The course of one training, or of several together: a panel for each metric."""
+"""The metrics of one training, or of several together, with a panel for each metric."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ class Panel(NamedTuple):
 
 
 def training_curves(panels: Sequence[Panel], path: str | os.PathLike[str]) -> Path:
-    """Draws the panels two by two against the step; a run has one colour in all of them.
+    """Draws the panels against the step, two in each row. A run has the same colour in all panels.
 
     Raises: ValueError where no panel has a curve.
     """

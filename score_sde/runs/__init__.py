@@ -1,4 +1,4 @@
-"""What the entry points do with an experiment and a folder: train, sample, measure."""
+"""The work of the entry points with an experiment and a folder: training, sampling and measuring."""
 
 from score_sde.runs.configured import run_training, trainer_of
 from score_sde.runs.measures import (

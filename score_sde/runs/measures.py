@@ -26,7 +26,7 @@ from score_sde.training.state import Params, pick_params
 
 
 def _batch_size(experiment: Experiment, size: int, max_examples: int | None) -> int:
-    """`size`, or as many as are wanted where that is less, over the devices."""
+    """`size`, or the number of wanted examples if that is smaller, rounded to the devices."""
     return parallel.round_up(size if max_examples is None else min(size, max_examples), experiment.mesh)
 
 
@@ -61,11 +61,11 @@ def held_out_bits_per_dim(
     quiet: bool = False,
     folder: pathlib.Path | None = None,
 ) -> BitsPerDim:
-    """bits/dim of the held-out examples (or the first `max_examples`), each once, with its interval.
+    """bits/dim of the held-out examples (or the first `max_examples`), each once, with the interval of the mean.
 
     Args:
-      folder: where each batch's values are kept as they come, so that a run that was killed goes on; a folder inside it is
-        named after what determines them. None: nowhere.
+      folder: where the values of each batch are saved, so that an interrupted run continues. A
+        subfolder is named after everything that determines the values. None saves nothing.
     """
     size = _batch_size(experiment, experiment.settings.likelihood.batch_size, max_examples)
     batches = experiment.eval_batches(size, max_examples)
@@ -91,7 +91,7 @@ def held_out_bits_per_dim(
 
 
 def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:
-    """What tells one set of held-out examples from another: its config, size and units, and its first examples."""
+    """The facts that identify a set of held-out examples: its config, size, units and first examples."""
     first = batches.gather(np.arange(min(8, len(batches.source))))
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(first[name]).tobytes() for name in sorted(first)))
     data, shape = plain(experiment.config)["data"], list(batches.spec.shape)
@@ -107,7 +107,7 @@ def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any
 def _bits_of_batches(
     experiment: Experiment, params: Params, batches: EvalBatches
 ) -> Callable[[list[int]], Iterator[tuple[int, ExampleBits]]]:
-    """From the numbers of batches, yields (number, its examples' bits/dim); data are read ahead."""
+    """From the numbers of batches, yields (number, bits/dim of its examples). Data are read ahead."""
     params = experiment.place(params)
     key, num_repeats = experiment.run_key("likelihood"), experiment.settings.likelihood.num_repeats
 
@@ -137,9 +137,10 @@ def run_likelihood(
     checkpoint: int | None = None,
     ema: str | None = None,
 ) -> BitsPerDim:
-    """Computes bits/dim of held-out data with a checkpoint's average; prints it and writes workdir/likelihood.json.
+    """Computes bits/dim of held-out data with a checkpoint's average. Prints it and writes workdir/likelihood.json.
 
-    The values of each batch are kept in workdir/likelihood/, so that the same call goes on where it was killed.
+    The values of each batch are saved in workdir/likelihood/. If the run is interrupted, the same
+    call continues.
     """
     state = restore(experiment, workdir, checkpoint)
     bits = held_out_bits_per_dim(experiment, pick_params(state, ema), max_examples, folder=workdir / "likelihood")
@@ -155,7 +156,7 @@ def run_likelihood(
 
 
 def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
-    """The fields as plain numbers, without the list per example."""
+    """The fields as numbers, without the list per example."""
     return {name: value for name, value in bits._asdict().items() if name != "per_example"}
 
 
@@ -166,7 +167,10 @@ def run_noise_levels(
     checkpoint: int | None = None,
     ema: str | None = None,
 ) -> LossByNoiseLevel:
-    """Measures loss by noise level on held-out data; prints a table, writes noise_levels.json and noise_levels.png."""
+    """Measures the loss by noise level on held-out data.
+
+    Prints a table, and writes noise_levels.json and noise_levels.png.
+    """
     state = restore(experiment, workdir, checkpoint)
     curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples, quiet=False)
     if jax.process_index() != 0:
@@ -181,6 +185,6 @@ def run_noise_levels(
 
 
 def draw_noise_levels(curves: dict[str, LossByNoiseLevel], path: pathlib.Path) -> None:
-    """Plots the error of ε̂ against σ/α, each curve with its name."""
+    """Plots the error of ε̂ against σ/α. Each curve has its name."""
     series = {name: (np.exp(-0.5 * c.log_snr), c.mean, c.standard_error) for name, c in curves.items()}
     plots.loss_by_noise_level(series, path, level_name="noise level σ/α", unit="‖ε̂ − ε‖² per dimension")

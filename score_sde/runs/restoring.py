@@ -1,4 +1,4 @@
-"""Checkpoints of a run as states."""
+"""States and parameters from the checkpoints of a run."""
 
 import contextlib
 import pathlib
@@ -10,9 +10,10 @@ from score_sde.training.state import TrainState
 
 
 def restore(experiment: Experiment, workdir: pathlib.Path, step: int | None = None) -> TrainState:
-    """The state at `step` (None: the newest); nothing is written, so a run may be training there.
+    """The state at `step` (None: the newest). It writes nothing, so a run may be training in the folder.
 
-    Raises: FileNotFoundError when there is none; ValueError when it does not fit the config.
+    Raises: FileNotFoundError when there is no checkpoint. ValueError when it does not fit the
+      config.
     """
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
         return checkpoints.restore(experiment.recipe.state_shapes(), step)

@@ -1,8 +1,9 @@
-"""What a run begins with: its newest checkpoint, the weights of another run, or random ones; and what changed since.
+"""The start of a run: its newest checkpoint, the weights of another run, or random weights; and what has changed.
 
-Every checkpoint holds the run's record, and `history.json` in its folder a copy for reading:
-{"data": {"train": facts, "eval": facts}, "changes": [{"step": 20, "fields": {"optimizer.learning_rate": [1e-3, 5e-4]}}],
-"init_from": {"workdir", "step", "average", "manifest_sha256"} or None}.
+Every checkpoint holds the run's record. `history.json` in its folder is a copy for reading:
+{"data": {"train": facts, "eval": facts}, "changes": [{"step": 20, "fields":
+{"optimizer.learning_rate": [1e-3, 5e-4]}}], "init_from": {"workdir", "step", "average",
+"manifest_sha256"} or None}.
 """
 
 import pathlib
@@ -21,16 +22,24 @@ from score_sde.training.state import TrainState
 
 HISTORY_FILE = "history.json"
 ACCUMULATION = "optimizer.accumulation_steps"
-PLACES = ("path", "data_dir", "download", "cache_bytes")  # fields of a source that say where and how its data are kept
-FACTS = "facts"  # data.train.facts.digest is the field of a change of `Source.facts()`
+PLACES = (
+    "path",
+    "data_dir",
+    "download",
+    "cache_bytes",
+)  # fields of a source that say where and how its data are stored
+FACTS = "facts"  # a change of `Source.facts()` has a field such as data.train.facts.digest
 Changes = dict[str, tuple[Any, Any]]
 
 
 class Start(NamedTuple):
-    """What training begins with.
+    """The start of a training.
 
-    Fields: `position` is what else the checkpoint says to go on with; `record` is what every checkpoint of the run will hold
-    of its past; `notes` are sentences for the user; `is_copy` where the weights are another run's and not yet saved here.
+    Attributes:
+      position: what the checkpoint says about how to continue, besides the state.
+      record: the past of the run, which every checkpoint of the run will hold.
+      notes: sentences for the user.
+      is_copy: whether the weights come from another run and are not saved here yet.
     """
 
     state: TrainState
@@ -48,12 +57,13 @@ def begin(
     allow_change: Sequence[str] = (),
     init_from: InitFrom | None = None,
 ) -> Start:
-    """The newest checkpoint's state, or that of step 0 with the weights of `init_from`, or with random ones.
+    """The state of the newest checkpoint, or the state at step 0 with the weights of `init_from` or random weights.
 
     Args:
-      sources: "train", and "eval" where training looks at held-out examples.
-      allow_change: fields of the config, or sections, that may differ from the checkpoint's; "data" is also the data.
-    Raises: ValueError where something else differs, or `init_from` is not what the run began with or does not fit.
+      allow_change: fields of the config, or sections, that may differ from the checkpoint's. "data"
+        also means the data themselves.
+    Raises: ValueError where something else differs, or where `init_from` does not fit or is not the
+      start of the existing run.
     """
     here = description.completed
     _check_fields(allow_change, here)
@@ -90,20 +100,20 @@ def first(recipe: Recipe, description: Description, facts: dict[str, Any], init_
 
 
 def read_history(workdir: pathlib.Path) -> dict[str, Any]:
-    """The record of the run in `workdir`; {} for one of an earlier version."""
+    """The record of the run in `workdir`, or {} for a run of an earlier version."""
     path = workdir / HISTORY_FILE
     return read_json(path, "delete it; the next start of the training writes it again") if path.exists() else {}
 
 
 def _changes_of_facts(known: Mapping[str, Any], facts: Mapping[str, Any]) -> Changes:
-    """How data that are known both there and here differ, by the names data.SPLIT.facts.NAME."""
+    """The differences of data that both sides know, by the names data.SPLIT.facts.NAME."""
     both = [split for split in ("train", "eval") if known.get(split) and facts.get(split)]
     there, here = ({f"data.{split}.{FACTS}": side[split] for split in both} for side in (known, facts))
     return changes(there, here)
 
 
 def _moved(known: Mapping[str, Any], facts: Mapping[str, Any], found: Changes) -> Changes:
-    """The changes that only say that the same data lie elsewhere, or that training no longer looks at them."""
+    """The changes that only say that the same data have another path, or that training no longer uses them."""
     moved: Changes = {}
     for split in ("train", "eval"):
         there, here = known.get(split), facts.get(split)
@@ -113,7 +123,7 @@ def _moved(known: Mapping[str, Any], facts: Mapping[str, Any], found: Changes) -
 
 
 def _check_fields(allow_change: Sequence[str], config: Mapping[str, Any]) -> None:
-    """Raises ValueError for a name in `allow_change` that is no field or section of the config."""
+    """Raises ValueError for a name in `allow_change` that is not a field or section of the config."""
     known = _paths(config)
     for name in allow_change:
         if name not in known:
@@ -133,7 +143,7 @@ def _paths(config: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _check_allowed(
     found: Changes, moved: Changes, allow_change: Sequence[str], checkpoints: Checkpoints, description: Description
 ) -> None:
-    """Raises ValueError that names what changed and may not, and the flag that allows it."""
+    """Raises ValueError with the changes that are not allowed, and the flag that allows them."""
 
     def is_allowed(field: str) -> bool:
         return any(field == name or field.startswith(f"{name}.") for name in allow_change)
@@ -152,14 +162,14 @@ def _check_allowed(
 
 
 def _sections_or_fields(fields: Collection[str]) -> list[str]:
-    """The fields; of sections with several, and of data, the section."""
+    """The fields. Several fields of a section, and fields of data, are replaced by the section."""
     sections = [field.split(".")[0] for field in fields]
     several = {name for name in sections if name == "data" or sections.count(name) > 2}
     return list(dict.fromkeys(name if name in several else field for name, field in zip(sections, fields, strict=True)))
 
 
 def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -> None:
-    """Raises ValueError where a change, though allowed, leaves a state that the checkpoint does not fit."""
+    """Raises ValueError where an allowed change gives a state that does not fit the checkpoint."""
     lasting = [field for field in found if not may_change(field)]
     differ = misfits(checkpoints.shapes(), shapes_of(recipe.state_shapes()._asdict())) if lasting else []
     if differ:
@@ -171,7 +181,7 @@ def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -
 
 
 def _check_origin(origin: Mapping[str, Any] | None, init_from: InitFrom | None, checkpoints: Checkpoints) -> None:
-    """Raises ValueError where a run that is there did not begin with the weights that are asked for."""
+    """Raises ValueError where an existing run did not begin with the requested weights."""
     if init_from is None or (origin is not None and init_from.is_origin(origin)):
         return
     began = "random weights" if origin is None else f"those of step {origin['step']} of {origin['workdir']}"
@@ -182,7 +192,7 @@ def _check_origin(origin: Mapping[str, Any] | None, init_from: InitFrom | None, 
 
 
 def _told(field: str, there: Any, here: Any) -> str:
-    """A change in words; of class names those that came or went."""
+    """A change in words. For class names, the names that were added or removed."""
     if field.endswith(f".{FACTS}.class_names") and isinstance(there, list) and isinstance(here, list):
         gone, new = [n for n in there if n not in here], [n for n in here if n not in there]
         texts = [
@@ -193,7 +203,7 @@ def _told(field: str, there: Any, here: Any) -> str:
 
 
 def _notes(step: int, found: Changes, moved: Changes) -> list[str]:
-    """What a user should know of changes that are allowed."""
+    """Sentences about allowed changes, for the user."""
     notes = [f"{field} is {here!r} now: the same data, elsewhere." for field, (_, here) in moved.items()]
     if ACCUMULATION in found:
         there, here = found[ACCUMULATION]

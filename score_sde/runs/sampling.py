@@ -1,4 +1,4 @@
-"""Images from a checkpoint, into a file or, many of them, into a folder part by part."""
+"""Images from a checkpoint, written to a file, or part by part to a folder."""
 
 import pathlib
 from collections.abc import Iterator
@@ -33,9 +33,10 @@ def run_sampling(
     ema: str | None = None,
     output: pathlib.Path | None = None,
 ) -> Generated:
-    """Draws images first_index … first_index + num_samples − 1; writes samples.npz and a picture.
+    """Draws images first_index … first_index + num_samples − 1. Writes samples.npz and a picture.
 
-    The picture, samples.png, has the first 100 images with the names of their classes, all points or 16 signals on axes.
+    The picture, samples.png, has the first 100 images with the names of their classes, or all
+    points or 16 signals on axes.
     """
     state = restore(experiment, workdir, checkpoint)
     output = output or _default_folder(workdir, state)
@@ -75,17 +76,19 @@ def stream_samples(
     output: pathlib.Path | None = None,
     quiet: bool = False,
 ) -> pathlib.Path:
-    """Draws images first_index … first_index + num_samples − 1 into a folder, a batch at a time; returns the folder.
+    """Draws images first_index … first_index + num_samples − 1 into a folder, a batch at a time. Returns the folder.
 
-    Called again after it was killed, or for more samples, on any number of devices or processes and with any batch size,
-    it draws what is not there. Images, labels, evaluations and indices are kept.
+    If the command is interrupted, call it again: it draws only the missing images. The same holds
+    for a larger num_samples. The number of devices and processes and the batch size may differ
+    between calls. The folder holds images, labels, evaluations and indices.
 
     Args:
       kind: "png", one file per image; "npz", one file per batch; "npy", one array.
-      dtype: "uint8", rounded to the nearest level; "float32", x as the model has it. None: "uint8" for images.
-      output: None: a folder in the workdir, named after the step and the kind.
-    Raises: ValueError for a folder with samples of something else, or for data that are no images where images are
-      needed; FloatingPointError for an image that is not finite where it has to be rounded.
+      dtype: "uint8", rounded to the nearest level, or "float32", x in the units of the model. None
+        is "uint8" for images.
+      output: the folder. None is a folder in the workdir, named after the step and the kind.
+    Raises: ValueError for a folder with other samples, or for data that are not images where images
+      are needed. FloatingPointError for an image that is not finite, where it must be rounded.
     """
     dtype = _checked_dtype(kind, dtype, experiment.spec.shape)
     if min(num_samples, batch_size) < 1:
@@ -100,7 +103,7 @@ def stream_samples(
     shards = _shards(kind, output, facts)
     prepare(shards, describe(experiment, params, "sampling", **facts), grows="num_samples", free=["batch_size"])
     counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
-    # Also for fewer: in another program an image has other last bits.
+    # The whole batch is drawn even for fewer images: in another program an image has other last bits.
     size = parallel.round_up(batch_size, experiment.mesh)
     key, params = experiment.run_key("sample"), experiment.place(params)
 
@@ -121,7 +124,10 @@ def _default_folder(workdir: pathlib.Path, state: TrainState, suffix: str = "") 
 
 
 def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:
-    """The type that is written. Raises ValueError where the data, the format and the type do not fit each other."""
+    """The type that is written.
+
+    Raises: ValueError where the data, the format and the type do not fit each other.
+    """
     if kind not in FORMATS:
         raise ValueError(f"--format needs one of {FORMATS}, got {kind!r}.")
     is_image = len(shape) == 3 and shape[-1] in (1, 3)
@@ -144,7 +150,7 @@ def _shards(kind: str, folder: pathlib.Path, facts: dict[str, Any]) -> Shards:
 
 
 def _arrays(part: Generated, dtype: str, kind: str) -> Arrays:
-    """What is written of a batch."""
+    """The arrays of a batch that are written."""
     x = part.x
     if dtype == "uint8":
         bad = [part.first_index + i for i, image in enumerate(x) if not np.isfinite(image).all()]

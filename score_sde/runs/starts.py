@@ -1,6 +1,7 @@
-"""Each start of a training, in starts.jsonl: when, from which step, by which code, on which machine.
+"""The starts of a training, in starts.jsonl: the time, the step, the code and the machine of each start.
 
-A line is {"time": "2026-11-30T12:00:00+00:00", "step": 0, "commit": "1a2b…", "hardware": "8 × H100 …", "versions": "…"}.
+A line is {"time": "2026-11-30T12:00:00+00:00", "step": 0, "commit": "1a2b…", "hardware": "8 × H100
+…", "versions": "…"}.
 """
 
 import datetime
@@ -14,7 +15,7 @@ STARTS_FILE = "starts.jsonl"
 
 
 def about_this_process() -> dict[str, str]:
-    """The commit of the code, the hardware and the versions that compute here."""
+    """The commit of the code, and the hardware and versions of this process."""
     about = environment()
     processes = "" if about["processes"] == "1" else f" of {about['processes']} processes"
     return {
@@ -25,13 +26,13 @@ def about_this_process() -> dict[str, str]:
 
 
 def record_start(workdir: pathlib.Path, step: int) -> None:
-    """Adds a line for a training that begins here after `step`."""
+    """Adds a line for a training that starts after `step`."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     append_line(workdir / STARTS_FILE, {"time": now, "step": step, **about_this_process()})
 
 
 def read_starts(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The starts of a run, without lines that a crash cut off; [] for a run of an earlier version."""
+    """The starts of a run, without lines that a crash cut off. [] for a run of an earlier version."""
     path, found = workdir / STARTS_FILE, []
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):

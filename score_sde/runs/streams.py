@@ -1,6 +1,7 @@
-"""Results that are too large or too dear to lose: computed part by part, written as they come, resumed after a kill.
+"""Large or expensive results: computed part by part, written at once, and continued after an interruption.
 
-Process k of n writes every nth part; all of them compute together. What determines the result stands in manifest.json.
+Process k of n writes every nth part. All processes compute together. manifest.json holds everything
+that determines the result.
 """
 
 import copy
@@ -25,14 +26,14 @@ from score_sde.training.state import Params
 from score_sde.training.stopping import kept
 
 MANIFEST = "manifest.json"
-# The sections that say what a model is; how it was trained does not matter once its parameters are given.
+# The sections that define a model. Once its parameters are given, it does not matter how it was trained.
 MODEL_SECTIONS = ("seed", "sde", "parameterization", "network")
 
 
 def describe(experiment: Experiment, params: Params, section: str, **facts: Any) -> dict[str, Any]:
-    """What determines a result as plain JSON: the model, one section of the config, the parameters, and `facts`.
+    """Everything that determines a result, as JSON: the model, one section of the config, the parameters, and `facts`.
 
-    Its "digest" is the SHA-256 of all the rest.
+    Its "digest" is the SHA-256 of the rest.
     """
     config = copy.deepcopy(experiment.resolved)
     content = {**facts, "parameters": digest_of(params), "config": {n: config[n] for n in (*MODEL_SECTIONS, section)}}
@@ -42,7 +43,7 @@ def describe(experiment: Experiment, params: Params, section: str, **facts: Any)
 
 
 def digest_of(params: Params) -> str:
-    """SHA-256 over the names, shapes, types and bytes of all arrays; one array at a time is brought to the host."""
+    """The SHA-256 over the names, shapes, types and bytes of all arrays. One array at a time is copied to the host."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         value = np.ascontiguousarray(parallel.to_host(leaf))
@@ -52,13 +53,14 @@ def digest_of(params: Params) -> str:
 
 
 def claim(folder: pathlib.Path, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
-    """Writes folder/manifest.json, or checks that it says the same.
+    """Writes folder/manifest.json, or checks that the existing manifest is equal.
 
     Args:
-      grows: a number in the manifest that may be larger now, which is written then.
-      free: names in it that do not matter.
-    Raises: ValueError naming the fields that differ, or for a damaged manifest; FileExistsError for a folder with other
-    files and no manifest.
+      grows: a number in the manifest that may be larger than before. The larger number is then
+        written.
+      free: names in the manifest that may differ.
+    Raises: ValueError with the fields that differ, or for a damaged manifest. FileExistsError for a
+      folder with other files and no manifest.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -83,7 +85,10 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any], grows: str | None = No
 
 
 def prepare(shards: Shards, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
-    """Claims the folder for `manifest` and cleans up after a killed run; every process calls it before `compute_parts`."""
+    """Claims the folder for `manifest`, and cleans up after an interrupted run.
+
+    Every process calls it before `compute_parts`.
+    """
 
     def first() -> None:
         claim(shards.folder, manifest, grows, free)
@@ -91,7 +96,7 @@ def prepare(shards: Shards, manifest: dict[str, Any], grows: str | None = None, 
         shards.prepare()
 
     on_first_process(first)
-    shards.prepare()  # where processes do not see the same disk, each needs its folder
+    shards.prepare()  # each process needs the folder, in case the processes do not share a disk
 
 
 def compute_parts(
@@ -102,11 +107,11 @@ def compute_parts(
     name: str,
     quiet: bool = False,
 ) -> None:
-    """Writes every part that is not there yet, with progress, and finishes.
+    """Writes every missing part, shows the progress, and finishes.
 
     Args:
-      compute: from the numbers of the parts still to do, yields (number, its arrays, scalars to show) for each, in order;
-        in every process.
+      compute: takes the numbers of the missing parts. It yields (number, its arrays, scalars to
+        show) for each, in order, in every process.
     """
     done = _done(shards)
     remaining = [number for number, is_done in enumerate(done) if not is_done]
@@ -128,12 +133,12 @@ def compute_parts(
 
 
 def _done(shards: Shards) -> list[bool]:
-    """Which parts some process has; the same list in all of them."""
+    """The parts that some process has. All processes get the same list."""
     return anywhere(np.array([shards.is_done(first) for first in shards.firsts])).tolist()
 
 
 def anywhere(own: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """What is true in some process, the same in all of them."""
+    """The items that are true in some process. All processes get the same result."""
     if jax.process_count() == 1:
         return own
     from jax.experimental import multihost_utils

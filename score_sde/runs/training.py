@@ -1,4 +1,4 @@
-"""One training: from the newest checkpoint of its folder if there is one, to its last step."""
+"""Training in a folder, from its newest checkpoint if there is one."""
 
 import contextlib
 import errno
@@ -142,7 +142,7 @@ def _sources(job: Job) -> dict[str, Source]:
 
 
 def _what_is_read(job: Job) -> str:
-    """A line for each source: how many examples and classes, and what was passed over and why."""
+    """A line for each source: the number of examples and classes, and what was left out with the reason."""
     lines = [f"data.train: {job.recipe.batches.source.summary()}"]
     if job.settings.eval_every and job.held_out is not None:
         lines.append(f"data.eval: {job.held_out.source.summary()}")
@@ -173,8 +173,8 @@ def _train(job: Job, begun: Start, checkpoints: Checkpoints | Unsaved, stop: Sto
         if start < settings.num_steps:
             on_first_process(lambda: checkpoints.check_room(state))
         if begun.is_copy:
-            save(start, state)  # so that a restart does not need the other run any more
-        if start >= settings.num_steps or stop.reached(start):  # the same on all processes
+            save(start, state)  # so that a restart no longer needs the other run
+        if start >= settings.num_steps or stop.reached(start):  # all processes agree on this condition
             if start >= settings.num_steps:
                 job.reporter.say(_finished(job, start))
             return state
@@ -213,16 +213,19 @@ def _finished(job: Job, start: int) -> str:
 
 
 def _clean_up(workdir: pathlib.Path, description: str) -> None:
-    """Deletes what killed runs left half written; of this run's files alone, as others may be measuring the run."""
+    """Deletes half-written files of interrupted runs.
+
+    It touches only files of the training, because other commands may be measuring the run.
+    """
     for name in (description, HISTORY_FILE, METRICS_FILE, TIMING_FILE):
         remove_temporaries_of(workdir / name)
     remove_temporaries(workdir / INCIDENTS)
 
 
 def _check_rates(job: Job, state: TrainState) -> None:
-    """Says so where the learning rate is 0 for a part of the training, or never leaves its warm-up.
+    """Warns where the learning rate is 0 for a part of the training, or never leaves its warm-up.
 
-    Raises: ValueError where it is 0 in all of what is left.
+    Raises: ValueError where the rate is 0 in all remaining updates.
     """
     rate = job.recipe.optimizer.schedule
     if rate is None or job.schedule is None:
@@ -235,7 +238,7 @@ def _check_rates(job: Job, state: TrainState) -> None:
 
 
 def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathlib.Path) -> None:
-    """Says so where metrics.jsonl is not what it was when the checkpoint was saved; training does not depend on it."""
+    """Warns where metrics.jsonl has changed since the checkpoint was saved. Training does not depend on it."""
     expected, found = position.get("metrics_sha256"), logger.digest()
     if expected and found and expected != found:
         logging.warning(
@@ -253,7 +256,7 @@ def _saver(
     tally: Tally,
     guard: FiniteGuard,
 ) -> Callable[[int, TrainState], None]:
-    """Saves a state with all that a resumed run goes on with."""
+    """A function that saves a state with everything that a resumed run needs."""
 
     def save(step: int, state: TrainState) -> None:
         guard.check_parameters(state)
@@ -325,7 +328,10 @@ def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _is_of(workdir: pathlib.Path, filename: object) -> bool:
-    """Whether an error's file lies in `workdir` or is a folder above it; a full disk names none. Data lie elsewhere."""
+    """Whether an error's file lies in `workdir` or is a folder above it.
+
+    The error of a full disk names no file, and counts too. Data lie elsewhere.
+    """
     if not isinstance(filename, str | os.PathLike):
         return True
     path, folder = pathlib.Path(filename).absolute(), workdir.absolute()

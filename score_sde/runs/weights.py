@@ -1,4 +1,4 @@
-"""The weights of one run as those that another begins with: fine-tuning."""
+"""Fine-tuning: the weights of one run as the start of another run."""
 
 import contextlib
 import hashlib
@@ -14,14 +14,16 @@ from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_o
 from score_sde.training.saving.integrity import MANIFEST
 from score_sde.training.state import RAW, Params, average_name, ema_name
 
-READ_BY = ("sde", "parameterization", "network")  # the sections that say how weights are read
-LISTED = 6  # differences that a message names
+READ_BY = ("sde", "parameterization", "network")  # the sections that determine the meaning of the weights
+LISTED = 6  # the most differences in a message
 
 
 class InitFrom(NamedTuple):
-    """Where weights come from: the folder of a run, a step (None: its newest checkpoint), and an average.
+    """The source of weights: the folder of a run, a step (None: its newest checkpoint), and an average.
 
-    Fields: `ema` is its half-life in thousands of images, "none" for the raw parameters, None for the run's first average.
+    Attributes:
+      ema: the half-life of the average in thousands of images. "none" is the raw parameters, and
+        None is the run's first average.
     """
 
     workdir: str
@@ -32,14 +34,14 @@ class InitFrom(NamedTuple):
         return self.workdir if self.step is None else f"{self.workdir}@{self.step}"
 
     def is_origin(self, origin: Mapping[str, Any]) -> bool:
-        """Whether a run with this record of its origin may have begun so."""
+        """Whether a run with this record of its origin can have begun with these weights."""
         same_folder = os.path.abspath(self.workdir) == os.path.abspath(origin["workdir"])
         same_average = self.ema in (None, origin["average"]) or _same_number(self.ema, origin["average"])
         return same_folder and self.step in (None, origin["step"]) and same_average
 
 
 class Weights(NamedTuple):
-    """Parameters, what the run records of where they come from, and sentences for the user."""
+    """Parameters, the run's record of their source, and sentences for the user."""
 
     params: Params
     origin: dict[str, Any]
@@ -47,7 +49,7 @@ class Weights(NamedTuple):
 
 
 def parse_init_from(text: str | None, ema: str | None = None) -> InitFrom | None:
-    """WORKDIR or WORKDIR@STEP; a folder whose own name ends so is that folder.
+    """The source in a text WORKDIR or WORKDIR@STEP. A folder whose own name ends in @STEP is that folder.
 
     Raises: ValueError for an average without a run.
     """
@@ -64,10 +66,10 @@ def parse_init_from(text: str | None, ema: str | None = None) -> InitFrom | None
 
 
 def read_weights(recipe: Recipe, description: Description, source: InitFrom) -> Weights:
-    """The parameters of another run for the network of this one, whose arrays must have the same names and shapes.
+    """The parameters of another run, for the network of this run. Names and shapes of the arrays must be equal.
 
-    Raises: FileNotFoundError without such a checkpoint; ValueError where it is damaged, its arrays are others, or it has no
-    such average.
+    Raises: FileNotFoundError without such a checkpoint. ValueError where it is damaged, its arrays
+      differ, or it has no such average.
     """
     with contextlib.closing(Checkpoints(pathlib.Path(source.workdir), read_only=True)) as checkpoints:
         step = checkpoints.existing(source.step)
@@ -86,7 +88,7 @@ def read_weights(recipe: Recipe, description: Description, source: InitFrom) -> 
 
 
 def _average(config: Mapping[str, Any], ema: str | None) -> str:
-    """The name of an average of a run; "none" for its raw parameters."""
+    """The name of an average of a run, or "none" for its raw parameters."""
     names = [ema_name(float(half_life)) for half_life in config["ema"]["half_lives_kimg"]]
     return average_name(names, RAW if not names else ema)
 
@@ -94,7 +96,7 @@ def _average(config: Mapping[str, Any], ema: str | None) -> str:
 def _check_fit(
     saved: Mapping[str, tuple[int, ...]], part: tuple[str, ...], wanted: Mapping[str, tuple[int, ...]], source: InitFrom
 ) -> None:
-    """Raises ValueError that lists the arrays in which the weights of `source` and the network differ."""
+    """Raises ValueError with the arrays in which the weights of `source` and the network differ."""
     prefix = "".join(f"{name}/" for name in part)
     there = {name.removeprefix(prefix): shape for name, shape in saved.items() if name.startswith(prefix)}
     differ = misfits(there, wanted)
@@ -107,7 +109,7 @@ def _check_fit(
 
 
 def _other_meanings(recipe: Recipe, description: Description, run: Mapping[str, Any]) -> list[str]:
-    """Ways in which the same arrays mean something else in this run: another model, or other classes."""
+    """The ways in which the same arrays have another meaning in this run: another model, or other classes."""
     there, here = description.complete(run["config"]), description.completed
     both = [name for name in READ_BY if name in there and name in here]  # a run without a config has other sections
     found = changes({name: there[name] for name in both}, {name: here[name] for name in both})
@@ -124,7 +126,7 @@ def _other_meanings(recipe: Recipe, description: Description, run: Mapping[str, 
 
 
 def listed(texts: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
+    """The first few, and the number of the others."""
     more = f" and {len(texts) - LISTED} more" if len(texts) > LISTED else ""
     return "; ".join(texts[:LISTED]) + more
 

@@ -1,4 +1,4 @@
-"""Sweeps: many trainings that differ in some fields of their config, run locally, on Slurm or on TPU pods, and compared."""
+"""Sweeps: many trainings that differ in some fields of their config. They run locally, on Slurm or on TPU pods."""
 
 from score_sde.sweeps.axes import AXES
 from score_sde.sweeps.metric import Metric

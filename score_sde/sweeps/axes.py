@@ -1,4 +1,4 @@
-"""Axes of a sweep: what values a field of the config may take, and how one is drawn."""
+"""Axes of a sweep: the values that a field of the config may take, and how one is drawn."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from score_sde.config import build
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """One of the given values; sections ({…}) are allowed."""
+    """One of the given values. Sections ({…}) are allowed."""
 
     values: Sequence[Any]
 
@@ -27,13 +27,16 @@ class Choice:
         return self.values[int(rng.integers(len(self.values)))]
 
     def suggest(self, trial: Any, name: str) -> Any:
-        """Optuna stores categories as text, so that a category may be a section."""
+        """A value that Optuna suggests. Optuna stores categories as text, so a category may be a section."""
         return json.loads(trial.suggest_categorical(name, [canonical(value) for value in self.values]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Real numbers in [low, high]; `log`: uniform in their logarithm. Four digits: the same when typed by hand."""
+    """Real numbers in [low, high]. With `log`, they are uniform in their logarithm.
+
+    They have four digits, so that they stay the same when a user types them.
+    """
 
     low: float | int
     high: float | int
@@ -53,7 +56,7 @@ class Uniform:
 
 @dataclasses.dataclass(frozen=True)
 class Int:
-    """Whole numbers in low … high, both included; `log`: uniform in their logarithm."""
+    """Whole numbers from low to high, both included. With `log`, they are uniform in their logarithm."""
 
     low: int
     high: int
@@ -82,7 +85,7 @@ AXES: dict[str, Callable[..., Axis]] = {"choice": Choice, "uniform": Uniform, "l
 
 
 def build_axis(field: str, given: Any) -> Axis:
-    """A list becomes a Choice; {"name": "log_uniform", "low": …, "high": …} that member of AXES.
+    """The axis of a list (a Choice), or of {"name": "log_uniform", "low": …, "high": …} (that member of AXES).
 
     Raises: ValueError for anything else.
     """
@@ -94,12 +97,15 @@ def build_axis(field: str, given: Any) -> Axis:
 
 
 def draw(axis: Axis, field: str, seed: int, index: int) -> Any:
-    """The `index`-th value of an axis: a function of (seed, index, field), so that more trials leave the first alone."""
+    """The `index`-th value of an axis.
+
+    It is a function of (seed, index, field), so more trials do not change the first trials.
+    """
     return axis.sample(np.random.default_rng([seed, index, zlib.crc32(field.encode())]))
 
 
 def canonical(value: Any) -> str:
-    """A value as JSON with sorted names; tuples and lists are alike."""
+    """A value as JSON with sorted names. Tuples and lists are equal."""
     return json.dumps(value, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""Whether a trial's config can be built, before anything starts."""
+"""Checks that a trial's config can be built, before any trial starts."""
 
 from ml_collections import ConfigDict
 
@@ -9,9 +9,10 @@ BUILT = ("sde", "parameterization", "denoiser", "objective", "optimizer", "solve
 
 
 def check_trial(trial: Trial) -> None:
-    """Builds what needs neither data nor devices.
+    """Builds those parts of a trial that need neither data nor devices.
 
-    Raises: ValueError for an unknown name or field, naming the closest, or a value that a component refuses.
+    Raises: ValueError for an unknown name or field, with the closest name, or for a value that a
+      component does not accept.
     """
     try:
         experiment = Experiment(ConfigDict(trial.config))

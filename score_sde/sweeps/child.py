@@ -1,6 +1,7 @@
-"""A wrapper that becomes its command: first it takes its share of the cores, and asks for SIGTERM if its parent dies.
+"""A wrapper that takes its share of the cores, asks for SIGTERM if its parent dies, and then becomes its command.
 
-It imports nothing of the package, because it is run as a file in a bare interpreter: about 20 ms a command.
+It imports nothing of the package, because it runs as a file in a bare interpreter: about 20 ms per
+command.
 """
 
 import os
@@ -25,7 +26,7 @@ def main() -> None:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGTERM)
-        if os.getppid() != parent:  # it died before it could be asked
+        if os.getppid() != parent:  # the parent died before SIGTERM was asked for
             sys.exit(128 + _SIGTERM)
     try:
         os.execvp(words[0], words)

@@ -1,4 +1,4 @@
-"""A trial in progress: its commands one after another, each a process of its own with a log and a share of the machine."""
+"""A running trial: its commands one after another, each a process with its own log and its share of the machine."""
 
 import dataclasses
 import os
@@ -15,16 +15,17 @@ from score_sde.training.stopping import EXIT
 
 
 class Execution:
-    """Runs a trial's commands from the first that is not done; `poll` moves it on, and never waits.
+    """Runs a trial's commands from the first that is not done. `poll` moves it forward, and never waits.
 
-    A process that SIGTERM or SIGKILL ended, or that ended well before training did, was pre-empted: it is started again,
-    and goes on from its checkpoint. Any other exit is a failure.
+    A process was preempted if SIGTERM or SIGKILL ended it, or if it ended with success before
+    training did. Then it is started again, and continues from its checkpoint. Any other exit is a
+    failure.
 
     Args:
-      trial: with its folder made.
-      environment: added to this process's.
-      cores: the CPU cores of the processes; None for all.
-      max_retries: how often in a row it is started again without a new step; then it has failed.
+      trial: the trial, whose folder exists.
+      environment: variables that are added to the environment of this process.
+      cores: the CPU cores of the processes. None is all cores.
+      max_retries: how often in a row it is started again without a new step, before it has failed.
       passed: file descriptors that the processes keep open, such as the sweep's lock.
     """
 
@@ -44,7 +45,7 @@ class Execution:
         self._start(again=self.record.state in ("running", "stopped", "requeued", "failed"))
 
     def poll(self) -> Record | None:
-        """None while it runs; its record once it is finished or failed."""
+        """None while the trial runs, and its record once it is finished or has failed."""
         if self._process is None:
             return self.record
         code = self._process.poll()
@@ -62,7 +63,10 @@ class Execution:
         return None if self._process is not None else self.record
 
     def stop(self, state: str = "stopped", grace_seconds: float | int = 60) -> Record:
-        """Asks the process to save and end, kills it if it does not within the grace time, and records `state`."""
+        """Asks the process to save and end, and records `state`.
+
+        It kills a process that does not end within the grace time.
+        """
         self.terminate()
         if self._process is not None:
             try:
@@ -79,7 +83,7 @@ class Execution:
             os.killpg(self._process.pid, signal.SIGTERM)
 
     def _start(self, again: bool = False) -> None:
-        """Starts the next command; ends the trial when there is none."""
+        """Starts the next command, or ends the trial when there is none."""
         number = len(self.record.done)
         if number == len(self.trial.commands):
             self._end("finished", "")
@@ -94,7 +98,7 @@ class Execution:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", EXIT: str(128 + signal.SIGTERM), **self._environment},
-                process_group=0,  # a Ctrl-C reaches the sweep alone, which then asks its trials to end
+                process_group=0,  # a Ctrl-C then reaches only the sweep, which asks its trials to end
                 pass_fds=self._passed,
             )
         self._write(state="running", retries=self.record.retries + again, message="")
@@ -121,7 +125,7 @@ class Execution:
 
 
 def executable(words: Sequence[str]) -> list[str]:
-    """The words with this interpreter for a first word "python"."""
+    """The words, with this interpreter in place of a first word "python"."""
     return [sys.executable if words[0] == "python" else words[0], *words[1:]]
 
 

@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine: so many trials at once, in subprocesses, until all have ended or Ctrl-C stops them."""
+"""Runs a sweep on this machine: a number of trials at once, in subprocesses, until all have ended or Ctrl-C stops them."""
 
 import fcntl
 import pathlib
@@ -30,8 +30,8 @@ def run_local(
 ) -> None:
     """Runs every trial of the queue, as many at once as there are slots.
 
-    Raises: ValueError when another sweep runs in `folder`; KeyboardInterrupt, when the trials have ended, where SIGTERM or
-    Ctrl-C came.
+    Raises: ValueError when another sweep runs in `folder`. KeyboardInterrupt after SIGTERM or
+      Ctrl-C, when the trials have ended.
     """
     with lock(folder, grace_seconds) as descriptor, interruptible():
         running: dict[int, Execution] = {}
@@ -80,7 +80,7 @@ def _loop(
 
 
 def _prune(sweep: Sweep, queue: Queue, running: dict[int, Execution], progress: "ProgressLine") -> None:
-    """Stops the trials that the plan gives up, by what they have logged so far."""
+    """Stops the trials that the plan gives up, based on their metric so far."""
     if not (sweep.search.adaptive and sweep.metric.is_logged):
         return
     for index, execution in list(running.items()):
@@ -92,7 +92,7 @@ def _prune(sweep: Sweep, queue: Queue, running: dict[int, Execution], progress: 
 
 
 def logged(sweep: Sweep, execution: Execution) -> Mapping[int, float]:
-    """The metric of a running trial by step, so far."""
+    """The metric of a running trial so far, by step."""
     try:
         series = sweep.metric.series(execution.trial.folder)
     except ValueError:  # nothing logged yet
@@ -101,7 +101,7 @@ def logged(sweep: Sweep, execution: Execution) -> Mapping[int, float]:
 
 
 def _stop_all(running: Mapping[int, Execution], grace_seconds: float | int) -> None:
-    """All are asked first, so that they save at the same time."""
+    """Stops all trials. All are asked first, so that they save at the same time."""
     for execution in running.values():
         execution.terminate()
     deadline = time.monotonic() + grace_seconds
@@ -110,7 +110,7 @@ def _stop_all(running: Mapping[int, Execution], grace_seconds: float | int) -> N
 
 
 class ProgressLine:
-    """What the console shows: on a terminal a line that is renewed, elsewhere one at every end and every half minute."""
+    """The console output: a renewed line on a terminal. Elsewhere, a line at every end and every half minute."""
 
     def __init__(self, queue: Queue, stream: Any):
         self._queue, self._stream = queue, stream
@@ -126,7 +126,7 @@ class ProgressLine:
         self.say(f"{trial.name}: {state}{' ' + message if message else ''}")
 
     def show(self, running: Sequence[Trial]) -> None:
-        """Shows counts, and how far each running trial is."""
+        """Shows counts, and the progress of each running trial."""
         terminal, now = self._stream.isatty(), time.monotonic()
         if now - self._shown < (1.0 if terminal else LINE_SECONDS):
             return
@@ -145,7 +145,7 @@ class ProgressLine:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Writes a line that is not overwritten."""
         clear = "\r" + " " * self._width + "\r" if self._width else ""
         print(clear + text, file=self._stream, flush=True)
         self._width = 0
@@ -157,14 +157,14 @@ class ProgressLine:
 
 @contextmanager
 def lock(folder: pathlib.Path, wait_seconds: float | int) -> Iterator[int]:
-    """Holds the sweep's lock. Its trials hold it too, so those that a killed sweep left behind are waited for.
+    """Holds the sweep's lock. Its trials hold the lock too, so trials left behind by a killed sweep are waited for.
 
-    Raises: ValueError when it is not free after `wait_seconds`.
+    Raises: ValueError when the lock is not free after `wait_seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_seconds
     with (folder / "lock").open("a") as file:
-        while True:  # flock has no time-out of its own
+        while True:  # flock itself has no timeout
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -179,7 +179,7 @@ def lock(folder: pathlib.Path, wait_seconds: float | int) -> Iterator[int]:
 
 
 def is_locked(folder: pathlib.Path) -> bool:
-    """Whether a sweep, or a trial of one, runs in `folder` on this machine."""
+    """Whether a sweep, or a trial of a sweep, runs in `folder` on this machine."""
     path = folder / "lock"
     if not path.is_file():
         return False

@@ -24,12 +24,12 @@ class Metric:
     """A metric of metrics.jsonl by its name ("loss"), or a number in a JSON file of the workdir ("likelihood.json:mean").
 
     Attributes:
-      name: of the metric, or FILE.json:PATH with dots into objects and lists.
+      name: the name of the metric, or FILE.json:PATH with dots into objects and lists.
       reduce: "last", "min", "max" or "mean" of a logged metric, or of a list in a JSON file.
-      last: only the last so many values; None means all.
+      last: the number of last values to use. None is all values.
       goal: "minimize" or "maximize".
-      error: FILE.json:PATH of its standard error, or None.
-      label: how tables and plots call it; None means its name.
+      error: FILE.json:PATH of the standard error of the metric, or None.
+      label: the name in tables and plots. None is `name`.
     """
 
     name: str
@@ -50,34 +50,34 @@ class Metric:
 
     @property
     def is_logged(self) -> bool:
-        """Whether it comes from metrics.jsonl, step by step."""
+        """Whether the metric comes from metrics.jsonl, step by step."""
         return ".json:" not in self.name
 
     @property
     def title(self) -> str:
-        """What a table or an axis is headed with."""
+        """The heading of a table column or an axis."""
         if self.label is not None:
             return self.label
         number = f" of last {self.last}" if self.last else ""
         return self.name if self.reduce == "last" else f"{self.name} ({self.reduce}{number})"
 
     def read(self, workdir: pathlib.Path) -> float:
-        """Its value for the run in `workdir`.
+        """The value for the run in `workdir`.
 
-        Raises: ValueError when it is not there, naming the closest that is.
+        Raises: ValueError when the run has no such value, with the closest name.
         """
         if not self.is_logged:
             return self._reduced(read_json(workdir, self.name))
         return self._reduced(self.series(workdir).values.tolist())
 
     def read_error(self, workdir: pathlib.Path) -> float | None:
-        """Its standard error, if it has one."""
+        """The standard error, if there is one."""
         return None if self.error is None else float(read_json(workdir, self.error))
 
     def series(self, workdir: pathlib.Path) -> Series:
-        """Its (steps, values) as logged.
+        """(steps, values) as logged.
 
-        Raises: ValueError when it was not logged.
+        Raises: ValueError when the metric was not logged.
         """
         path = workdir / METRICS_FILE
         logged = read_metrics(path) if path.is_file() else {}
@@ -123,7 +123,10 @@ def _is_number(value: Any) -> bool:
 
 
 def last_step(workdir: pathlib.Path) -> int:
-    """The last step in metrics.jsonl; 0 when there is none. Raises: ValueError for a damaged last line."""
+    """The last step in metrics.jsonl, or 0 when there is none.
+
+    Raises: ValueError for a damaged last line.
+    """
     path = workdir / METRICS_FILE
     if not path.is_file():
         return 0

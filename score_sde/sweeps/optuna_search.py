@@ -1,6 +1,8 @@
-"""Points that Optuna suggests from the results so far, kept in a journal file.
+"""Points that Optuna suggests from the results so far, stored in a journal file.
 
-Source: Optuna, arXiv 1907.10902; TPE, Bergstra et al. 2011, Sec. 4. Needs the extra `sweeps`.
+It needs the extra `sweeps`.
+
+Source: Optuna, arXiv 1907.10902; TPE, Bergstra et al. 2011, Sec. 4.
 """
 
 import dataclasses
@@ -19,13 +21,15 @@ POINT = "point"
 
 @dataclasses.dataclass(frozen=True)
 class Optuna:
-    """The tree-structured Parzen estimator, and a pruner that stops trials which fall behind.
+    """The tree-structured Parzen estimator, and a pruner that stops trials with a poor metric.
 
     Attributes:
-      num_trials: in all, over all runs of the sweep.
-      seed: of the sampler; suggestion n is a function of the seed, n and the results in the journal.
-      num_startup_trials: drawn at random before the estimator has a say.
-      pruner: None, or {"name": "median" | "hyperband" | "successive_halving", and that pruner's arguments in Optuna}.
+      num_trials: the number of trials over all runs of the sweep.
+      seed: the random seed of the sampler. Suggestion n is a function of the seed, n and the
+        results in the journal.
+      num_startup_trials: the number of trials drawn at random, before the estimator is used.
+      pruner: None, or {"name": "median" | "hyperband" | "successive_halving", and that pruner's
+        arguments in Optuna}.
     """
 
     num_trials: int
@@ -40,7 +44,9 @@ class Optuna:
 
 
 class Study:
-    """An Optuna study in `folder`/optuna.journal: its trials are the points, whatever became of the process that asked.
+    """An Optuna study in `folder`/optuna.journal.
+
+    The trials of the study are the points, even if the process that asked for them has ended.
 
     Raises: ValueError for a damaged journal.
     """
@@ -76,7 +82,7 @@ class Study:
     def ask(self) -> Point | None:
         number = len(self._study.get_trials(deepcopy=False))
         distinct = len({canonical(point) for point in self.known()})
-        # the second condition: axes that have fewer points than there should be trials
+        # the second condition is for axes with fewer points than trials
         if distinct >= self._search.num_trials or number >= self._search.num_trials + 20:
             return None
         self._study.sampler = self._optuna.samplers.TPESampler(
@@ -108,7 +114,10 @@ class Study:
         return prune
 
     def tell(self, point: Point, state: str, value: float | None) -> None:
-        """Also closes other suggestions of the same point; one that was told before is added again with its new value."""
+        """Tells Optuna a result. It also closes other suggestions of the same point.
+
+        A point that was told before is added again with its new value.
+        """
         states = self._optuna.trial.TrialState
         outcome = {"finished": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[state]
         same = [trial for trial in self._study.get_trials(deepcopy=False) if _is_at(trial, point)]

@@ -1,7 +1,7 @@
-"""Overrides of a config: checked and typed here, and written as the command line that a user could have typed.
+"""Overrides of a config: checked and typed, and written as the command line that a user could type.
 
-Training reads `--config.FIELD=VALUE` by `score_sde.config.overrides`. Every command line is read back in the same way before
-anything starts.
+Training reads `--config.FIELD=VALUE` by `score_sde.config.overrides`. Every command line is read
+back in the same way before any trial starts.
 """
 
 import json
@@ -18,7 +18,7 @@ from score_sde.config import apply_overrides, apply_values, differences, literal
 def load_config(arguments: Sequence[str]) -> ConfigDict:
     """The config that training makes of ["--config=FILE[:variant]", "--config.FIELD=VALUE", …].
 
-    Raises: ValueError when the file, a field or a value is refused.
+    Raises: ValueError for a file, a field or a value that is not accepted.
     """
     (name,) = [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
     fields = [argument.removeprefix("--config.").partition("=") for argument in arguments if "--config." in argument]
@@ -31,9 +31,12 @@ def load_config(arguments: Sequence[str]) -> ConfigDict:
 
 
 def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """A copy of `base` with the overrides, whole sections before fields in them; whole numbers become real where needed.
+    """A copy of `base` with the overrides, whole sections before the fields in them.
 
-    Raises: ValueError for a field that the config does not have, naming the closest, or a value of another type.
+    Whole numbers become real numbers where the field is real.
+
+    Raises: ValueError for a field that the config does not have, with the closest name, or for a
+      value of another type.
     """
     config = base.copy_and_resolve_references()
     apply_values(config, [(path, _typed(section_at(base, path), overrides[path])) for path in overrides], CATALOGUES)
@@ -41,7 +44,7 @@ def resolve(base: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
 
 
 def command_line(path: str, overrides: Mapping[str, Any]) -> tuple[list[str], ConfigDict]:
-    """(["--config=PATH", "--config.FIELD=VALUE", …], the config that they make).
+    """(["--config=PATH", "--config.FIELD=VALUE", …], the config that these words make).
 
     Raises: ValueError for an override that the config or the command line cannot take.
     """
@@ -58,18 +61,21 @@ def command_line(path: str, overrides: Mapping[str, Any]) -> tuple[list[str], Co
 
 
 def _typed(current: Any, value: Any) -> Any:
-    """A whole number as a real one where the config has one, so that both are one point of a sweep."""
+    """The value. A whole number becomes real where the config has a real number.
+
+    So 1 and 1.0 are the same point of a sweep.
+    """
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     return float(value) if isinstance(current, float) and is_whole else value
 
 
 def _text(value: Any) -> str:
-    """What the command line reads as `value`."""
+    """The text from which the command line reads `value`."""
     return value if isinstance(value, str) and literal(value) == value else _literal(value)
 
 
 def _literal(value: Any) -> str:
-    """A Python literal with double quotes, which a shell takes between single ones; a section's name comes first."""
+    """A Python literal with double quotes, which a shell accepts between single quotes. A section's name comes first."""
     if isinstance(value, ConfigDict | dict):
         names = sorted(value, key=lambda name: (name != "name", name))
         return "{" + ", ".join(f"{json.dumps(name)}: {_literal(value[name])}" for name in names) + "}"

@@ -1,4 +1,4 @@
-"""Which trial is next: those that an earlier run left unfinished, then the new ones; and what the plan hears of them."""
+"""The queue of a sweep: first the unfinished trials of earlier runs, then new trials. It reports to the plan."""
 
 import pathlib
 from collections.abc import Callable
@@ -15,8 +15,9 @@ class Queue:
 
     Args:
       retry_failed: whether failed trials are given out again.
-      check: raises ValueError for a trial that could not run; called before the first of the known ones starts.
-      write: make the trials' folders; False only looks.
+      check: raises ValueError for a trial that could not run. It is called before the first known
+        trial starts.
+      write: whether to make the trials' folders. False only reads.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Queue:
                     self.tell(trial, trial.record())
 
     def next(self) -> Trial | None:
-        """A trial to run; None when there is none left."""
+        """A trial to run, or None when there is none left."""
         if self._waiting:
             return self._waiting.pop(0)
         while (point := self.plan.ask()) is not None:
@@ -52,11 +53,14 @@ class Queue:
             if len(self.trials) > before:
                 trial.write()
                 return trial
-            self.tell(trial, trial.record())  # suggested before: its result counts again
+            self.tell(trial, trial.record())  # this point was suggested before, so its result counts again
         return None
 
     def tell(self, trial: Trial, record: Record) -> str:
-        """Tells the plan how a trial ended; a finished one without its metric has failed, and the reason is returned."""
+        """Tells the plan how a trial ended.
+
+        A finished trial without its metric counts as failed. The reason is then returned.
+        """
         if record.state in ("failed", "pruned"):
             self.plan.tell(trial.point, record.state, None)
         elif record.state == "finished":

@@ -14,16 +14,18 @@ from score_sde.sweeps.axes import canonical
 from score_sde.sweeps.metric import Metric
 from score_sde.sweeps.status import Row, labels
 
-DECADE = 10.0  # an axis whose values are positive and span as much is logarithmic
+DECADE = 10.0  # an axis is logarithmic if its values are positive and span at least this factor
 MOST_COLORS, COLUMNS, FEW = len(LINE_COLORS), 3, 5
-MOST_NAMED = 40  # categories, each of them with its name beside it
-WIDEST = 0.6  # of the space between two places: how far trials at one place are spread
+MOST_NAMED = 40  # the most categories that all have their name beside them
+WIDEST = 0.6  # trials at one place are spread over this fraction of the space between two places
 
 
 class Places(NamedTuple):
-    """Where the trials lie on an axis, in the order of the trials.
+    """The places of the trials on an axis, in the order of the trials.
 
-    Fields: `values` are numbers, or the number of the category; `names` are those of the categories, None for numbers.
+    Attributes:
+      values: numbers, or the numbers of the categories.
+      names: the names of the categories. None for numbers.
     """
 
     values: Float[np.ndarray, " n"]
@@ -32,11 +34,11 @@ class Places(NamedTuple):
 
 
 def metric_against_axes(found: Sequence[Row], metric: Metric, path: pathlib.Path) -> pathlib.Path:
-    """Draws one panel an axis that takes several values: a point a trial, with ± one standard error where it is known.
+    """Draws one panel for each axis with several values: a point per trial, with ± one standard error where known.
 
-    Numbers lie on a linear axis, or a logarithmic one where they span a decade. Anything else is a category, and these stand
-    one below the other. Trials of one place are drawn beside each other. The colour is the value on the first other axis that
-    has few.
+    Numbers lie on a linear axis, or on a logarithmic axis where they span a decade. Other values
+    are categories, one below the other. Trials at the same place are drawn beside each other. The
+    colour is the value on the first other axis that has few values.
 
     Raises: ValueError when no trial has a value yet.
     """
@@ -65,7 +67,11 @@ def metric_against_axes(found: Sequence[Row], metric: Metric, path: pathlib.Path
 
 
 def places(values: Sequence[Any]) -> Places:
-    """Numbers where all of them are, else categories in their order, which of ranked trials is that of the best of each."""
+    """The values if all are numbers, else categories.
+
+    Categories keep the order of their first trials. For ranked trials, this is the order of their
+    best trials.
+    """
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = np.asarray(values, np.float64)
         return Places(numbers, None, bool(numbers.min() > 0 and numbers.max() >= DECADE * numbers.min()))
@@ -75,7 +81,7 @@ def places(values: Sequence[Any]) -> Places:
 
 
 def spread(placed: Places, groups: Sequence[str], heights: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The places, with those of trials that share one set apart: by group, then by value."""
+    """The places, with trials at the same place moved apart: ordered by group, then by value."""
     at = np.log10(placed.values) if placed.logarithmic else placed.values
     distinct = np.unique(at)
     if len(distinct) == len(at):

@@ -1,4 +1,7 @@
-"""Whether training has come to its end: python -m score_sde.sweeps.reached WORKDIR NUM_STEPS; exits as if pre-empted if not."""
+"""Checks that training has reached its end: python -m score_sde.sweeps.reached WORKDIR NUM_STEPS.
+
+If it has not, the exit status is that of a preempted process.
+"""
 
 import pathlib
 import sys
@@ -7,7 +10,7 @@ from score_sde.sweeps.metric import last_step
 
 
 def main(workdir: str, num_steps: str) -> int:
-    """0 when the last logged step is at least `num_steps`, else 143, as of a process that SIGTERM ended."""
+    """0 when the last logged step is at least `num_steps`, else 143, the status of a process that SIGTERM ended."""
     return 0 if last_step(pathlib.Path(workdir)) >= int(num_steps) else 143
 
 

@@ -1,4 +1,4 @@
-"""What `score-sde sweep` does: runs a sweep, shows what it would run, or shows how far it is."""
+"""The command `score-sde sweep`: it runs a sweep, shows what it would run, or shows its status."""
 
 import dataclasses
 import pathlib
@@ -22,7 +22,11 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to run: the launcher's name, how many trials at once, whether failed ones too, whether to check configs."""
+    """How to run a sweep.
+
+    The options are the launcher's name, the number of trials at once, whether to run failed trials
+    too, and whether to check configs.
+    """
 
     launcher: str = "local"
     max_parallel: int | None = None
@@ -31,11 +35,11 @@ class Options:
 
 
 def run_sweep(sweep: Sweep, folder: pathlib.Path, options: Options, say: Say = print) -> bool:
-    """Runs the open trials of a sweep in `folder`, or gives them to a cluster; prints the table.
+    """Runs the open trials of a sweep in `folder`, or submits them to a cluster, and prints the table.
 
     Returns: whether no trial has failed.
-    Raises: ValueError for a trial that could not run, before any starts; KeyboardInterrupt where it was asked to stop, after
-    the trials have saved and the table is printed.
+    Raises: ValueError, before any trial starts, for a trial that could not run. KeyboardInterrupt
+      where the sweep was asked to stop, after the trials have saved and the table is printed.
     """
     if options.launcher == "local":
         if is_locked(folder):
@@ -67,7 +71,7 @@ def _saved(sweep: Sweep, folder: pathlib.Path) -> str:
 
 
 def show_status(sweep: Sweep, folder: pathlib.Path, say: Say = print) -> list[Row]:
-    """Prints the table of all trials, and writes it and the picture of the metric against each axis.
+    """Prints the table of all trials. It also writes the table, and the picture of the metric against each axis.
 
     Raises: ValueError when a finished trial does not have the metric.
     """
@@ -83,7 +87,7 @@ def show_status(sweep: Sweep, folder: pathlib.Path, say: Say = print) -> list[Ro
 
 
 def show_commands(sweep: Sweep, folder: pathlib.Path, options: Options, say: Say = print) -> None:
-    """Prints what would run, and starts and writes nothing.
+    """Prints the commands that would run. It starts and writes nothing.
 
     Raises: ValueError for a trial that could not run.
     """

@@ -1,6 +1,6 @@
-"""Which points of the axes a sweep tries: all of them, some of them, or what the results so far suggest.
+"""Search: which points of the axes a sweep tries. These are all points, some points, or suggestions from results.
 
-A point is {field: value}, one value an axis.
+A point is {field: value}, with one value per axis.
 """
 
 import dataclasses
@@ -17,19 +17,19 @@ Axes = Mapping[str, Axis]
 
 @runtime_checkable
 class Plan(Protocol):
-    """The points of one sweep, known ones and ones still to be chosen; hears how the trials go."""
+    """The points of one sweep, both known points and points still to be chosen. Trials report to it."""
 
     def known(self) -> list[Point]:
         """The points chosen so far, in this run or an earlier one."""
 
     def ask(self) -> Point | None:
-        """The next point; None when there will be no more."""
+        """The next point, or None when there will be no more."""
 
     def should_prune(self, point: Point, steps: Mapping[int, float]) -> bool:
-        """Whether a trial with these values of the metric so far, by step, is not worth its end."""
+        """Whether to stop a trial early, given the values of its metric so far, by step."""
 
     def tell(self, point: Point, state: str, value: float | None) -> None:
-        """The trial at `point` is "finished" with a value, "pruned" or "failed"."""
+        """Reports that the trial at `point` is "finished" with a value, "pruned" or "failed"."""
 
 
 @runtime_checkable
@@ -39,12 +39,12 @@ class Search(Protocol):
     adaptive: bool
 
     def plan(self, axes: Axes, folder: pathlib.Path, goal: str) -> Plan:
-        """The plan of a sweep in `folder`, going on from what an earlier run left there."""
+        """The plan of a sweep in `folder`. It continues from what an earlier run left there."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fixed:
-    """Points that are all known before the first trial."""
+    """A plan whose points are all known before the first trial."""
 
     points: list[Point]
 
@@ -63,7 +63,7 @@ class Fixed:
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """Every value of every axis with every value of the others; the last axis changes fastest."""
+    """Every value of every axis with every value of the other axes. The last axis changes fastest."""
 
     adaptive = False
 
@@ -74,7 +74,7 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Zip:
-    """The first values of all axes together, then the second ones, and so on."""
+    """The first values of all axes together, then the second values, and so on."""
 
     adaptive = False
 
@@ -88,7 +88,7 @@ class Zip:
 
 @dataclasses.dataclass(frozen=True)
 class Random:
-    """Independent draws; trial i is a function of (seed, i), so that more trials leave the first as they are."""
+    """Independent draws. Trial i is a function of (seed, i), so more trials do not change the first trials."""
 
     num_trials: int
     seed: int = 0

@@ -1,4 +1,4 @@
-"""How the trials that run at once share this machine: each a slot with its own cores and, where there are some, GPUs."""
+"""How trials that run at once share this machine: each has a slot with its own cores and GPUs."""
 
 import dataclasses
 import os
@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What one trial at a time may use: CPU cores (None: all), and environment variables that name its GPU."""
+    """The resources of one trial at a time: CPU cores (None: all), and environment variables that name its GPU."""
 
     cores: Sequence[int] | None
     environment: Mapping[str, str]
 
 
 def share(number: int | None, cores: Sequence[int], gpus: Sequence[str]) -> list[Slot]:
-    """`number` slots with equal parts of the cores, and the GPUs dealt out in turn.
+    """`number` slots with equal parts of the cores. The GPUs are dealt out in turn.
 
-    None is one slot a GPU, or one in all. JAX makes one CPU device per core that it may use, so a slot's cores are also its
-    devices. Several trials on one GPU get equal parts of nine tenths of its memory.
+    None is one slot per GPU, or one slot without GPUs. JAX makes one CPU device per core that it
+    may use, so a slot's cores are also its devices. Several trials on one GPU get equal parts of
+    nine tenths of its memory.
 
     Raises: ValueError for no slot.
     """
@@ -50,7 +51,7 @@ def available_cores() -> list[int]:
 
 
 def available_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, without starting JAX on them."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. JAX is not started on them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]

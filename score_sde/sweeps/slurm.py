@@ -1,7 +1,8 @@
-"""Runs a sweep on Slurm through submitit: one array job of the open trials, each requeued when it is pre-empted.
+"""Runs a sweep on Slurm through submitit: one array job of the open trials.
 
-Nothing stays behind on the login node. Called again, it submits the trials that are neither finished nor in the queue, and
-asks an adaptive search for as many as may run at once. Needs the extra `sweeps`.
+A preempted trial is requeued. No process stays on the login node. A second call submits the trials
+that are neither finished nor in the queue. From an adaptive search it asks for as many trials as
+may run at once. It needs the extra `sweeps`.
 """
 
 import contextlib
@@ -23,7 +24,10 @@ CLUSTERS, POLL_SECONDS = ("slurm", "local", "debug"), 0.2
 
 
 class Job:
-    """What submitit pickles: a trial that runs to its end, and saves and is requeued when Slurm gives notice."""
+    """The object that submitit pickles: a trial that runs to its end.
+
+    When Slurm gives notice, the trial saves and is requeued.
+    """
 
     def __init__(self, trial: Trial, environment: Mapping[str, str], max_retries: int):
         self.trial, self.environment, self.max_retries = trial, dict(environment), max_retries
@@ -40,13 +44,13 @@ class Job:
         return record.state
 
     def checkpoint(self) -> Any:
-        """Called by submitit on the notice of pre-emption or of the time limit: saves, and is submitted again."""
+        """Saves, and is submitted again. submitit calls it on the notice of preemption or of the time limit."""
         if hasattr(self, "_execution"):
             self._execution.stop("requeued")
         return _submitit().helpers.DelayedSubmission(Job(self.trial, self.environment, self.max_retries))
 
     def _follow(self, rank: int) -> str:
-        """The other processes of a run on several nodes do the same commands; the first one keeps the record."""
+        """Runs the same commands in the other processes of a run on several nodes. The first process keeps the record."""
         with (self.trial.folder / f"{rank}.{LOG}").open("ab") as log:
             for command in self.trial.commands[len(self.trial.record().done) :]:
                 subprocess.run(executable(command), stdout=log, stderr=subprocess.STDOUT, check=True)
@@ -54,9 +58,9 @@ class Job:
 
 
 def run_slurm(sweep: Sweep, queue: Queue, folder: pathlib.Path, max_parallel: int | None) -> list[str]:
-    """Submits the open trials that are in no queue; returns their jobs.
+    """Submits the open trials that are not in a queue. Returns their jobs.
 
-    Raises: ValueError without Slurm, or for a parameter that it does not know.
+    Raises: ValueError without Slurm, or for an unknown parameter.
     """
     executor, cluster = _executor(sweep, folder, max_parallel)
     active = active_jobs() if cluster == "slurm" else set()
@@ -69,7 +73,7 @@ def run_slurm(sweep: Sweep, queue: Queue, folder: pathlib.Path, max_parallel: in
             break
         if trial.job not in active:
             trials.append(trial)
-    size = len(trials) if cluster == "slurm" else limit  # submitit's local executor would start all at once
+    size = len(trials) if cluster == "slurm" else limit  # submitit's local executor would start all trials at once
     names = []
     for first in range(0, len(trials), max(size, 1)):
         part = trials[first : first + size]
@@ -82,7 +86,7 @@ def run_slurm(sweep: Sweep, queue: Queue, folder: pathlib.Path, max_parallel: in
 
 
 def active_jobs() -> set[str]:
-    """The user's jobs that wait or run, as ARRAY_INDEX."""
+    """The user's waiting and running jobs, as ARRAY_INDEX."""
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True)
     return {line.strip() for line in listed.stdout.splitlines() if line.strip()}
@@ -119,7 +123,7 @@ def _executor(sweep: Sweep, folder: pathlib.Path, max_parallel: int | None) -> t
         raise ValueError(
             "--launcher=slurm needs sbatch and srun on the PATH; run it on a login node, or with --dry_run."
         )
-    script(sweep, folder, 1, max_parallel)  # refuses unknown parameters
+    script(sweep, folder, 1, max_parallel)  # raises an error for unknown parameters
     executor = submitit.SlurmExecutor(folder / "slurm", max_num_timeout=1000)
     executor.update_parameters(**_parameters(sweep, max_parallel))
     return executor, cluster
@@ -143,11 +147,12 @@ def _submit(executor: Any, trials: Sequence[Trial], sweep: Sweep) -> list[Any]:
 
 
 def _submitit() -> Any:
-    """The module submitit. This is the only place that imports it.
+    """The module submitit. Only this function imports it.
 
-    Left alone, its import calls logging.config.dictConfig, which closes every handler of the process: a log file that was
-    opened with mode "w" stays silent from then on. NOCONFIG is submitit's own way to leave logging as it is. Its messages
-    then go to our handlers, from the level that SUBMITIT_LOG_LEVEL names.
+    By default, its import calls logging.config.dictConfig, which closes every handler of the
+    process. A log file that was opened with mode "w" then stays silent. NOCONFIG is submitit's own
+    way to leave logging as it is. Its messages then go to our handlers, from the level that
+    SUBMITIT_LOG_LEVEL names.
     """
     level = os.environ.get("SUBMITIT_LOG_LEVEL", "INFO").upper()
     try:
@@ -164,7 +169,7 @@ def _submitit() -> Any:
 
 @contextlib.contextmanager
 def _environment(**values: str) -> Iterator[None]:
-    """Sets environment variables, and sets them back at the end: the jobs inherit the user's."""
+    """A context that sets environment variables, and restores them at the end. Jobs inherit the user's variables."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,16 +1,16 @@
-"""A sweep as a file describes it: get_sweep() returns a dict, as configs/sweeps/digits_sdes.py shows.
+"""A sweep as a file describes it: get_sweep() returns a dict, as in configs/sweeps/digits_sdes.py.
 
 config       FILE.py[:variant] of the base config
-axes         {FIELD: [values] or {"name": "uniform" | "log_uniform" | "int" | "choice", …}}; the field "config" stands
-             for the file itself
-search       {"name": "product" | "zip" | "random" | "optuna", …}; product if not given
+axes         {FIELD: [values] or {"name": "uniform" | "log_uniform" | "int" | "choice", …}};
+             the field "config" is the file itself
+search       {"name": "product" | "zip" | "random" | "optuna", …}; the default is product
 overrides    {FIELD: value} of every trial
 metric       a name, or the fields of Metric
-then         commands after training, with {workdir}; their first word "python" is this interpreter
+then         commands after training, with {workdir}; a first word "python" is this interpreter
 train        the command that trains; --config=…, --config.FIELD=… and --workdir=… are appended
-max_retries  how often a pre-empted trial is started again by itself
+max_retries  how often a preempted trial is started again automatically
 environment  {NAME: text} of the trials' processes
-slurm, tpu   where and on what the other launchers run a trial
+slurm, tpu   the resources of a trial for the other launchers
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ TRAIN = (*PROGRAM, "train")
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What get_sweep() said, checked."""
+    """The dict of get_sweep(), checked."""
 
     config: str
     axes: Mapping[str, Axis]
@@ -49,15 +49,15 @@ class Sweep:
 def load_sweep(path: str) -> Sweep:
     """The sweep of FILE.py[:variant], whose get_sweep() or get_sweep(variant) returns a dict.
 
-    Raises: ValueError or FileNotFoundError when there is none, or it says something unknown.
+    Raises: FileNotFoundError when there is no such file. ValueError when it has unknown content.
     """
     return build_sweep(call(path, "get_sweep", "a dict", flag="--sweep"))
 
 
 def build_sweep(given: Mapping[str, Any]) -> Sweep:
-    """A Sweep of the dict that get_sweep() returns.
+    """The Sweep of the dict that get_sweep() returns.
 
-    Raises: ValueError for what is missing, unknown or refused, naming the closest.
+    Raises: ValueError for content that is missing, unknown or not accepted, with the closest name.
     """
     known = [field.name for field in dataclasses.fields(Sweep)]
     unknown = [name for name in given if name not in known]

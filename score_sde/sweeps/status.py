@@ -1,4 +1,4 @@
-"""The state of a sweep as a table, and as a picture of the metric against each axis."""
+"""The status of a sweep as a table, and as a picture of the metric against each axis."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ from score_sde.training.logs.stages import duration
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One trial: `value` and `error` are None where the trial has not come so far."""
+    """One trial. `value` and `error` are None where the trial does not have them yet."""
 
     name: str
     state: str
@@ -28,13 +28,15 @@ class Row:
 
 
 def rows(trials: Sequence[Trial], metric: Metric, alive: bool) -> list[Row]:
-    """The trials, best first; those without a value after them.
+    """The trials, best first. Trials without a value come last.
 
     Args:
-      trials: of the sweep.
-      metric: read of every trial that has it.
-      alive: whether a sweep runs here; without one, no trial that has no job on a cluster is still running.
-    Raises: ValueError when a finished trial does not have the metric, naming the closest that it has.
+      trials: the trials of the sweep.
+      metric: the metric, read for every trial that has it.
+      alive: whether a sweep runs here. If none runs, only trials with a job on a cluster can still
+        be running.
+    Raises: ValueError when a finished trial does not have the metric, with the closest name that it
+      has.
     """
     found = [_row(trial, metric, alive) for trial in trials]
     sign = 1 if metric.goal == "minimize" else -1
@@ -57,7 +59,7 @@ def _row(trial: Trial, metric: Metric, alive: bool) -> Row:
             raise
     if state == "running" and not alive and not trial.job:
         state = "stopped"
-    if state == "queued" and step > 0:  # a pod writes no record; its files tell
+    if state == "queued" and step > 0:  # a pod writes no record, so its files are used
         state = "running"
     return Row(
         name=trial.name,
@@ -74,13 +76,13 @@ def _row(trial: Trial, metric: Metric, alive: bool) -> Row:
 
 
 def labels(values: Sequence[object]) -> list[str]:
-    """The values in a few letters each; where those would be alike, in full."""
+    """The values in a few letters each, or in full where the short forms would be equal."""
     short = {canonical(value): label(value) for value in values}
     return [short[canonical(v)] if len(set(short.values())) == len(short) else canonical(v) for v in values]
 
 
 def table(found: Sequence[Row], metric: Metric) -> str:
-    """The rows as an aligned Markdown table, and below it why trials failed."""
+    """The rows as an aligned Markdown table, followed by the reasons why trials failed."""
     fields = list(found[0].point) if found else []
     columns = {field: labels([row.point[field] for row in found]) for field in fields}
     header = [*fields, metric.title, "state", "step", "time", "retries", "trial"]

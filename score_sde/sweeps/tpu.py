@@ -1,7 +1,8 @@
-"""Runs a sweep on TPU pods: each trial is a JobSet on GKE, made by xpk or by kubectl, and restarted when it is pre-empted.
+"""Runs a sweep on TPU pods: each trial is a JobSet on GKE, made by xpk or by kubectl.
 
-The workdir has to be the same path here and in the pods (a mounted bucket or file store). The cluster refuses a second job of
-a name that it still has, so that calling the sweep again starts only what is neither finished nor there.
+A preempted trial is restarted. The workdir must be the same path here and in the pods (a mounted
+bucket or file store). The cluster does not accept a second job with an existing name. So a second
+call starts only the trials that are neither finished nor on the cluster.
 
 Source: JobSet API, jobset.x-k8s.io/v1alpha2; xpk workload create.
 """
@@ -21,7 +22,8 @@ from score_sde.sweeps.spec import Sweep
 from score_sde.sweeps.trial import JOB, Record, Trial
 
 PREEMPTED = (137, 143)
-# A shell does not pass SIGTERM on; and what saved and ended well when it was told to stop has still to be started again.
+# A shell does not pass SIGTERM on to its command. And a command that saved and ended with success when it
+# was told to stop must still be started again.
 FORWARD = """\
 stopped=''
 trap 'stopped=143; kill -TERM "$task" 2>/dev/null' TERM
@@ -37,16 +39,16 @@ run() {
 
 @dataclasses.dataclass(frozen=True)
 class Tpu:
-    """On what a trial runs: the field `tpu` of a sweep.
+    """The resources of a trial: the field `tpu` of a sweep.
 
     Attributes:
-      docker_image: with this package in it.
+      docker_image: an image with this package.
       cluster, tpu_type, project, zone: as xpk names them ("v5litepod-16").
       accelerator, topology: as GKE names them ("tpu-v5-lite-podslice", "4x4"), for kubectl.
       hosts, chips_per_host: of one slice, for kubectl.
-      num_slices: of one trial.
-      claim, mount: a persistent volume claim and where the pods see it, for kubectl.
-      directory: where in the image the commands run.
+      num_slices: the number of slices of one trial.
+      claim, mount: a persistent volume claim and its path in the pods, for kubectl.
+      directory: the folder in the image where the commands run.
       flags: more words for `xpk workload create`.
     """
 
@@ -69,9 +71,11 @@ class Tpu:
 def run_tpu(
     sweep: Sweep, queue: Queue, folder: pathlib.Path, launcher: str, max_parallel: int | None = None
 ) -> tuple[list[str], list[str]]:
-    """Starts every open trial; returns the names of the jobs that were made, and what the cluster said of the others.
+    """Starts every open trial.
 
-    Of an adaptive search it starts at most `max_parallel` (None: 1), those that the cluster still has among them.
+    Returns the names of the new jobs, and the messages of the cluster about the others. Of an
+    adaptive search it starts at most `max_parallel` trials (None: 1), including those that are on
+    the cluster already.
 
     Raises: ValueError without the tool, or for fields of `tpu` that are missing or unknown.
     """
@@ -104,7 +108,7 @@ def run_tpu(
 def build_tpu(sweep: Sweep, needed: Sequence[str]) -> Tpu:
     """The field `tpu` of a sweep.
 
-    Raises: ValueError for an unknown field, or a missing one that the launcher needs.
+    Raises: ValueError for an unknown field, or a missing field that the launcher needs.
     """
     known = [field.name for field in dataclasses.fields(Tpu)]
     unknown = [name for name in sweep.tpu if name not in known]
@@ -116,14 +120,14 @@ def build_tpu(sweep: Sweep, needed: Sequence[str]) -> Tpu:
 
 
 def job_name(folder: pathlib.Path, trial: Trial) -> str:
-    """A DNS label of the sweep's folder and the trial's digest: "digits-1a2b3c4d"."""
+    """A DNS label made of the sweep's folder and the trial's digest: "digits-1a2b3c4d"."""
     words = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:24] or "sweep"
     prefix = words if words[0].isalpha() else f"s-{words}"
     return f"{prefix}-{trial.name[-8:]}"
 
 
 def shell(sweep: Sweep, tpu: Tpu, trial: Trial) -> str:
-    """The trial's commands for bash; training that ended before its last step exits as if pre-empted."""
+    """The trial's commands for bash. Training that ended before its last step exits as if preempted."""
     setting = [f"{name}={value}" for name, value in sweep.environment.items()]
     train, *then = [[*(["env", *setting] if setting else []), *command] for command in trial.commands]
     reached = ["python", "-m", "score_sde.sweeps.reached", str(trial.folder), str(trial.num_steps)]
@@ -152,7 +156,10 @@ def xpk_command(sweep: Sweep, folder: pathlib.Path, trial: Trial) -> list[str]:
 
 
 def jobset(sweep: Sweep, folder: pathlib.Path, trial: Trial) -> dict[str, Any]:
-    """The JobSet of a trial: a job a slice, a pod a host; all restart together after a pre-emption, none after an error."""
+    """The JobSet of a trial: one job per slice, one pod per host.
+
+    All pods restart together after a preemption. After an error none restarts.
+    """
     tpu = build_tpu(sweep, ("accelerator", "topology"))
     exit_codes = {"containerName": "train", "operator": "NotIn", "values": list(PREEMPTED)}
     return {

@@ -1,8 +1,9 @@
-"""One trial of a sweep: its commands, its folder, and what is known of how it went.
+"""One trial of a sweep: its commands, its folder and its record.
 
-The folder is trials/<id>, and is the --workdir of the trial's commands. Beside what they write, it holds trial.json (what the
-trial is), record.json (how it went) and log.txt (what its commands printed). The id ends in a digest of the trial's point, so
-the same point is the same trial whatever other values an axis has.
+The folder trials/<id> is the --workdir of the trial's commands. Besides their files it holds
+trial.json (the trial), record.json (how it went) and log.txt (the output of its commands). The id
+ends in a digest of the trial's point. So the same point is the same trial, whatever other values an
+axis has.
 """
 
 import dataclasses
@@ -28,14 +29,14 @@ STATES = ("pending", "queued", "requeued", "running", "stopped", "pruned", "fail
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """How a trial went so far.
+    """How a trial has gone so far.
 
     Attributes:
       state: one of STATES.
       retries: how often a command was started again.
-      done: the commands that ended well, in order.
-      seconds: of all commands together.
-      message: why it failed: the exit and the last line of the log.
+      done: the commands that ended with success, in order.
+      seconds: the time of all commands together.
+      message: why it failed: the exit status and the last line of the log.
     """
 
     state: str = "pending"
@@ -47,14 +48,14 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A point of the axes, resolved to commands in a folder.
+    """A point of the axes, with its commands and its folder.
 
     Attributes:
       name: a readable part and the digest.
-      folder: its workdir.
+      folder: the workdir of the trial.
       point: the value on each axis.
-      config: the whole config, plain.
-      commands: training, then the others; each a list of words.
+      config: the whole config as plain values.
+      commands: training, then the others. Each is a list of words.
     """
 
     name: str
@@ -65,24 +66,25 @@ class Trial:
 
     @property
     def num_steps(self) -> int:
-        """Where training ends."""
+        """The step at which training ends."""
         return int(self.config["training"]["num_steps"])
 
     @property
     def step(self) -> int:
-        """How far training has come."""
+        """The last step of training so far."""
         return last_step(self.folder)
 
     @property
     def marker(self) -> pathlib.Path:
-        """A file that a pod, which writes no record, makes after the last of today's commands."""
+        """A file that a pod makes after the last of the present commands. A pod writes no record."""
         digest = hashlib.sha256(canonical(self.commands).encode()).hexdigest()[:8]
         return self.folder / f"done-{digest}"
 
     def record(self) -> Record:
-        """What record.json says, held against the commands that there are now.
+        """The content of record.json, compared with the present commands.
 
-        A trial is finished only if all of today's commands are done; more steps or another command make it go on.
+        A trial is finished only if all present commands are done. With more steps or another
+        command it continues.
 
         Raises: ValueError for a damaged record.
         """
@@ -102,12 +104,12 @@ class Trial:
 
     @property
     def job(self) -> str:
-        """The job of a cluster that it was given to last; "" for none."""
+        """The last job of a cluster that ran it, or "" for none."""
         path = self.folder / JOB
         return path.read_text(errors="replace").strip() if path.is_file() else ""
 
     def write_record(self, record: Record) -> None:
-        """Writes record.json, all or nothing."""
+        """Writes record.json atomically."""
         write_json(self.folder / RECORD, dataclasses.asdict(record))
 
     def write(self) -> None:
@@ -127,7 +129,7 @@ class Trial:
         write_json(path, {"point": self.point, "commands": commands, "config": self.config})
 
     def last_line(self) -> str:
-        """The last line of the log that says something."""
+        """The last line of the log that is not empty."""
         path = self.folder / LOG
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         telling = [line.strip() for line in lines if line.strip() and not line.startswith(("(--verbosity", "$ "))]
@@ -143,7 +145,7 @@ class Trial:
 
 
 def read_record(path: pathlib.Path) -> Record:
-    """What a trial's `write_record` wrote.
+    """The record that a trial's `write_record` wrote.
 
     Raises: ValueError for a damaged file.
     """
@@ -165,9 +167,9 @@ def _is_like(value: Any, default: Any) -> bool:
 
 
 def make_trial(sweep: Sweep, folder: pathlib.Path, point: Point) -> Trial:
-    """The trial at a point, in `folder`/trials/<id>; writes nothing.
+    """The trial at a point, in `folder`/trials/<id>. It writes nothing.
 
-    Raises: ValueError for a field or value that the config does not take.
+    Raises: ValueError for a field or value that the config does not accept.
     """
     path, overrides = sweep.config, {**sweep.overrides, **point}
     path = overrides.pop("config", path)
@@ -192,7 +194,7 @@ def trial_name(point: Point) -> str:
 
 
 def label(value: Any) -> str:
-    """A value in a few letters: the name of a section, a file without its folder, a number as it is."""
+    """A value in a few letters: the name of a section, a file without its folder, or the number itself."""
     if isinstance(value, Mapping):
         others = {name: part for name, part in value.items() if name != "name"}
         return str(value["name"]) if "name" in value else canonical(others)

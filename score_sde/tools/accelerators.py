@@ -1,7 +1,8 @@
-"""What accelerators can do at best, as their makers publish it: for plans, never for choosing code.
+"""The peak speeds and memory sizes of accelerators, as their makers publish them.
 
-A device is what JAX counts as one: a GPU, or a TPU chip. Peaks are dense (NVIDIA's data sheets print twice as much, with
-sparsity), in bfloat16 with float32 sums.
+They serve plans only. No code path is chosen by them. A device is what JAX counts as one: a GPU, or
+a TPU chip. Peaks are dense, in bfloat16 with float32 sums. (NVIDIA's data sheets print twice as
+much, with sparsity.)
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from score_sde.config import closest
 
 
 class Accelerator(NamedTuple):
-    """One device: its name, TFLOP/s in dense bfloat16, memory in units of 10⁹ bytes, and where that is published."""
+    """One device: its name, TFLOP/s in dense bfloat16, memory in units of 10⁹ bytes, and the source of these numbers."""
 
     name: str
     bf16_tflops: float
@@ -34,7 +35,10 @@ ACCELERATORS = {
 
 
 def find_accelerator(name: str) -> Accelerator:
-    """The accelerator of that name. Raises: ValueError that lists the known names."""
+    """The accelerator with that name.
+
+    Raises: ValueError with the known names.
+    """
     if name not in ACCELERATORS:
         known = sorted(ACCELERATORS)
         raise ValueError(

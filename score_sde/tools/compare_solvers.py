@@ -1,4 +1,4 @@
-"""Solvers against each other: error at each number of evaluations, on an exact mixture or on a trained model."""
+"""Compares solvers: the error at each number of evaluations, on an exact mixture or on a trained model."""
 
 import csv
 import functools
@@ -31,9 +31,10 @@ Points = Float[np.ndarray, "n *shape"]
 
 
 class Problem(NamedTuple):
-    """What the solvers are compared on: all start from `x_start` at `start` and end at `end`.
+    """The problem on which solvers are compared. All start from `x_start` at `start`, and end at `end`.
 
-    `reference` is the end of the probability flow from x_start; `distance` compares samples with the data.
+    `reference` is the end of the probability flow from x_start. `distance` compares samples with
+    the data.
     """
 
     name: str
@@ -49,10 +50,10 @@ class Problem(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One run: of a budget, the steps that fit, their evaluations, errors, and the seconds of a second run of it.
+    """One run: its budget, the steps that fit, their evaluations, the errors and the seconds of a second run.
 
-    `error` is the root mean square over an example of its distance to the reference, averaged over examples: a few that
-    end at another mode do not make it up.
+    `error` is the root mean square over an example of its distance to the reference, averaged over
+    examples. So a few examples that end at another mode do not dominate it.
     """
 
     solver: str
@@ -67,7 +68,7 @@ class Row(NamedTuple):
 
 
 def ring(number: int = 8) -> GaussianMixture:
-    """Eight narrow Gaussians on a circle, of unequal weights: curved paths of the flow and a nonlinear score."""
+    """Eight narrow Gaussians of unequal weights on a circle. The paths of the flow are curved, and the score is nonlinear."""
     angles = 2 * np.pi * np.arange(number) / number
     weights = np.arange(1, number + 1) / np.sum(np.arange(1, number + 1))
     means, stds = np.stack([np.cos(angles), np.sin(angles)], axis=1), np.full((number, 2), 0.07)
@@ -77,8 +78,9 @@ def ring(number: int = 8) -> GaussianMixture:
 def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3) -> Problem:
     """The ring under the SDE of this name, from the prior.
 
-    The reference is an adaptive solve at a tolerance of 1e-6, and the distance the sliced Wasserstein distance to four
-    times as many exact samples at `end`; its floor is the distance of `number` exact ones.
+    The reference is an adaptive solve at a tolerance of 1e-6. The distance is the sliced
+    Wasserstein distance to four times as many exact samples at `end`. Its floor is the distance of
+    `number` exact samples.
     """
     sde = build("sde", SDES, {"name": sde_name})
     mixture, start = ring(), _start(sde)
@@ -112,10 +114,11 @@ def run_problem(
     end: float | None = None,
     reference_steps: int = 200,
 ) -> Problem:
-    """The model trained in `workdir`, with the condition of its first images, from its prior.
+    """The model trained in `workdir`, with the conditions of its first images, from its prior.
 
-    The reference is Heun's method with `reference_steps` steps; the distance is the Fréchet distance of oriented gradients
-    to held-out images, or for other data the sliced Wasserstein distance.
+    The reference is Heun's method with `reference_steps` steps. For images, the distance is the
+    Fréchet distance of oriented gradients to held-out images. For other data it is the sliced
+    Wasserstein distance.
     """
     sde, shape = experiment.sde, experiment.spec.shape
     params = pick_params(restore(experiment, workdir, checkpoint), ema)
@@ -149,8 +152,8 @@ def sliced_wasserstein(
 ) -> float:
     """The mean over directions of W₁ between the projected sets, by 1,000 quantiles.
 
-    W₁, not W₂: a share p of the points in a wrong mode counts as p, not as √p, which would drown the solver's error in
-    that of a finite sample.
+    With W₁, a fraction p of the points in a wrong mode counts as p. With W₂ it would count as √p,
+    and the error of a finite sample would hide the solver's error.
 
     Source: Rabin et al., 2011; Bonneel et al., JMIV 2015.
     """
@@ -165,10 +168,10 @@ def sliced_wasserstein(
 def compare(
     problem: Problem, solvers: list[str], budgets: list[int], grids: list[str], show: Callable[[str], None] = print
 ) -> tuple[list[Row], dict[tuple[str, str, int], Points]]:
-    """Runs every solver on every grid with every budget; the rows, and the samples of each.
+    """Runs every solver on every grid with every budget. Returns the rows, and the samples of each row.
 
-    All the budgets and grids of a solver run by one program. A solver that needs more than the budget for one step, as an
-    adaptive one does, is run with one.
+    One program runs all budgets and grids of a solver. A solver that needs more than the budget for
+    one step, as an adaptive solver does, runs with one step.
     """
     rows, samples = [], {}
     for text in solvers:
@@ -207,13 +210,13 @@ def _runs(problem: Problem, text: str, solver: Solver, kind: str, budgets: list[
 
 
 def _grid(problem: Problem, kind: str, steps: int) -> Grid:
-    """`steps` steps from the problem's start to its end."""
+    """A grid of `steps` steps from the problem's start to its end."""
     fields = {"num_steps": steps, "start": problem.start, "end": problem.end, "to_zero": False}
     return build("grid", GRIDS, {"name": kind, **fields})
 
 
 def _start(sde: SDE) -> float:
-    """t_max, or a little below where the log-SNR or the drift is infinite."""
+    """t_max, or a time slightly below it where the log-SNR or the drift is infinite at t_max."""
     t_max = float(sde.t_max)
     return t_max if np.isfinite(sde.log_snr(t_max)) and np.isfinite(sde.drift(t_max)) else 0.999 * t_max
 
@@ -228,7 +231,7 @@ def write_table(rows: list[Row], path: pathlib.Path) -> None:
 
 
 def draw(problem: Problem, rows: list[Row], path: pathlib.Path) -> None:
-    """Draws the error of the flow for solvers without noise, and the distance of the samples for all, at each grid."""
+    """Draws two panels for each grid: the error of the flow for solvers without noise, and the distance of all samples."""
     panels: dict[str, dict[str, Any]] = {}
     units, floors = [], {}
     for kind in dict.fromkeys(row.grid for row in rows):
@@ -252,11 +255,11 @@ def draw(problem: Problem, rows: list[Row], path: pathlib.Path) -> None:
 def draw_strips(
     problem: Problem, rows: list[Row], samples: dict[tuple[str, str, int], Points], path: pathlib.Path
 ) -> bool:
-    """Draws, for each solver a row and each budget a column, the same image or signal, or all points; on the first grid.
+    """Draws the same image or signal, or all points, for each solver (a row) and each budget (a column), on the first grid.
 
-    Each panel is the end of a whole solve; below it stand the steps and the evaluations that it really took.
+    Each panel is the end of a whole solve. Below it stand its actual steps and evaluations.
 
-    Returns: whether there is a picture: points of other than two numbers have none.
+    Returns: whether there is a picture. Points with a dimension other than two have none.
     """
     kind, budgets = rows[0].grid, sorted({row.budget for row in rows})
     taken = {(row.solver, row.budget): row for row in rows if row.grid == kind}

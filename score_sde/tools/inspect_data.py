@@ -1,6 +1,7 @@
-"""What a data set is like, and what that asks of an SDE and of the noise levels in training.
+"""Inspects a data set, and suggests an SDE and noise levels for training.
 
-Symbols: x in the model's units ([−1, 1] for images) with mean m and covariance C, whose eigenvalues are λᵢ; d numbers each.
+Symbols: x has the model's units ([−1, 1] for images), mean m and covariance C with eigenvalues λᵢ.
+d is the number of values in one example.
 """
 
 import dataclasses
@@ -24,21 +25,28 @@ from score_sde.sdes import SDE, SDES
 from score_sde.training.logs.progress import Progress
 from score_sde.training.logs.stages import stage
 
-LISTED = 100  # examples that cannot be used
-SAMPLED = 2000  # examples of which all pairs are taken: two million
+LISTED = 100  # the most unusable examples that are listed
+SAMPLED = 2000  # the number of examples whose pairs are compared: two million pairs
 HISTOGRAM = np.linspace(-1.0, 1.0, 65)
-# Chosen on CIFAR-10, FFHQ and ImageNet at 32 and 64 pixels, with their σ_data. Source: arXiv 2206.00364, Table 1.
+# These values were chosen on CIFAR-10, FFHQ and ImageNet at 32 and 64 pixels, with their σ_data.
+# Source: arXiv 2206.00364, Table 1.
 EDM = {"sigma_data": 0.5, "P_mean": -1.2, "P_std": 1.2, "sigma_max": 80.0, "resolution": 64}
 DEFAULTS = ("vp", "sub_vp", "ve", "edm", "cosine", "flow", "ddpm", "iddpm")
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """What one pass over the data leaves.
+    """The result of one pass over the data.
 
-    Attributes: moments by channel (the last axis); `values` a histogram; `classes` class -> count; `duplicates` groups of
-      examples that are equal (images in 8 bits); `sample` some examples as rows, drawn at random; of images `thumbnails`,
-      without those that repeat another, and the `index` of each; `bad` the examples that cannot be used, with the reason.
+    Attributes:
+      moments: the moments of each channel (the last axis).
+      values: a histogram.
+      classes: class -> count.
+      duplicates: groups of equal examples. Images are compared in 8 bits.
+      sample: some examples as rows, drawn at random.
+      thumbnails: for images, some examples without repetitions.
+      index: the index of each thumbnail.
+      bad: the examples that cannot be used, with the reason.
     """
 
     num_examples: int
@@ -76,7 +84,7 @@ class _Pass:
         self.index: list[int] = []
 
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Adds the rows that are no padding."""
+        """Adds the rows that are not padding."""
         if not batch["is_real"].any():
             return
         x, index = batch["x"][batch["is_real"]], batch["index"][batch["is_real"]]
@@ -107,7 +115,7 @@ def stream(
     batch_size: int = 256,
     quiet: bool = False,
 ) -> Stream:
-    """Reads every example of a split once (or the first `max_examples`), and goes on where one cannot be used."""
+    """Reads every example of a split once (or the first `max_examples`). Examples that cannot be used are skipped."""
     batches = dataclasses.replace(split_batches(experiment, split, batch_size), on_error="skip")
     total = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
     sums, number = _Pass(total, batches.spec), math.ceil(total / batch_size)
@@ -145,13 +153,14 @@ def pair_distances(sample: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, " pa
 def prior_mismatch(sde: SDE, sample: Float[np.ndarray, "n d"]) -> float:
     """KL(N(α m, α² C + σ² I) ‖ N(0, σ² I)) at t_max in nats: ½ Σ (eᵢ − log(1 + eᵢ)) + α²‖m‖²/2σ², with eᵢ = α² λᵢ/σ².
 
-    Error: below the KL of the data themselves, by how far x at t_max is from a Gaussian; m and C are of the sample.
+    Error: the KL of the data themselves is larger, by how far x at t_max is from a Gaussian. m and
+      C are those of the sample.
     """
     return _mismatch(sde, *_spectrum(sample))
 
 
 def _spectrum(sample: Float[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, " k"], float]:
-    """λᵢ, and ‖m‖²."""
+    """(λᵢ, ‖m‖²)."""
     x = sample.astype(np.float64)
     mean = x.mean(axis=0)
     return np.linalg.svd(x - mean, compute_uv=False) ** 2 / (len(x) - 1), float((mean**2).sum())
@@ -175,8 +184,8 @@ def prior_mismatches(experiment: Experiment, sample: Float[np.ndarray, "n d"]) -
 def suggest(experiment: Experiment, sigma_data: float, largest_distance: float) -> dict[str, dict[str, Any]]:
     """Field of the config -> {"value", "rule"}, for the fields that this config has.
 
-    The rules are what their sources did elsewhere, carried over; only the scaling by σ_data is exact: data that are c times
-    larger, with noise levels that are, are the same problem.
+    The rules carry over what worked in their sources. Only the scaling by σ_data is exact: data and
+    noise levels that are both c times larger are the same problem.
     """
     shift = math.log(sigma_data / EDM["sigma_data"])
     mean_rule = "EDM's −1.2 + log(σ_data/0.5): exact rescaling of a value found on 32 and 64 pixels (2206.00364)"
@@ -212,14 +221,14 @@ def _is_float_field(config: Any, field: str) -> bool:
 
 
 def as_overrides(suggestion: Mapping[str, Mapping[str, Any]], prefix: str = "--config.") -> list[str]:
-    """Flags that a command line takes."""
+    """The flags of a command line."""
     return [f"{prefix}{field}={rule['value']}" for field, rule in suggestion.items()]
 
 
 def inspect(
     experiment: Experiment, split: str = "train", max_examples: int | None = None, quiet: bool = False
 ) -> tuple[dict[str, Any], Stream]:
-    """All of the above as plain JSON, and the pass over the data that it comes from."""
+    """(all results as JSON values, the pass over the data)."""
     seen = stream(experiment, split, max_examples, quiet=quiet)
     with stage("comparing x at t_max with the priors"):
         mismatch = prior_mismatches(experiment, seen.sample)
@@ -252,7 +261,11 @@ def inspect(
 
 
 def report(result: Mapping[str, Any], of_run: bool = False) -> str:
-    """The result as text, its last line the suggested flags. Args: of_run: the config is that of a run, already trained."""
+    """The result as text. Its last line is the suggested flags.
+
+    Args:
+      of_run: whether the config belongs to a run that is already trained.
+    """
     lines = [f"data.{result['split']}: {result['data']}", *_unusable(result["unusable"])]
     lines += [f"{result['examples']} examples of {result['split']}, {tuple(result['shape'])}, in the model's units"]
     channels = _pairs(zip(result["channel_mean"], result["channel_sd"], strict=True))

@@ -1,7 +1,8 @@
-"""What a config costs, before anything runs: parameters, FLOPs, bytes on each device, and time at a given utilization.
+"""The cost of a config, before anything runs: parameters, FLOPs, bytes per device, and time at a given utilization.
 
-Everything is compiled from shapes and nothing is computed. The mesh is made of virtual CPU devices, so that the bytes of
-the state are exact, and those of temporaries (activations, gradients) are what XLA's CPU compiler arranges.
+Everything is compiled from shapes, and nothing is computed. The mesh consists of virtual CPU
+devices. So the bytes of the state are exact. The bytes of temporaries (activations, gradients) are
+those that XLA's CPU compiler plans.
 """
 
 import math
@@ -21,12 +22,12 @@ from score_sde.tools.accelerators import Accelerator
 from score_sde.training.logs.stages import duration, stage
 from score_sde.training.state import TrainState
 
-HEADROOM = 0.9  # of an accelerator's memory: the rest goes to its runtime and to fragments
+HEADROOM = 0.9  # the usable fraction of an accelerator's memory; its runtime and fragments take the rest
 Shapes = Mapping[str, Any]
 
 
 class Blank(Source):
-    """Examples of a given shape that hold nothing: stands in for data that are not on this machine."""
+    """Examples of a given shape without content. They replace data that are not on this machine."""
 
     def __init__(self, shape: tuple[int, ...], num_classes: int | None = None, embedding_dim: int | None = None):
         conditions: dict[str, tuple[int, ...]] = {"label": ()} if num_classes else {}
@@ -35,7 +36,7 @@ class Blank(Source):
         self.spec = DataSpec(shape=shape, levels=256, num_classes=num_classes, conditions=conditions)
 
     def __len__(self) -> int:
-        return 1024  # any number: batches repeat what there is
+        return 1024  # any number will do, because batches repeat the examples
 
     def gather(self, indices: np.ndarray) -> Examples:
         x = np.zeros((len(indices), *self.spec.shape), np.uint8)
@@ -46,9 +47,10 @@ class Blank(Source):
 def experiment_on(
     config: ConfigDict, devices: int | None, shape: tuple[int, ...] | None = None, num_classes: int | None = None
 ) -> Experiment:
-    """The experiment on a mesh of exactly `devices` (None: what `config.mesh` multiplies to); of `shape`, without its data.
+    """The experiment on a mesh of exactly `devices`. None is the product of `config.mesh`.
 
-    Without the data, examples have the classes and the embedding that the config's network takes, or `num_classes`.
+    With `shape`, the data are not read. The examples then have the classes and the embedding that
+    the config's network takes, or `num_classes` classes.
 
     Raises: FileNotFoundError where there is neither the data nor a shape.
     """
@@ -71,16 +73,16 @@ def experiment_on(
 
 
 def number_of_devices(config: ConfigDict) -> int:
-    """What `config.mesh` asks for: num_devices, or the product of its axes, with 1 for an open one."""
+    """The devices that `config.mesh` asks for: num_devices, or the product of its axes, where an open axis counts 1."""
     mesh = config.mesh
     return mesh.get("num_devices") or math.prod(mesh.get(axis) or 1 for axis in parallel.AXES)
 
 
 def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> dict[str, Any]:
-    """The plan as plain numbers, in sections: run, flops_per_image, bytes_per_device, speed, advice.
+    """The plan as numbers, in sections: run, flops_per_image, bytes_per_device, speed, advice.
 
-    `mfu` is the share of the accelerators' peak that goes into FLOPs that the model needs; computing activations again is
-    not among them (Chowdhery et al., arXiv 2204.02311, App. B).
+    `mfu` is the fraction of the accelerators' peak that goes into FLOPs that the model needs. FLOPs
+    that compute activations again do not count (Chowdhery et al., arXiv 2204.02311, App. B).
 
     Raises: ValueError unless 0 < mfu <= 1.
     """
@@ -88,7 +90,9 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
         raise ValueError(f"--mfu needs 0 < mfu <= 1, got {mfu}.")
     settings, mesh = experiment.settings, experiment.mesh
     shapes, batch = experiment.recipe.state_shapes(), experiment.recipe.batch_shapes()
-    with jax.default_matmul_precision("highest"):  # convolutions as on an accelerator, not as our CPU path has them
+    with jax.default_matmul_precision(
+        "highest"
+    ):  # so that convolutions are those of an accelerator, instead of our CPU algorithm
         with stage("counting FLOPs"):
             flops = flops_per_image(experiment, shapes, batch)
         with stage(f"compiling the training step for {mesh.size} devices"):
@@ -118,10 +122,11 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
 
 
 def flops_per_image(experiment: Experiment, shapes: TrainState, batch: Shapes) -> dict[str, float]:
-    """XLA's count for the network's forward pass, the training step, and the step with what `remat` computes again.
+    """XLA's count for the network's forward pass, the training step, and the step with recomputation by `remat`.
 
-    Counted on the program before it is optimized or divided, so that it is the same for every accelerator. Multiplications
-    and additions count one each; a step's count holds the optimizer and the averages, shared out over the batch.
+    The program is counted before it is optimized or divided, so the count is the same for every
+    accelerator. A multiplication counts 1, and so does an addition. The count of a step includes
+    the optimizer and the averages, divided over the batch.
     """
     size, mesh = experiment.settings.training.batch_size, parallel.make_mesh(1)
     shapes, batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (shapes, batch))
@@ -159,7 +164,7 @@ def bytes_per_device(
 
 
 def advice(run: Mapping[str, Any], memory: Mapping[str, float | int], accelerator: Accelerator) -> list[str]:
-    """What to change where the run does not fit into the accelerator's memory, the likeliest first; [] if it fits."""
+    """Changes for a run that does not fit into the accelerator's memory, the most useful first. [] if it fits."""
     room = HEADROOM * accelerator.memory_gb * 1e9
     if memory["total"] <= room:
         return []
@@ -185,7 +190,7 @@ def advice(run: Mapping[str, Any], memory: Mapping[str, float | int], accelerato
 
 
 def as_table(plan: Mapping[str, Any]) -> str:
-    """The plan for reading, with what is exact and what is estimated."""
+    """The plan as a table, which says which numbers are exact and which are estimates."""
     run, flops, memory, speed = (plan[name] for name in ("run", "flops_per_image", "bytes_per_device", "speed"))
     device = speed["accelerator"]
     mesh = " · ".join(f"{axis} {size}" for axis, size in run["mesh"].items())
@@ -233,6 +238,6 @@ def _flops(lowered: jax.stages.Lowered) -> float:
 
 
 def _held(tree: Any) -> int:
-    """Bytes that one device holds of arrays given by shape and sharding."""
+    """The bytes that one device holds of arrays given by shape and sharding."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)

@@ -45,13 +45,13 @@ from score_sde.training.stopping import kept
 
 NUM_SAMPLES = 200
 PICTURED = 100
-LIKELIHOODS = 100  # of held-out digits
-FRAMES = 50  # of the animation
+LIKELIHOODS = 100  # the number of held-out digits whose likelihood is computed
+FRAMES = 50  # the number of frames of the animation
 STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
 
 
 class Measured(NamedTuple):
-    """What the report tells."""
+    """The numbers of the report."""
 
     seconds: dict[str, float]
     judgements: dict[str, Judgement]
@@ -62,11 +62,11 @@ class Measured(NamedTuple):
 
 
 def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path | None:
-    """Trains, samples and measures in `workdir`; returns the path of report.html, which shows everything.
+    """Trains, samples and measures in `workdir`. Returns the path of report.html, which shows everything.
 
-    None where the training was asked to stop: the same call goes on from there.
-
-    Writes samples_sde.png, samples_ode.png, strip.png, reverse.webp, loss.png, noise_levels.png, report.json and report.html.
+    It returns None where the training was asked to stop. The same call then continues from there.
+    It writes samples_sde.png, samples_ode.png, strip.png, reverse.webp, loss.png, noise_levels.png,
+    report.json and report.html.
     """
     clock = _Clock()
     state = run_training(experiment, workdir)
@@ -98,7 +98,7 @@ def _show(experiment: Experiment, workdir: pathlib.Path, state: TrainState, cloc
 
 
 class _Clock:
-    """Seconds of each part, compilation included."""
+    """The seconds of each part, compilation included."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -111,21 +111,24 @@ class _Clock:
 
 
 def _reverse_sde(experiment: Experiment, params: Params) -> Generated:
-    """Images, and their states at FRAMES times on the way."""
+    """(images, their states at FRAMES times on the way)."""
     num_steps = len(experiment.grid.times(experiment.sde)) - 1
     keep = tuple(np.unique(np.linspace(0, num_steps, FRAMES).round().astype(int)).tolist())
     return experiment.generator._replace(keep=keep)(experiment.run_key("sample"), params, NUM_SAMPLES)
 
 
 def _probability_flow(experiment: Experiment, params: Params) -> Generated:
-    """The same images' noise, taken along the probability flow by the adaptive solver with per-image steps."""
+    """The images of the same noise by the probability flow, with the adaptive solver and its own steps for each image."""
     ends = experiment.grid.times(experiment.sde)[[0, -1]]
     generator = experiment.generator._replace(solver=ProbabilityFlow(rtol=1e-3, atol=1e-3), grid=Given(ends))
     return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
 
 
 def _judge(experiment: Experiment, samples: dict[str, Generated]) -> tuple[dict[str, Judgement], dict[str, float]]:
-    """What a classifier of real digits makes of the samples, of held-out digits and of noise; and Fréchet distances."""
+    """(a classifier's judgement of the samples, of held-out digits and of noise; Fréchet distances).
+
+    The classifier is trained on real digits.
+    """
     real, held_out = (
         source.gather(np.arange(len(source))) for source in (experiment.train_source, experiment.eval_source)
     )
@@ -181,7 +184,7 @@ def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> N
 
 
 def _draw_animation(experiment: Experiment, trajectory: np.ndarray, path: pathlib.Path) -> None:
-    """The reverse SDE from noise to four rows of samples; each frame is scaled to the standard deviation of the data."""
+    """The reverse SDE from noise to four rows of samples. Each frame is scaled to the standard deviation of the data."""
     columns = experiment.spec.num_classes or 10
     states = np.moveaxis(trajectory[: 4 * columns], 1, 0)
     scale = np.maximum(states.std(axis=tuple(range(1, states.ndim)), keepdims=True) / states[-1].std(), 1.0)
@@ -189,7 +192,7 @@ def _draw_animation(experiment: Experiment, trajectory: np.ndarray, path: pathli
 
 
 def _as_json(measured: Measured) -> dict:
-    """The numbers, for machines."""
+    """The numbers for report.json."""
     judgements = {
         name: {"confidence": j.confidence, "coverage": j.coverage, "accuracy": j.accuracy, "count": j.count}
         for name, j in measured.judgements.items()
@@ -205,7 +208,7 @@ def _as_json(measured: Measured) -> dict:
 
 
 def _report(experiment: Experiment, workdir: pathlib.Path, measured: Measured) -> Report:
-    """The page."""
+    """The page report.html."""
     size = sum(leaf.size for leaf in jax.tree.leaves(experiment.recipe.state_shapes().params))
     training = experiment.settings.training
     summary = (

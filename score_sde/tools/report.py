@@ -1,4 +1,4 @@
-"""One page of any run, and one that holds several runs against each other, from what lies in their folders."""
+"""A report page of one run, or a page that compares several runs, from the files in their folders."""
 
 import pathlib
 import shlex
@@ -28,20 +28,23 @@ from score_sde.tools.run_files import RunFiles, read_run, short_names
 from score_sde.training.logs.logging import Series
 from score_sde.training.logs.stages import duration
 
-MOST_BYTES = 300_000  # of a picture in the page
-PREVIEWS = 6  # pictures of samples over the training
-LAST = 20  # log lines over which a final loss is averaged
+MOST_BYTES = 300_000  # the most bytes of a picture in the page
+PREVIEWS = 6  # the number of pictures of samples over the training
+LAST = 20  # the number of log lines over which a final loss is averaged
 NONE = "–"
 _COLUMNS = ("step", "ema", "solver", "steps", "nfe", "num_samples", "reference", "features")
 _HEADS = ("training step", "average", "solver", "solver steps", "evaluations", "samples", "reference", "features")
 
 
 def write_report(workdirs: Sequence[pathlib.Path], output: pathlib.Path | None = None) -> pathlib.Path:
-    """Writes the page of one run, or of several; returns its path.
+    """Writes the page of one run, or of several runs. Returns its path.
 
-    Args: output: None: WORKDIR/report.html (run_report.html where the quickstart has its own), or of several runs
-      report.html in the folder that the first lies in.
-    Raises: FileNotFoundError for a folder without a run; ValueError for a damaged file, by its name, or a repeated folder.
+    Args:
+      output: the file. None is WORKDIR/report.html, or run_report.html where the quickstart has
+        written report.html. For several runs it is report.html in the folder that contains the
+        first run.
+    Raises: FileNotFoundError for a folder without a run. ValueError for a damaged file, with its
+      name, or a repeated folder.
     """
     if len({path.resolve() for path in workdirs}) < len(workdirs):
         raise ValueError(f"--workdir needs different runs to compare, got {', '.join(map(str, workdirs))}.")
@@ -52,7 +55,7 @@ def write_report(workdirs: Sequence[pathlib.Path], output: pathlib.Path | None =
 
 
 def default_output(workdirs: Sequence[pathlib.Path]) -> pathlib.Path:
-    """Where the page lies if nothing else is said."""
+    """The path of the page if the user names none."""
     if len(workdirs) > 1:
         return workdirs[0].parent / "report.html"
     is_quickstart = (workdirs[0] / "report.json").is_file()
@@ -60,7 +63,7 @@ def default_output(workdirs: Sequence[pathlib.Path]) -> pathlib.Path:
 
 
 def one_run(run: RunFiles, folder: pathlib.Path) -> Report:
-    """The page of one run; its curves are drawn in `folder`."""
+    """The page of one run. Its curves are drawn in `folder`."""
     sections: list[Section] = [Numbers(key_numbers(run)), *_curves([run], folder)]
     chosen = _spread(run.previews, PREVIEWS)
     if chosen:
@@ -78,7 +81,7 @@ def one_run(run: RunFiles, folder: pathlib.Path) -> Report:
 
 
 def several_runs(runs: Sequence[RunFiles], folder: pathlib.Path) -> Report:
-    """The page of several runs; their curves are drawn together."""
+    """The page of several runs. Their curves share the panels."""
     sections: list[Section] = [_overview(runs), *_curves(runs, folder)]
     newest = [(run, *run.previews[-1]) for run in runs if run.previews]
     if newest:
@@ -91,7 +94,7 @@ def several_runs(runs: Sequence[RunFiles], folder: pathlib.Path) -> Report:
 
 
 def key_numbers(run: RunFiles) -> list[Number]:
-    """How far the run is, how well it trains and how fast."""
+    """The progress of the run, its losses and its speed."""
     numbers = [Number("steps", run.step, f"of {run.num_steps:,}", None, _state(run))]
     batch = int(run.config.get("training", {}).get("batch_size") or 0)
     if batch:
@@ -135,7 +138,7 @@ def panels(runs: Sequence[RunFiles]) -> list[Panel]:
 
 
 def differing_fields(runs: Sequence[RunFiles]) -> list[list[str]]:
-    """[field, value in the first run, …] for each field of the configs that is not the same in all."""
+    """[field, value in the first run, …] for each field of the configs that differs between runs."""
     flat = [flatten(run.config) for run in runs]
     rows = [[name, *(_text(config, name) for config in flat)] for name in dict.fromkeys(n for c in flat for n in c)]
     return [row for row in rows if len(set(row[1:])) > 1]
@@ -192,7 +195,7 @@ def _evaluations(runs: Sequence[RunFiles]) -> list[Section]:
             interval = "" if low is None else f"{low:.4g} to {high:.4g}"
             note = str(result.get("note", ""))
             lines.append([*name_of_run, name, with_error(result), interval, *about, note])
-            name_of_run, about = [""] * len(of_run), [""] * len(about)  # the evaluation is told once
+            name_of_run, about = [""] * len(of_run), [""] * len(about)  # rows of one evaluation name it once
     told = dict.fromkeys(str(warning) for _, row in rows for warning in row.values.get("warnings", []))
     header = [*of_run, "metric", "value", "95 % interval", *_HEADS, "date", "note"]
     sections: list[Section] = [Rows("Evaluations", header, lines, ERRORS_TOLD)]
@@ -202,12 +205,12 @@ def _evaluations(runs: Sequence[RunFiles]) -> list[Section]:
 
 
 def _day(date: Any) -> str:
-    """A time as people write it: "2026-11-30 12:00"."""
+    """A time for readers: "2026-11-30 12:00"."""
     return str(date)[:16].replace("T", " ") if date else NONE
 
 
 def _incidents(run: RunFiles, named: bool = False) -> list[Section]:
-    """Losses that were not finite, and steps that were skipped."""
+    """The losses that were not finite, and the steps that were skipped."""
     lines = []
     for report in run.incidents:
         examples = [e for e in report.get("examples", []) if isinstance(e, dict)]
@@ -226,7 +229,7 @@ def _incidents(run: RunFiles, named: bool = False) -> list[Section]:
 
 
 def _origin(run: RunFiles) -> list[Section]:
-    """Code, hardware, and what changed on the way."""
+    """The code, the hardware, and the changes during the run."""
     sections: list[Section] = [_starts([run])] if run.starts else []
     lines = [
         [f"{change.get('step', NONE)}", field, *map(str, values)]
@@ -284,7 +287,7 @@ def _differences(runs: Sequence[RunFiles]) -> Section:
 
 
 def _spread(found: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of them, evenly spread, with the first and the last."""
+    """At most `count` of them, evenly spread, including the first and the last."""
     if len(found) <= count:
         return list(found)
     return [found[int(i)] for i in np.unique(np.linspace(0, len(found) - 1, count).round())]

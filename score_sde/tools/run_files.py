@@ -1,4 +1,4 @@
-"""What a run has left in its folder, read without its data, its network or a checkpoint."""
+"""The files in the folder of a run, read without its data, its network or a checkpoint."""
 
 import pathlib
 import re
@@ -18,10 +18,15 @@ REMEDY = "delete it, or restore it from a copy"
 
 
 class RunFiles(NamedTuple):
-    """A run as its folder tells it; what is not there is empty.
+    """The content of a run's folder. Missing content is empty.
 
-    Fields: `metrics` and `timing` by name; `rows` of the ledger; `previews` are (step, picture) in order; `pictures` are
-    those that evaluations left; `incidents` are what the guard wrote of losses that were not finite.
+    Attributes:
+      metrics: the metrics by name.
+      timing: the speeds and times by name.
+      rows: the rows of the ledger.
+      previews: (step, picture) in order.
+      pictures: the pictures of evaluations.
+      incidents: the guard's reports of losses that were not finite.
     """
 
     workdir: pathlib.Path
@@ -40,12 +45,12 @@ class RunFiles(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """Where the training ends by its config; 0 if that does not tell."""
+        """The step at which the training ends by its config, or 0 if the config does not say."""
         return int(self.config.get("training", {}).get("num_steps") or 0)
 
     @property
     def step(self) -> int:
-        """How far it has come: the last step of a checkpoint or of the log."""
+        """The progress of the run: the last step of a checkpoint or of the log."""
         logged = [int(series.steps[-1]) for series in self.metrics.values() if len(series.steps)]
         return max([*self.checkpoints, *logged], default=0)
 
@@ -57,7 +62,8 @@ class RunFiles(NamedTuple):
 def read_run(workdir: pathlib.Path, name: str | None = None) -> RunFiles:
     """Reads the folder of a run.
 
-    Raises: FileNotFoundError for a folder without a config.json; ValueError for a damaged file, by its name.
+    Raises: FileNotFoundError for a folder without a config.json. ValueError for a damaged file,
+      with its name.
     """
     if not (workdir / CONFIG_FILE).is_file():
         raise FileNotFoundError(
@@ -86,7 +92,7 @@ def read_run(workdir: pathlib.Path, name: str | None = None) -> RunFiles:
 
 
 def short_names(workdirs: Sequence[pathlib.Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
+    """The shortest ends of the paths that distinguish them."""
     parts = [path.resolve().parts for path in workdirs]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-count:]) for one in parts]
@@ -96,7 +102,7 @@ def short_names(workdirs: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _previews(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
-    """Pictures of samples by step: those of the training, and where a step has none those of `sample`."""
+    """Pictures of samples by step: those of the training, and those of `sample` for steps without one."""
     found: dict[int, pathlib.Path] = {}
     for path in [*workdir.glob("samples/step_*/samples.png"), *workdir.glob("samples/step_*.png")]:
         step = re.match(r"step_(\d+)", path.parent.name if path.name == "samples.png" else path.name)
@@ -106,7 +112,7 @@ def _previews(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
 
 
 def _pictures(workdir: pathlib.Path) -> list[pathlib.Path]:
-    """What evaluate, inspect_data and compare_solvers draw."""
+    """The pictures that evaluate, inspect_data and compare_solvers draw."""
     patterns = ["noise_levels", "density", "checkpoints_*", "memorization_*", "inspect_data", "near_duplicates*"]
     patterns += ["solvers/comparison", "solvers/strips"]
     return [path for pattern in patterns for path in sorted(workdir.glob(f"{pattern}.png"))]

@@ -227,7 +227,7 @@ def test_every_default_can_be_typed_and_none_where_it_is_a_value(path, inside, n
             r"config.sampling.threshold is None and has no fields; give it a name first, as ",
         ),
         ("data.augment.random_flip=2", r"config.data.augment.random_flip needs True or False, got 2\.$"),
-        ("sde.beta_max.x=1", r"config.sde.beta_max is no section, so it has no fields; set sde.beta_max itself\.$"),
+        ("sde.beta_max.x=1", r"config.sde.beta_max is not a section and has no fields; set sde.beta_max itself\.$"),
         (
             "training.num_steps=" + "9" * 200_000,
             r"A value may have 100,000 characters, got 200,000; write a config file",

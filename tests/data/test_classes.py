@@ -37,7 +37,7 @@ def test_class_names_number_texts_and_name_integers(tmp_path):
     assert source.spec.class_names == names and source.spec.num_classes == 3 and labels(source) == [1, 0]
     with pytest.raises(
         ValueError,
-        match=r"Labels 'y' has the class 'hors', which is none of the 3 known classes: 'horse', 'dog', 'cat'",
+        match=r"Labels 'y' has the class 'hors', which is not among the 3 known classes: 'horse', 'dog', 'cat'",
     ):
         array(tmp_path, np.array(["hors"]), class_names=names)
     with pytest.raises(ValueError, match="Labels 'y' need a name for each class .*, got 3 names and the label 3"):

@@ -69,7 +69,7 @@ def test_class_names_number_the_subfolders_and_may_be_more(tmp_path):
     source = FolderSource(tmp_path, labels=True, class_names=("dog", "bird", "cat"))
     assert source.spec.class_names == ("dog", "bird", "cat") and source.labels().tolist() == [2, 0]
     with pytest.raises(
-        ValueError, match=r"The folder .* has the class 'cat', which is none of the 1 known classes: 'dog'"
+        ValueError, match=r"The folder .* has the class 'cat', which is not among the 1 known classes: 'dog'"
     ):
         FolderSource(tmp_path, labels=True, class_names=("dog",))
     with pytest.raises(ValueError, match="class_names needs labels=True, got labels=False"):

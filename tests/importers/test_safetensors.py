@@ -58,7 +58,7 @@ GOOD = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
         ((9).to_bytes(8, "little") + b'{"a": 1,}', "x cannot be read .*its header is not whole JSON"),
         (file_of({"a": 1}), "tensor 'a' needs a dtype, a shape and two data_offsets"),
         (file_of({"a": {"dtype": "F32", "shape": [2]}}), "tensor 'a' needs a dtype"),
-        (file_of({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "kind 'F4' is none of"),
+        (file_of({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "kind 'F4' is not one of"),
         (file_of({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), r"\[3\] of float32 cannot lie at 0"),
         (file_of({"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}}), "cannot lie at -8 to 0"),
     ],

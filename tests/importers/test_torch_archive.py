@@ -100,7 +100,7 @@ def test_no_code_of_the_file_runs(monkeypatch, capsys):
 
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": 1}))
-    with pytest.raises(ValueError, match=r"old.pth cannot be read as tensors of PyTorch \(it is no zip file"):
+    with pytest.raises(ValueError, match=r"old.pth cannot be read as tensors of PyTorch \(it is not a zip file"):
         read_torch_archive(tmp_path / "old.pth")
 
 

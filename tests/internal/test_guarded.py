@@ -117,7 +117,7 @@ def test_what_a_reader_raises_becomes_one_sentence(tmp_path):
         raise KeyboardInterrupt
     with pytest.raises(FileNotFoundError, match=r"none.npz"):
         Npz(tmp_path / "none.npz", "write it again")
-    with pytest.raises(ValueError, match="it is a folder, a pipe or a device, and no file"):
+    with pytest.raises(ValueError, match="it is a folder, a pipe or a device, not a file"):
         open_file(tmp_path)
 
 

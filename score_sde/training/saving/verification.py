@@ -41,7 +41,9 @@ def check_files(directory: pathlib.Path, step: int) -> None:
     """
     folder = directory / str(step)
     if not ((folder / "state").is_dir() and (folder / "run").is_dir()):
-        raise ValueError(advice(directory, step, "is no whole checkpoint of this library: it lacks state/ or run/"))
+        raise ValueError(
+            advice(directory, step, "is not a complete checkpoint of this library: it lacks state/ or run/")
+        )
     damage = _damage(folder)
     if damage:
         raise ValueError(advice(directory, step, f"is damaged: {'; '.join(damage[:3])}"))

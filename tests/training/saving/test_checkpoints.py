@@ -181,7 +181,7 @@ def test_a_folder_that_is_no_checkpoint(workdir):
     (workdir / "checkpoints" / "30").mkdir()
     (workdir / "checkpoints" / "30" / "b.txt").write_text("mine")
     with pytest.raises(
-        ValueError, match=r"30 is no whole checkpoint of this library: it lacks state/ or run/.*step 25"
+        ValueError, match=r"30 is not a complete checkpoint of this library: it lacks state/ or run/.*step 25"
     ):
         restore(workdir)
 
