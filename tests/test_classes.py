@@ -157,7 +157,7 @@ NAMED = DataSpec(shape=(1,), num_classes=3, class_names=("1", "10", "2"))
     [
         ("hors", DataSpec(shape=(1,), num_classes=2, class_names=("cat", "horse")),
          "sampling.label has the class 'hors', which is not among the 2 known classes: 'horse', 'cat'"),
-        ("horse", DataSpec(shape=(1,), num_classes=2), "none of the 2 known classes: '0', '1'"),
+        ("horse", DataSpec(shape=(1,), num_classes=2), "not among the 2 known classes: '0', '1'"),
         (3, NAMED, "sampling.label needs 0 <= label < 3, or a class name, .* got 3; the network's null class"),
         (2, DataSpec(shape=(1,), num_classes=3, class_names=("1", "2", "33")),
          "sampling.label=2 may be the class number 2, '33', or the class named '2'; give the name as a text with quotes"),
