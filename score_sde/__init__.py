@@ -1,8 +1,9 @@
-"""Score-based diffusion models in JAX: an SDE turns data into noise, a denoiser undoes it one noise level at a time.
+"""Score-based diffusion models in JAX: an SDE turns data into noise, and a denoiser reverses it step by step.
 
-The names used most stand here. All others stand in their family: `ss.solvers.DDIM`, `ss.grids.Uniform`,
-`ss.sdes.Cosine`, `ss.guidance.ClassifierFree`, and so on. Names and families are imported when they are first used, so
-that `import score_sde` itself loads neither JAX nor anything heavy.
+The most used names are here. All other names are in their family: `ss.solvers.DDIM`,
+`ss.grids.Uniform`, `ss.sdes.Cosine`, `ss.guidance.ClassifierFree`, and so on. Names and families
+are imported when they are first used. So `import score_sde` itself loads neither JAX nor anything
+heavy.
 """
 
 import importlib
@@ -58,7 +59,10 @@ def __getattr__(name: str) -> Any:
 
 
 def _in_a_family(name: str) -> Any:
-    """A public name of exactly one family, which earlier versions had here. Raises: AttributeError."""
+    """A public name of exactly one family. Earlier versions had such names at the top level.
+
+    Raises: AttributeError for any other name.
+    """
     if name.startswith("__"):  # asked by the machinery of imports: no reason to load every family
         raise AttributeError(f"score_sde has no attribute {name!r}.")
     modules = {family: importlib.import_module(path) for family, path in FAMILIES.items() if family != "importers"}

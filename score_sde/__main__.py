@@ -12,7 +12,7 @@ COMMANDS = pathlib.Path(__file__).parent / "commands"
 
 
 def main() -> None:
-    """Runs the command that the first argument names. The working folder can be imported from, as with `python -m`."""
+    """Runs the command that the first argument names. Modules of the working folder can be imported, as with `python -m`."""
     known = commands()
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         width = max(map(len, known))
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def commands() -> dict[str, str]:
-    """The name of each command with the first words of its docstring, read without importing it."""
+    """The name of each command with the first words of its docstring, read without importing the command."""
     found = {}
     for path in sorted(COMMANDS.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))

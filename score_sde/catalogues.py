@@ -1,6 +1,7 @@
-"""Every catalogue that a config can name, by the section that names it and by the class that annotates a field.
+"""Every catalogue that a config can name, by the config section and by the class that annotates a field.
 
-So a class outside of the package whose field is annotated `Solver` takes a section of solvers there, as ours do.
+So a class outside of the package may have a field annotated `Solver`. In a config, that field takes
+a section of solvers, as the fields of this library do.
 """
 
 from flax import linen as nn

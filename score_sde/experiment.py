@@ -1,4 +1,4 @@
-"""The composition root: a ConfigDict becomes objects. The only place that reads a whole config."""
+"""The composition root: it builds objects from a ConfigDict. Only this module reads a whole config."""
 
 import dataclasses
 import functools
@@ -53,9 +53,10 @@ from score_sde.training.state import Params
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Every object that a config names, each built once, when it is first asked for.
+    """Every object that a config names. Each object is built once, when it is first asked for.
 
-    Raises: ValueError for an unknown section, name or field, or a value that a component refuses.
+    Raises: ValueError for an unknown section, name or field, or for a value that a component does
+      not accept.
     """
 
     config: ConfigDict
@@ -64,8 +65,8 @@ class Experiment:
     def __post_init__(self):
         for first, second in shared_sections(self.config):
             raise ValueError(
-                f"config.{first} and config.{second} are one object, so that a field set in one is set in both; give each "
-                "its own in the config file, as by copy.deepcopy."
+                f"config.{first} and config.{second} are one object, so a field set in one is set in both; give each its own "
+                "in the config file, as by copy.deepcopy."
             )
         section = checked_config(self.config.to_dict(), CATALOGUES)
         object.__setattr__(self, "config", FrozenConfig(section))
@@ -87,7 +88,7 @@ class Experiment:
 
     @functools.cached_property
     def task(self) -> Task:
-        """What the run trains."""
+        """The task that the run trains."""
         model = self._task_class.model(self.sde, self.parameterization, self._network, self.objective)
         return self._build("task", model, self.objective, self.settings.training.eval_levels)
 
@@ -98,12 +99,18 @@ class Experiment:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The denoiser that is trained. Raises: ValueError where the task trains something else."""
+        """The denoiser that is trained.
+
+        Raises: ValueError where the task trains another model.
+        """
         return self._denoising.denoiser
 
     @property
     def noise_level_loss(self) -> NoiseLevelLoss:
-        """Measures the loss by noise level. Raises: ValueError where the task trains no denoiser."""
+        """Measures the loss by noise level.
+
+        Raises: ValueError where the task does not train a denoiser.
+        """
         return self._denoising.noise_level_loss
 
     @property
@@ -117,7 +124,7 @@ class Experiment:
 
     @functools.cached_property
     def _network(self) -> nn.Module:
-        """Where the config gives all sizes that the data determine, it is built without the data."""
+        """The network. If the config gives all sizes that the data determine, it is built without the data."""
         section = self.settings.network
         is_complete = self._task_class.has_all_sizes(section, self._network_takes)
         fields = section if is_complete else self._network_fields
@@ -125,19 +132,22 @@ class Experiment:
 
     @functools.cached_property
     def _network_takes(self) -> frozenset[str]:
-        """The fields that a network of this name has."""
+        """The fields of a network of this name."""
         family = CATALOGUES.at["network"]
         member = family.find("network", self.settings.network["name"])
         return frozenset(options_of(member, family.num_args).fields)
 
     @functools.cached_property
     def _network_fields(self) -> dict[str, Any]:
-        """`config.network` with the sizes of the data. Raises: ValueError where it has others."""
+        """`config.network` with the sizes of the data.
+
+        Raises: ValueError where the config has other sizes.
+        """
         return self._task_class.network_fields(self.settings.network, self._network_takes, self.train_source.spec)
 
     @functools.cached_property
     def resolved(self) -> dict[str, Any]:
-        """The config as plain JSON values, with the sizes that it leaves to the data filled in."""
+        """The config as JSON values, with the sizes that the config leaves to the data."""
         return plain(self.config) | {"network": plain(self._network_fields)}
 
     @functools.cached_property
@@ -150,12 +160,12 @@ class Experiment:
 
     @property
     def schedule(self) -> Schedule:
-        """That of the learning rate, with its length."""
+        """The schedule of the learning rate, with its length."""
         return self.settings.optimizer.schedule.over(self.settings.training.num_steps)
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """Of the sizes in `config.mesh`; where none is given, of all devices that share the batch evenly.
+        """The mesh of the sizes in `config.mesh`. Without sizes, it is all devices that share the batch evenly.
 
         Raises: ValueError for sizes that do not fit the devices, the batch or the network.
         """
@@ -176,12 +186,12 @@ class Experiment:
 
     @functools.cached_property
     def eval_source(self) -> Source:
-        """The held-out examples, with their classes numbered by name as those of `train_source`."""
+        """The held-out examples. Their classes are numbered by name as in `train_source`."""
         return numbered_like(self._build("data.eval"), self.train_source.spec, "config.data.eval")
 
     @functools.cached_property
     def spec(self) -> DataSpec:
-        """Of one example, after cropping: what the network sees and samples are made of."""
+        """The spec of one example after cropping, which is the spec of the network's input and of samples."""
         return self.train_batches.spec
 
     @functools.cached_property
@@ -197,7 +207,7 @@ class Experiment:
 
     @functools.cached_property
     def _part_of_batch(self) -> dict[str, Any]:
-        """Which part of every batch this process loads."""
+        """The part of every batch that this process loads."""
         index, count = (0, 1) if jax.process_count() == 1 else parallel.batch_part(self.mesh)
         return {"process_index": index, "process_count": count}
 
@@ -220,13 +230,13 @@ class Experiment:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Draws with the solver, grid, condition and guidance of `config.sampling`, over the mesh."""
+        """A generator with the solver, grid, condition and guidance of `config.sampling`, over the mesh."""
         how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.guidance
         return Generator(self.denoiser, *how, place=self.place)
 
     @functools.cached_property
     def guidance(self) -> tuple[Guidance, ...]:
-        """The rules of `config.sampling.guidance`, and last the one of `config.sampling.threshold` where it is set."""
+        """The rules of `config.sampling.guidance`, then the rule of `config.sampling.threshold` if it is set."""
         sampling, family = self.settings.sampling, CATALOGUES.at["sampling.guidance"]
         rules = [
             build(f"sampling.guidance[{i}]", family, section, catalogues=CATALOGUES)
@@ -248,7 +258,10 @@ class Experiment:
 
     @functools.cached_property
     def recipe(self) -> Recipe:
-        """What determines the numbers of the training. Raises: ValueError for a network of other sizes than the data's."""
+        """Everything that determines the numbers of the training.
+
+        Raises: ValueError for a network with other sizes than the data.
+        """
         self._network_fields  # noqa: B018  which checks them
         ema = self.settings.ema
         return Recipe(
@@ -263,7 +276,7 @@ class Experiment:
         )
 
     def place(self, params: Params) -> Params:
-        """Parameters where they lie in training: `Recipe.place`."""
+        """The parameters with their placement in training: `Recipe.place`."""
         return self.recipe.place(params)
 
     @functools.cached_property

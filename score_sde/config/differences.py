@@ -103,8 +103,7 @@ def _complete(path: str, fields: Mapping[str, Option], section: dict[str, Any], 
             given["name"] = family.canonical(here, given.get("name"))
             options = options_of(family.find(here, given["name"]), family.num_args)
             _complete(here, options.fields, given, catalogues)
-            given |= {
-                field: None for field, value in given.items() if value in ([], {})
-            }  # [] and {} mean the same as None
+            # [] and {} mean the same as None.
+            given |= {field: None for field, value in given.items() if value in ([], {})}
         elif option.default is None or isinstance(option.default, bool | int | float | str | list | tuple):
             section.setdefault(name, plain(option.default))

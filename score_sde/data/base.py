@@ -224,9 +224,8 @@ def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dic
 def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:
     """The array of a condition, cast to a network's type: float32, or int32 for integers and booleans."""
     if values.dtype.kind == "f":
-        with np.errstate(
-            over="ignore"
-        ):  # a value beyond float32 becomes infinite, and raises an error when its row is read
+        # A value beyond float32 becomes infinite, and raises an error when its row is read.
+        with np.errstate(over="ignore"):
             return values.astype(np.float32)
     if values.dtype.kind in "iub":
         if values.dtype.itemsize >= 4 and values.size and not -(2**31) <= values.min() <= values.max() < 2**31:

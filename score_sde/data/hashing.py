@@ -47,9 +47,8 @@ def uniforms(keys: UInt64[np.ndarray, " b"], count: int) -> Float[np.ndarray, "b
 def uniforms_f32(keys: UInt64[np.ndarray, " b"], count: int) -> Float[np.ndarray, "b count"]:
     """u in {0, …, 2²⁴ − 1}/2²⁴: `count` float32 numbers for each key, two from every word."""
     words = fold(keys[:, None], np.arange(math.ceil(count / 2)))
-    halves = words.astype("<u8", copy=False).view("<u4")[
-        :, :count
-    ]  # little-endian, so that every machine has the same order
+    # Little-endian, so that every machine has the same order.
+    halves = words.astype("<u8", copy=False).view("<u4")[:, :count]
     return (halves >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 

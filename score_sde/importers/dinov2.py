@@ -57,9 +57,8 @@ def import_dinov2(file: str | pathlib.Path | None = None, output: str | pathlib.
     if file is not None:
         return write_weights(path, release_names(_read(pathlib.Path(file)), str(file)))
     with tempfile.TemporaryDirectory() as folder:
-        host = os.environ.get(
-            "HF_ENDPOINT", "https://huggingface.co"
-        )  # the variable may name a mirror, as in Hugging Face's own tools
+        # The variable may name a mirror, as in Hugging Face's own tools.
+        host = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
         fetched = download(f"{host.rstrip('/')}/{MODEL}", pathlib.Path(folder))
         check_digest(file_digest(fetched), SHA256, MODEL)
         return write_weights(path, release_names(_read(fetched), str(fetched)))

@@ -24,9 +24,8 @@ def write_atomically(path: pathlib.Path, write: Callable[[IO[bytes]], object]) -
     If the run is killed at any time, `path` holds either all of the new content or the old content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(
-        f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
-    )  # two processes may write the same path at once
+    # A random name, because two processes may write the same path at once.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)

@@ -1,4 +1,4 @@
-"""Training as a config says: the config becomes a trainer."""
+"""Training from a config: the config becomes a trainer."""
 
 import dataclasses
 import pathlib
@@ -15,10 +15,13 @@ from score_sde.training.state import TrainState
 
 
 def trainer_of(experiment: Experiment, workdir: str | pathlib.Path) -> Trainer:
-    """The trainer of a config. Raises: ValueError or OSError from what a section of the config builds."""
+    """The trainer of a config.
+
+    Raises: ValueError or OSError from a section of the config.
+    """
     settings, recipe = experiment.settings, experiment.recipe
     training = dataclasses.asdict(settings.training)
-    del training["num_steps"], training["eval_levels"]  # which `run` and the task are told
+    del training["num_steps"], training["eval_levels"]  # `run` and the task get these two
     return Trainer(
         recipe.task,
         recipe.batches,
@@ -44,14 +47,16 @@ def run_training(
     allow_change: Sequence[str] = (),
     init_from: InitFrom | None = None,
 ) -> TrainState:
-    """Trains in `workdir`, going on from its newest checkpoint if there is one, to `config.training.num_steps`.
+    """Trains in `workdir` up to `config.training.num_steps`, from the newest checkpoint if there is one.
 
-    The state, whose step is before the last where the training was asked to stop.
+    It returns the state. The state's step is before the last where the training was asked to stop.
 
     Args:
-      allow_change: fields or sections of the config that may differ from the checkpoint's; "data" is also the data.
-      init_from: the weights that a new run begins with; a run that is there goes on from its checkpoint.
-    Raises: as `run_job`.
+      allow_change: fields or sections of the config that may differ from the checkpoint's. "data"
+        also means the data themselves.
+      init_from: the weights with which a new run begins. An existing run continues from its
+        checkpoint.
+    Raises: the errors of `run_job`.
     """
     reporter = Reporter(quiet)
     with StopRequest() as stop:
@@ -68,7 +73,7 @@ def run_training(
 
 
 def _held_out(experiment: Experiment) -> EvalBatches | None:
-    """The held-out examples, where training or a picture of it looks at them."""
+    """The held-out examples, if training or its pictures use them."""
     size, spec = experiment.settings.training.eval_batch_size, experiment.spec
     if not (experiment.settings.training.eval_every or set(spec.conditions) - {"label"}):
         return None

@@ -1,4 +1,4 @@
-"""States and parameters from the checkpoints of a run."""
+"""States from the checkpoints of a run."""
 
 import contextlib
 import pathlib

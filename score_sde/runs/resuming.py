@@ -22,12 +22,8 @@ from score_sde.training.state import TrainState
 
 HISTORY_FILE = "history.json"
 ACCUMULATION = "optimizer.accumulation_steps"
-PLACES = (
-    "path",
-    "data_dir",
-    "download",
-    "cache_bytes",
-)  # fields of a source that say where and how its data are stored
+# Fields of a source that say where and how its data are stored.
+PLACES = ("path", "data_dir", "download", "cache_bytes")
 FACTS = "facts"  # a change of `Source.facts()` has a field such as data.train.facts.digest
 Changes = dict[str, tuple[Any, Any]]
 
@@ -60,6 +56,7 @@ def begin(
     """The state of the newest checkpoint, or the state at step 0 with the weights of `init_from` or random weights.
 
     Args:
+      sources: "train", and "eval" if training uses held-out examples.
       allow_change: fields of the config, or sections, that may differ from the checkpoint's. "data"
         also means the data themselves.
     Raises: ValueError where something else differs, or where `init_from` does not fit or is not the
@@ -88,7 +85,7 @@ def begin(
 
 
 def first(recipe: Recipe, description: Description, facts: dict[str, Any], init_from: InitFrom | None) -> Start:
-    """The state at step 0, with the weights of `init_from` or random ones; `facts` of the data are recorded."""
+    """The state at step 0, with the weights of `init_from` or random weights. `facts` of the data are recorded."""
     record: dict[str, Any] = {"data": facts, "changes": [], "init_from": None}
     if init_from is None:
         with stage("compiling and drawing the first parameters"):

@@ -1,4 +1,4 @@
-"""Training from plain Python: a task, data, and a folder or none. A config builds the same trainer."""
+"""Training from plain Python: a task, data, and optionally a folder. A config builds the same trainer."""
 
 import dataclasses
 import pathlib
@@ -36,29 +36,35 @@ Data = Source | np.ndarray | Mapping[str, np.ndarray]
 class Trainer:
     """Trains a task on data.
 
-    A folder keeps checkpoints, logs and pictures, and the same program goes on from its newest checkpoint. What a run was made
-    of is written there as description.json, and a program that makes something else of it is refused. The optimizer is no
-    part of it, since nobody can read a transformation of optax.
+    The folder keeps checkpoints, logs and pictures. The same program continues from the newest
+    checkpoint. The settings of the run are written there as description.json. A program with other
+    settings raises an error. The optimizer is not part of this description, because a
+    transformation of optax cannot be read.
 
     Args:
-      task: what is trained, as `tasks.Denoising(denoiser, objective)`.
-      data: the training set: an array [n, …], {"x": array, "label": array, …}, a source, or `TrainBatches`, which also say
-        the batch size, flips and crops.
-      workdir: the folder of the run; None writes nothing.
+      task: the task, such as `tasks.Denoising(denoiser, objective)`.
+      data: the training set: an array [n, …], {"x": array, "label": array, …}, a source, or
+        `TrainBatches`. The last also sets the batch size, flips and crops.
+      workdir: the folder of the run. None writes nothing.
       eval_data: held-out examples of the same kind, or `EvalBatches`.
-      optimizer: a transformation of optax; None: Adam with a learning rate of 2e-4, clipped to a norm of 1.
-      seed: of parameters, batches, noise and samples.
-      mesh: the devices; None: all that share a batch evenly.
-      half_lives_kimg: an average of the parameters for each half-life, in thousands of images; samples are drawn with the
-        first.
-      rampup_ratio: keeps a half-life below this part of the images seen so far; None: no ramp-up.
-      accumulation_steps: parts of a batch that are differentiated one after the other, to save memory.
-      solver: draws samples, on the times of `grid`; see `Plain`.
-      num_preview: samples of a picture while training.
-      built_from: the experiment whose config names all of this; the run then saves the config.
-      settings: fields of `config.sections.Training`: batch_size, log_every, eval_every, sample_every, checkpoint_every,
-        keep_checkpoints, keep_every, nonfinite, max_skips, eval_batch_size.
-    Raises: ValueError for a setting that is not known or not allowed, or data that cannot be used.
+      optimizer: a transformation of optax. None is Adam with a learning rate of 2e-4, clipped to a
+        norm of 1.
+      seed: the random seed of parameters, batches, noise and samples.
+      mesh: the devices. None is all devices that share a batch evenly.
+      half_lives_kimg: the half-lives of averages of the parameters, in thousands of images. Samples
+        are drawn with the first average.
+      rampup_ratio: keeps a half-life below this fraction of the images seen so far. None: no
+        ramp-up.
+      accumulation_steps: the number of parts of a batch that are differentiated one after the
+        other, to save memory.
+      solver: the solver of samples, on the times of `grid`; see `Plain`.
+      num_preview: the number of samples of a picture during training.
+      built_from: the experiment whose config names all of this. The run then saves the config.
+      settings: fields of `config.sections.Training`: batch_size, log_every, eval_every,
+        sample_every, checkpoint_every, keep_checkpoints, keep_every, nonfinite, max_skips,
+        eval_batch_size.
+    Raises: ValueError for an unknown setting, a value that is not allowed, or data that cannot be
+      used.
     """
 
     def __init__(
@@ -113,16 +119,20 @@ class Trainer:
         allow_change: Sequence[str] = (),
         init_from: InitFrom | str | None = None,
     ) -> Trained:
-        """Trains to step `num_steps`, from the newest checkpoint of the folder or from the start; the trained model.
+        """Trains to step `num_steps`, from the newest checkpoint of the folder or from the start. Returns the trained model.
 
-        SIGTERM, Ctrl-C and a pre-emption notice save a checkpoint and return what is trained so far.
+        SIGTERM, Ctrl-C and a preemption notice save a checkpoint. The model trained so far is then
+        returned.
 
         Args:
-          quiet: shows no bar of progress.
-          profile_steps: (start, stop): writes the profiler's trace of steps start … stop − 1 into workdir/profile.
-          allow_change: fields or sections of description.json that may differ from the checkpoint's.
-          init_from: the folder of another run, as "DIR" or "DIR@STEP", with whose weights a new run begins.
-        Raises: as `run_job`.
+          quiet: whether to hide the progress bar.
+          profile_steps: (start, stop): writes the profiler's trace of steps start … stop − 1 into
+            workdir/profile.
+          allow_change: fields or sections of description.json that may differ from the
+            checkpoint's.
+          init_from: the folder of another run, as "DIR" or "DIR@STEP", with whose weights a new run
+            begins.
+        Raises: the errors of `run_job`.
         """
         source = parse_init_from(init_from) if isinstance(init_from, str) else init_from
         with StopRequest() as stop:
@@ -137,7 +147,7 @@ class Trainer:
         return self.trained(state)
 
     def train(self, num_steps: int, stop: StopRequest, reporter: Reporter, **how: Any) -> TrainState:
-        """As `run`, within a StopRequest: the state. Args: how: the other fields of a `Job`."""
+        """As `run`, inside of a StopRequest. Returns the state. `how` are the other fields of a `Job`."""
         with reporter.stage("building the data, the network and the solver"):
             job = self._job(num_steps, reporter)._replace(**how)
             job.check()
@@ -165,9 +175,11 @@ class Trainer:
         return Trained(self._model, int(state.step), name, pick_params(state, name), self.workdir)
 
     def load(self, step: int | None = None, average: str | None = None) -> Trained:
-        """The model at a checkpoint of the folder; without a step at the newest, without an average with the first.
+        """The model at a checkpoint of the folder.
 
-        Raises: ValueError without a folder, and as `score_sde.load`.
+        Without a step it is the newest checkpoint, and without an average the first average.
+
+        Raises: ValueError without a folder, and the errors of `score_sde.load`.
         """
         if self.workdir is None:
             raise ValueError("A trainer without a workdir has no checkpoint to load; give it the folder of a run.")
@@ -175,7 +187,7 @@ class Trainer:
 
     def _description(self, settings: sections.Training) -> Description:
         recipe, training = self.recipe, dataclasses.asdict(settings)
-        del training["eval_levels"]  # which stands in the task
+        del training["eval_levels"]  # the task has this one
         return description_of(
             recipe.task,
             recipe.batches,
@@ -199,7 +211,10 @@ def _checked_settings(given: dict[str, Any], data: Any) -> sections.Training:
 
 
 def _checked(path: str, section: type[T], given: Mapping[str, Any]) -> T:
-    """The settings of a section. Raises: ValueError for an unknown name or a value that is not allowed."""
+    """The settings of a section.
+
+    Raises: ValueError for an unknown name or a value that is not allowed.
+    """
     try:
         return made(section, checked_section(path, section, given, NO_CATALOGUES))
     except ValueError as error:
@@ -229,5 +244,5 @@ def _eval_batches(
 
 
 def _part(mesh: Mesh) -> tuple[int, int]:
-    """Which part of every batch this process loads, of how many."""
+    """(the part of every batch that this process loads, the number of parts)."""
     return (0, 1) if jax.process_count() == 1 else parallel.batch_part(mesh)

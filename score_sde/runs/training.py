@@ -1,4 +1,4 @@
-"""Training in a folder, from its newest checkpoint if there is one."""
+"""One training: from the newest checkpoint of its folder, if there is one, to its last step."""
 
 import contextlib
 import errno
@@ -51,19 +51,23 @@ CANNOT_WRITE = {
 
 
 class Preview(NamedTuple):
-    """Samples that are drawn along the way: how, and how many."""
+    """How samples are drawn during the training, and how many."""
 
     generator: Generator
     number: int
 
 
 class Job(NamedTuple):
-    """All that a training is.
+    """Everything that defines a training.
 
-    Fields: `settings` are how long to train, and what is done along the way; `schedule` is that of the learning rate, None
-    where nobody knows it; `description` is saved with every checkpoint; `workdir` None writes nothing; `held_out` is what
-    training looks at beside the training set, None for nothing; `allow_change` are fields or sections of the description that
-    may differ from the checkpoint's; `init_from` are the weights that a new run begins with.
+    Attributes:
+      settings: the length of the training, and what happens during it.
+      schedule: the schedule of the learning rate, or None where it is not known.
+      description: the description of the run, which is saved with every checkpoint.
+      workdir: the folder of the run. None writes nothing.
+      held_out: the held-out examples that training uses, or None.
+      allow_change: fields or sections of the description that may differ from the checkpoint's.
+      init_from: the weights with which a new run begins.
     """
 
     recipe: Recipe
@@ -79,9 +83,9 @@ class Job(NamedTuple):
     init_from: InitFrom | None = None
 
     def check(self) -> None:
-        """Builds all that the training will ask for, so that a mistake is told before anything is written or trained.
+        """Builds everything that the training will use, so that an error is raised before anything is written or trained.
 
-        Raises: ValueError or OSError from what is built.
+        Raises: ValueError or OSError from the parts that are built.
         """
         if self.profile_steps is not None and self.workdir is None:
             raise ValueError("profile_steps writes into the folder of the run; give the trainer a workdir.")
@@ -101,14 +105,17 @@ class Job(NamedTuple):
 
 
 def run_job(job: Job, stop: StopRequest) -> TrainState:
-    """Trains to `job.settings.num_steps`, or to where `stop` asks to; the state, whose step then is before the last.
+    """Trains to `job.settings.num_steps`, or until `stop` asks to stop. Returns the state.
 
-    Writes the description, history.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/; profile/ with
-    the trace of `job.profile_steps`; incidents/ where a loss is not finite.
+    The step of the state is before the last where the training was asked to stop. It writes the
+    description, history.json, checkpoints/, metrics.jsonl, timing.jsonl, tensorboard/ and samples/.
+    profile/ has the trace of `job.profile_steps`. incidents/ has reports where a loss is not
+    finite.
 
-    Raises: ValueError where settings or data differ from the checkpoint's in more than how to train on, sample or measure, or
-    the newest checkpoint is damaged; OSError where another run trains in the folder or it cannot be written;
-    FloatingPointError where the loss is not finite.
+    Raises: ValueError where settings or data differ from the checkpoint's in anything but how to
+      train on, sample or measure, or where the newest checkpoint is damaged. OSError where another
+      run trains in the folder, or where it cannot be written. FloatingPointError where the loss is
+      not finite.
     """
     if not job.reporter.quiet:
         job.reporter.say(_what_is_read(job))
@@ -196,7 +203,7 @@ def _train(job: Job, begun: Start, checkpoints: Checkpoints | Unsaved, stop: Sto
 
 
 def _write_beginning(job: Job, begun: Start) -> None:
-    """Writes what the run is, and tells what is to be known of its start."""
+    """Writes the description of the run, and prints what the user should know about its start."""
     if job.workdir is not None and job.is_writer:
         _clean_up(job.workdir, job.description.file)
         job.description.write(job.workdir)
@@ -272,7 +279,7 @@ def _saver(
 
 
 def held_out_batches(job: Job) -> Iterator[dict[str, Any]]:
-    """Every held-out example once, in batches on the devices of the mesh; "is_real" is False on padding."""
+    """Every held-out example once, in batches on the devices of the mesh. "is_real" is False on padding."""
     return (parallel.shard_batch(batch, job.recipe.mesh) for batch in job.held_out or ())
 
 
@@ -314,7 +321,7 @@ def _draw(job: Job, preview: Preview, step: int, state: TrainState, logger: Metr
 
 @contextlib.contextmanager
 def _clear_errors(workdir: pathlib.Path) -> Iterator[None]:
-    """Turns the system's refusal to write into a sentence with a remedy."""
+    """A context that turns a failed write of the system into a sentence with a remedy."""
     try:
         yield
     except OSError as error:

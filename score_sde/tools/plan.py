@@ -90,9 +90,8 @@ def make_plan(experiment: Experiment, accelerator: Accelerator, mfu: float) -> d
         raise ValueError(f"--mfu needs 0 < mfu <= 1, got {mfu}.")
     settings, mesh = experiment.settings, experiment.mesh
     shapes, batch = experiment.recipe.state_shapes(), experiment.recipe.batch_shapes()
-    with jax.default_matmul_precision(
-        "highest"
-    ):  # so that convolutions are those of an accelerator, instead of our CPU algorithm
+    # "highest" selects the convolutions of an accelerator, instead of our CPU algorithm.
+    with jax.default_matmul_precision("highest"):
         with stage("counting FLOPs"):
             flops = flops_per_image(experiment, shapes, batch)
         with stage(f"compiling the training step for {mesh.size} devices"):

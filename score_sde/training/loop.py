@@ -86,9 +86,8 @@ def train(
             with watch.part("data"):
                 rows = next(iterator)
         except Exception as error:
-            saves = (
-                step - 1 > start and jax.process_count() == 1
-            )  # other processes may have read their part, and continue
+            # With several processes, the others may have read their part and continue.
+            saves = step - 1 > start and jax.process_count() == 1
             if saves:
                 guard.settle()
                 _act(ends, step - 1, state, watch, progress)
@@ -96,9 +95,8 @@ def train(
                 raise ValueError(_unreadable(error, step, saves)) from error
             raise
         batch = parallel.shard_batch(rows, mesh)
-        replaced = batch.pop(
-            "replaced", None
-        )  # without this entry, the step's program and its bits are always the same
+        # Without this entry, the step's program and its bits do not depend on `on_error`.
+        replaced = batch.pop("replaced", None)
         with trace.step(step, state):
             state, metrics, examples = train_step(state, batch)
         if replaced is not None:
