@@ -1,17 +1,31 @@
-"""What the documents tell to type: programs, flags, config files and fields are there, and the Python of the README runs."""
+"""What the documents say is true: commands, flags, fields, names and links exist, and the Python of the README runs."""
 
+import operator
 import pathlib
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+import score_sde
 from score_sde.catalogues import CATALOGUES
 from score_sde.config.files import load_config
 from score_sde.config.overrides import apply_overrides
+from score_sde.data import SOURCES
+from score_sde.denoising import PARAMETERIZATIONS
+from score_sde.guidance import GUIDANCE
+from score_sde.likelihood import DIVERGENCES
+from score_sde.metrics import METRICS
+from score_sde.networks import NETWORKS
+from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS
+from score_sde.sdes import SDES
+from score_sde.solvers import SOLVERS
+from score_sde.solvers.grids import GRIDS
+from score_sde.tasks import TASKS
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -95,3 +109,44 @@ def test_the_readme_s_training_in_plain_python_learns_its_data(tmp_path, monkeyp
     assert np.abs(names["samples"].mean(axis=0) - [-(0.5**0.5), 0.5**0.5]).max() < 0.2
     assert (tmp_path / "runs" / "circle" / "description.json").is_file()
     assert names["trainer"].load().step == 400
+
+
+def lists() -> dict[str, Mapping[str, Any]]:
+    """Every list of members that a config can name, with the document that has to have them."""
+    return {
+        "catalogue.md": {**SDES, **PARAMETERIZATIONS, **OBJECTIVES, **WEIGHTINGS, **TIME_SAMPLERS}
+        | {**NETWORKS, **DIVERGENCES, **TASKS},
+        "solvers.md": {**SOLVERS, **GRIDS},
+        "guidance.md": GUIDANCE,
+        "data.md": SOURCES,
+        "evaluation.md": METRICS,
+    }
+
+
+@pytest.mark.parametrize("document", lists())
+def test_a_document_names_every_member(document):
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    assert [name for name in lists()[document] if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_public_names_in_a_document_exist(path):
+    text = path.read_text(encoding="utf-8")
+    for name in sorted(set(re.findall(r"\bss\.\w+(?:\.\w+)?", text))):
+        operator.attrgetter(name.removeprefix("ss."))(score_sde)  # raises AttributeError with the name
+
+
+def anchors(path: pathlib.Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_of_a_document_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        if not target.startswith("http"):
+            assert file.exists(), f"{path.name} links to {link}"
+            assert not anchor or anchor in anchors(file), f"{path.name} links to {link}"
