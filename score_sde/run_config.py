@@ -1,4 +1,4 @@
-"""The config.json of a run: written when it is trained, and read, with overrides, to build the same experiment again."""
+"""The config.json of a run. Training writes it. It is read, with overrides, to build the same experiment again."""
 
 import logging
 import pathlib
@@ -14,7 +14,7 @@ from score_sde.training.description import CONFIG_FILE, Description
 
 
 def describe(experiment: Experiment) -> Description:
-    """The config, with the sizes that it leaves to the data filled in."""
+    """The config, with the sizes that it leaves to the data."""
     return Description(CONFIG_FILE, experiment.resolved, lambda config: completed(config, CATALOGUES))
 
 
@@ -26,7 +26,8 @@ def write_config(experiment: Experiment, workdir: pathlib.Path) -> None:
 def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> Experiment:
     """The experiment that was trained in `workdir`, with `overrides` such as "sampling.grid.num_steps=50".
 
-    Raises: FileNotFoundError when nothing was trained there; ValueError for an override of an unknown field.
+    Raises: FileNotFoundError when nothing was trained there. ValueError for an override of an
+      unknown field.
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.is_file():
@@ -43,7 +44,8 @@ def from_workdir(workdir: str | pathlib.Path, overrides: Sequence[str] = ()) -> 
 def apply_override(config: ConfigDict, override: str) -> None:
     """Sets "FIELD.FIELD=VALUE" in a config, as `score_sde.config.overrides` reads it.
 
-    Raises: ValueError without an "=", for a path that is no field, or a text that is no value of it.
+    Raises: ValueError without an "=", for a path that is not a field, or for a text that is not a
+      value of the field.
     """
     path, equals, text = override.partition("=")
     if not equals:
@@ -52,19 +54,19 @@ def apply_override(config: ConfigDict, override: str) -> None:
 
 
 def _warn_of_another_model(trained: ConfigDict, config: ConfigDict) -> None:
-    """Says so where a network would be read in another way than it was trained."""
+    """Warns where the output of a network would get another meaning than in its training."""
     found = {
         name: differences({name: plain(trained)[name]}, {name: plain(config)[name]})
         for name in ("sde", "parameterization")
     }
     if found["parameterization"]:
         logging.warning(
-            "The network was trained to predict something else (%s); what it predicts is misread.",
+            "The network was trained to predict something else (%s), so its output is misread.",
             "; ".join(found["parameterization"]),
         )
     if found["sde"] and section_at(trained, "parameterization.noise_label.name") == "time":
         logging.warning(
-            "The network was told the time t, and at each t another SDE has another noise level (%s); only a network that is "
-            "told the noise level itself, as by parameterization.noise_label=log_sigma, can be used with another SDE.",
+            "The network was told the time t. At each t, another SDE has another noise level (%s). Only a network that is told "
+            "the noise level itself, as by parameterization.noise_label=log_sigma, works with another SDE.",
             "; ".join(found["sde"]),
         )

@@ -1,4 +1,4 @@
-"""A model that was trained, read back once: at which step, which average of its parameters, and what to draw it with."""
+"""A trained model, loaded from a run: its step, its average of the parameters, and its settings for sampling."""
 
 import contextlib
 import dataclasses
@@ -34,14 +34,15 @@ Conditions = Mapping[str, Shaped[np.ndarray, "n *any"] | Shaped[Array, "n *any"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plain:
-    """What a model is trained, drawn and measured with, where no config says so.
+    """The settings of a model without a config.
 
     Attributes:
       recipe: the task, the data and the devices.
-      solver: draws samples; None: Heun's method.
-      grid: its times; None: 32 steps, spaced in the noise level as EDM does where the SDE leaves some signal at t_max, and
-        uniform in time where it leaves none.
-      held_out: whose conditions samples get, where a model is told more than labels.
+      solver: the solver of samples. None is Heun's method.
+      grid: the times of a solve. None is 32 steps. They are spaced in the noise level as in EDM
+        where the SDE leaves some signal at t_max, and uniform in time where it leaves none.
+      held_out: the held-out examples, whose conditions samples get if the model has more conditions
+        than labels.
       log_prob: computes log-densities.
     """
 
@@ -53,7 +54,10 @@ class Plain:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The denoiser that is trained. Raises: ValueError where the task trains something else."""
+        """The denoiser that is trained.
+
+        Raises: ValueError where the task trains another model.
+        """
         task = self.recipe.task
         if not isinstance(task, Denoising):
             raise ValueError(
@@ -63,7 +67,7 @@ class Plain:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Draws samples, with the classes in turn or the conditions of held-out examples."""
+        """Draws samples, with the classes in turn or with the conditions of held-out examples."""
         sde, recipe = self.denoiser.sde, self.recipe
         grid = self.grid or (EDMRho(32) if np.isfinite(sde.log_snr(float(sde.t_max))) else Uniform(32))
         condition = SamplingConditions(recipe.spec, None, self._held_out)
@@ -86,14 +90,15 @@ class Plain:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """A trained model: draws samples, denoises, and computes log-densities.
+    """A trained model: it draws samples, denoises, and computes log-densities.
 
     Attributes:
-      model: the experiment of the run's config, or what a run without a config is made of.
-      step: after which the parameters were saved.
-      average: the half-life of the average in thousands of images; "none": the parameters themselves.
-      params: of the model.
-      workdir: the folder of the run; None where it has none.
+      model: the experiment of the run's config, or the settings of a run without a config.
+      step: the step after which the parameters were saved.
+      average: the half-life of the average in thousands of images. "none" is the parameters
+        themselves.
+      params: the parameters of the model.
+      workdir: the folder of the run, or None.
     """
 
     model: Experiment | Plain
@@ -104,28 +109,34 @@ class Trained:
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment of the run's config. Raises: ValueError for a run that has no config."""
+        """The experiment of the run's config.
+
+        Raises: ValueError for a run without a config.
+        """
         if not isinstance(self.model, Experiment):
             raise ValueError("This needs a run that was trained with a config, and this one was trained without.")
         return self.model
 
     @property
     def spec(self) -> DataSpec:
-        """Of one example."""
+        """The spec of one example."""
         return self.model.recipe.spec
 
     @property
     def denoiser(self) -> Denoiser:
-        """The denoiser, without parameters. Raises: ValueError where the task trains something else."""
+        """The denoiser, without parameters.
+
+        Raises: ValueError where the task trains another model.
+        """
         return self.model.denoiser
 
     @functools.cached_property
     def placed(self) -> Params:
-        """The parameters on the devices, as the generator wants them."""
+        """The parameters on the devices, placed for the generator."""
         return self.model.recipe.place(self.params)
 
     def denoise(self, condition: Conditions | None = None) -> Denoise:
-        """denoise(x, t) -> (x̂0, ε̂) with these parameters; `condition` has a row for each row of x."""
+        """denoise(x, t) -> (x̂0, ε̂) with these parameters. `condition` has one row for each row of x."""
         given = {name: jnp.asarray(values) for name, values in (condition or {}).items()}
         return self.denoiser.bind(self.placed, given)
 
@@ -141,18 +152,22 @@ class Trained:
         guidance: Sequence[Guidance] | None = None,
         batch_size: int | None = None,
     ) -> Shaped[np.ndarray, "num *shape"]:
-        """Draws examples like those of the training set, in the same numbers.
+        """Draws examples like those of the training set, in the same units.
 
-        Quantized data, as images of 8 bits, come back in whole levels, 0…255 as uint8. Continuous data come back in float32, as
-        the model has them. `generate` gives the model's own numbers for both, with conditions and evaluations.
+        Quantized data, such as 8-bit images, are returned in whole levels, 0…255 as uint8.
+        Continuous data are returned in float32, in the units of the model. `generate` returns the
+        units of the model for both, with conditions and evaluations.
 
         Args:
-          num: how many; image i has noise of its own, from fold_in(key, i).
-          labels: the class of each example, or one for all, by number or by name; None: the classes in turn.
-          condition: all that the model is told of each example, by name: arrays [num, …].
-          solver: in place of the run's; so are `grid` and `guidance`.
-          batch_size: examples at once; None: all.
-        Raises: ValueError for labels or conditions that the model does not take, or of another number.
+          num: the number of examples. Image i has its own noise, from fold_in(key, i).
+          labels: the class of each example, or one class for all, by number or by name. None is the
+            classes in turn.
+          condition: all conditions of each example, by name: arrays [num, …].
+          solver: replaces the run's solver. `grid` and `guidance` replace the run's in the same
+            way.
+          batch_size: the number of examples per batch. None is all.
+        Raises: ValueError for labels or conditions that the model does not take, or with another
+          number of rows.
         """
         given = {"labels": labels, "condition": condition, "batch_size": batch_size}
         how: dict[str, Any] = {**given, "solver": solver, "grid": grid, "guidance": guidance}
@@ -172,7 +187,7 @@ class Trained:
         grid: Grid | None = None,
         guidance: Sequence[Guidance] | None = None,
     ) -> Generated:
-        """Examples first_index … first_index + num − 1 as `sample` draws them, in the numbers of the model."""
+        """Examples first_index … first_index + num − 1 as `sample` draws them, in the units of the model."""
         given = self._condition(num, labels, condition)
         rules = None if guidance is None else tuple(guidance)
         changes: dict[str, Any] = {"solver": solver, "grid": grid, "guidance": rules}
@@ -184,13 +199,16 @@ class Trained:
     def log_prob(
         self, x: Float[Array, "b *shape"], key: Key[Array, ""], condition: Conditions | None = None
     ) -> LogDensity:
-        """The log-density of each x, in nats, by the run's settings; x is in the numbers of the model."""
+        """The log-density of each x, in nats, by the run's settings. x has the units of the model."""
         return self.model.log_prob(key, self.denoise(condition), jnp.asarray(x, jnp.float32))
 
     def _condition(
         self, num: int, labels: Sequence[int | str] | int | str | None, condition: Conditions | None
     ) -> dict[str, Array]:
-        """What is given, as arrays. Raises: ValueError where it is not what the model takes."""
+        """The given conditions as arrays.
+
+        Raises: ValueError where the model does not take them.
+        """
         known = self.spec.conditions
         given = {name: np.asarray(values) for name, values in (condition or {}).items()}
         if labels is not None:
@@ -211,21 +229,23 @@ class Trained:
 
 
 def _rows(condition: Mapping[str, Array], first: int, count: int) -> Condition:
-    """Rows first … first + count − 1, those beyond the end from the beginning: padding, which is cut off."""
+    """Rows first … first + count − 1. Rows beyond the end repeat the first rows, as padding that is cut off."""
     return {name: values[(first + np.arange(count)) % len(values)] for name, values in condition.items()}
 
 
 def load(
     workdir: str | pathlib.Path, step: int | None = None, average: str | None = None, overrides: Sequence[str] = ()
 ) -> Trained:
-    """The model that was trained in `workdir`, at a checkpoint's step.
+    """The model that was trained in `workdir`, at the step of a checkpoint.
 
     Args:
-      step: None: the newest checkpoint.
-      average: its half-life in thousands of images; "none": the parameters themselves; None: the first average.
-      overrides: of fields of the run's config, as "sampling.grid.num_steps=50".
-    Raises: FileNotFoundError where nothing was trained, or there is no such checkpoint; ValueError for a checkpoint that is
-      damaged or does not fit, an average that was not kept, or a run that was trained without a config.
+      step: the step. None is the newest checkpoint.
+      average: the half-life of the average in thousands of images. "none" is the parameters
+        themselves, and None is the first average.
+      overrides: changed fields of the run's config, such as "sampling.grid.num_steps=50".
+    Raises: FileNotFoundError where nothing was trained, or where there is no such checkpoint.
+      ValueError for a checkpoint that is damaged or does not fit, an average that does not exist,
+      or a run without a config.
     """
     folder = pathlib.Path(workdir)
     if not (folder / CONFIG_FILE).is_file() and (folder / DESCRIPTION_FILE).is_file():
@@ -239,9 +259,11 @@ def load(
 def restored(
     model: Experiment | Plain, workdir: pathlib.Path, step: int | None = None, average: str | None = None
 ) -> Trained:
-    """`model` with the parameters of a checkpoint in `workdir`; nothing is written, so a run may be training there.
+    """`model` with the parameters of a checkpoint in `workdir`.
 
-    Raises: as `load`.
+    It writes nothing, so a run may be training there.
+
+    Raises: the errors of `load`.
     """
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
         state = checkpoints.restore(model.recipe.state_shapes(), step)

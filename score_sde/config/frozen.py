@@ -1,4 +1,7 @@
-"""A config that has been built from: it is read like any other, and refuses changes, which would change nothing."""
+"""A config after objects were built from it. It can be read as before, and a change raises an error.
+
+A change of such a config would have no effect on the objects.
+"""
 
 from typing import Any
 
@@ -6,12 +9,14 @@ from ml_collections import ConfigDict
 
 
 class FrozenConfig(ConfigDict):
-    """A ConfigDict without references whose fields cannot be set or deleted; lists in it become tuples.
+    """A ConfigDict without references, whose fields cannot be set or deleted. Lists in it become tuples.
 
-    `FrozenConfigDict` of ml_collections would refuse a list of sections, as sampling.guidance is. `copy_and_resolve_references`
-    and `copy.deepcopy` give an ordinary ConfigDict with the same values.
+    `FrozenConfigDict` of ml_collections does not accept a list of sections, such as
+    sampling.guidance. `copy_and_resolve_references` and `copy.deepcopy` give an ordinary ConfigDict
+    with the same values.
 
-    Raises: AttributeError where a field is set or deleted; the message says how to get an experiment with the change.
+    Raises: AttributeError where a field is set or deleted. The message says how to get an
+      experiment with the change.
     """
 
     def __init__(self, sections: ConfigDict | dict[str, Any] | None = None, path: str = "config"):
@@ -34,7 +39,7 @@ class FrozenConfig(ConfigDict):
         del self[attribute]
 
     def copy_and_resolve_references(self, visit_map: Any = None) -> ConfigDict:
-        """The values in a ConfigDict that can be changed."""
+        """The values as a ConfigDict that can be changed."""
         del visit_map
         return ConfigDict(_thawed(self))
 
@@ -46,7 +51,7 @@ class FrozenConfig(ConfigDict):
 
 
 class _Item(dict[str, Any]):
-    """A section in a list, which ConfigDict keeps as a dict."""
+    """A section in a list. ConfigDict keeps such sections as dicts."""
 
     def _refuse(self, *args: Any, **fields: Any) -> Any:
         raise AttributeError(_refusal(f"a change of {dict(self)}"))
@@ -61,14 +66,14 @@ def _frozen(value: Any, path: str) -> Any:
 
 
 def _frozen_item(value: Any) -> Any:
-    """A list, or what stands in one."""
+    """A list, or an item of a list, frozen."""
     if isinstance(value, dict):
         return _Item({name: _frozen_item(item) for name, item in value.items()})
     return tuple(map(_frozen_item, value)) if isinstance(value, list | tuple) else value
 
 
 def _thawed(value: Any) -> Any:
-    """Sections as dicts of their own."""
+    """A copy of the sections as dicts."""
     if isinstance(value, ConfigDict | _Item):
         return {name: _thawed(item) for name, item in value.items()}
     return tuple(map(_thawed, value)) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Whether held-out examples are like those of training."""
+"""A check that held-out examples are like the training examples."""
 
 from score_sde.data.base import DataSpec
 
@@ -6,7 +6,7 @@ FACTS = ("shape", "levels", "conditions", "num_classes")
 
 
 def check_alike(held_out: DataSpec, training: DataSpec) -> None:
-    """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
+    """Raises ValueError unless held-out examples have the shape, levels, classes and conditions of the training examples."""
     differ = [
         f"{fact}: {getattr(training, fact)!r} there, {getattr(held_out, fact)!r} here"
         for fact in FACTS

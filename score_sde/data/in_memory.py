@@ -1,4 +1,4 @@
-"""Arrays that are in memory already."""
+"""A source of arrays in memory."""
 
 from collections.abc import Mapping
 
@@ -14,10 +14,11 @@ class InMemory(Source):
     """Example i is row i of an array [n, *shape]: images [n, h, w, c], signals [n, length, c], points [n, d].
 
     Args:
-      x: unsigned 8-bit numbers are quantized data of 256 levels, which the model sees in [−1, 1]; floating numbers are
-        continuous data, and are taken as they are: scale them to about [−1, 1] first.
-      label: the class of each example, numbers from 0.
-      **conditions: further arrays [n, ...] that the network is told, by its names for them.
+      x: the examples. Unsigned 8-bit numbers are quantized data with 256 levels, which the model
+        sees in [−1, 1]. Floating numbers are continuous data and are not scaled; scale them to
+        about [−1, 1] first.
+      label: the class of each example, as numbers from 0.
+      **conditions: further arrays [n, ...] for the network, under the network's names.
     Raises: ValueError for arrays of another type or length, or values that are not finite.
     """
 
@@ -48,20 +49,20 @@ class InMemory(Source):
         return len(self._x)
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """Copies the rows at `indices`."""
+        """The rows at `indices`, copied."""
         return {name: values[indices] for name, values in {"x": self._x, **self._riders}.items()}
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """Copies the labels."""
+        """The labels, copied."""
         return self._riders["label"].copy()
 
     def digest(self) -> str:
-        """Of all arrays, large ones by parts (`digests`)."""
+        """The digest of all arrays, by blocks for large arrays (`digests`)."""
         return digest_of_json({n: digest_of_array(v) for n, v in {"x": self._x, **self._riders}.items()})
 
 
 def as_source(data: Source | np.ndarray | Mapping[str, np.ndarray]) -> Source:
-    """A source as it is; an array, or {"x": …, "label": …, other conditions}, as one.
+    """The source itself, or a source of an array or of {"x": …, "label": …, other conditions}.
 
     Raises: ValueError as `InMemory`, or for a mapping without "x".
     """

@@ -1,4 +1,4 @@
-"""The condition of each image that is drawn, a function of the image's index alone."""
+"""The condition of each image that is drawn, as a function of the image's index alone."""
 
 import dataclasses
 import functools
@@ -13,18 +13,20 @@ from score_sde.denoising.denoiser import Condition
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConditions:
-    """condition(first_index, number): that of images first_index … first_index + number − 1.
+    """condition(first_index, number): the condition of images first_index … first_index + number − 1.
 
-    A model that is told labels alone gets the classes in turn, or `label` (a number or a name) for all. A model that is told
-    more gets all conditions of image i from one held-out example, so that they agree: from example i mod n of the n, or of the
-    n of class `label`.
+    If labels are the only condition, images get the classes in turn, or all get `label` (a number
+    or a name). If there are more conditions, image i gets all its conditions from one held-out
+    example, so that they agree. That is example i mod n of the n held-out examples, or of the n
+    held-out examples of class `label`.
 
     Attributes:
-      spec: what the model is told.
-      label: `sampling.label` of a config; None: all classes.
-      held_out: gives the held-out examples; called only where the model is told more than labels.
-    Raises: ValueError, when called, for a label that is no class or of which no example is held out, or held-out data
-      without the conditions of the training data.
+      spec: the spec of the data, which names the conditions.
+      label: `sampling.label` of a config. None is all classes.
+      held_out: a function that returns the held-out examples. It is called only if there are more
+        conditions than labels.
+    Raises: ValueError, when called, for a label that is not a class or has no held-out example, or
+      for held-out data without the conditions of the training data.
     """
 
     spec: DataSpec
@@ -51,7 +53,7 @@ class SamplingConditions:
         return self.held_out()
 
     def _rows_of_class(self, label: int | None) -> np.ndarray:
-        """The indices of the held-out examples of a class; None is all of them."""
+        """The indices of the held-out examples of a class. None is all of them."""
         if label is None:
             return np.arange(len(self._examples.source))
         rows = np.flatnonzero(self._labels == label)

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Key
 
 
 def standard_normal(key: Key[Array, "*b"], shape: tuple[Any, ...], dtype: Any = float) -> Float[Array, "b *shape"]:
-    """z ~ N(0, I) of `shape`: from one key together, from a `[b]` array of keys example by example."""
+    """z ~ N(0, I) of `shape`. One key draws all examples jointly, and a `[b]` array of keys draws example by example."""
     if key.ndim == 0:
         return jax.random.normal(key, shape, dtype)
     return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(key)

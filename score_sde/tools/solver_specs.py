@@ -9,7 +9,7 @@ from score_sde.solvers import Solver
 
 
 def split(text: str) -> list[str]:
-    """The parts between the commas that are not inside parentheses."""
+    """The parts of a text between commas. Commas inside of parentheses do not count."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")
@@ -21,15 +21,17 @@ def split(text: str) -> list[str]:
 
 
 def solver_of(text: str) -> Solver:
-    """The solver that `text` names, with its fields in parentheses; a field that is a solver is written the same way.
+    """The solver that `text` names, with its fields in parentheses.
 
-    Raises: ValueError for text of another form, an unknown solver or field.
+    A field that is a solver is written in the same way.
+
+    Raises: ValueError for text of another form, or an unknown solver or field.
     """
     return build("solver", CATALOGUES.at["sampling.solver"], section_of(text), catalogues=CATALOGUES)
 
 
 def section_of(text: str) -> dict[str, Any]:
-    """The config section {"name": …, field: value} that `text` writes."""
+    """The config section {"name": …, field: value} of `text`."""
     try:
         return _section(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, AttributeError) as error:

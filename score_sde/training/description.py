@@ -1,4 +1,7 @@
-"""What a run saves of its settings, for a resumed run to compare and for readers: its config, or as much as objects tell."""
+"""The settings that a run saves, for readers and for the comparison with a resumed run.
+
+They are the config of the run, or what its objects tell about themselves.
+"""
 
 import dataclasses
 import math
@@ -19,10 +22,12 @@ Values = Mapping[str, Any]
 
 
 class Description(NamedTuple):
-    """Plain JSON values in sections, as a config has them; every checkpoint of the run holds them too.
+    """JSON values in sections, as in a config. Every checkpoint of the run holds them too.
 
-    Fields: `file` in the run's folder has the values; `complete` fills in what such values leave out, before they are
-    compared with those of a checkpoint.
+    Attributes:
+      file: the file in the run's folder with the values.
+      complete: adds values that are left out, before they are compared with the values of a
+        checkpoint.
     """
 
     file: str
@@ -35,16 +40,19 @@ class Description(NamedTuple):
 
     @property
     def completed(self) -> dict[str, Any]:
-        """The values, with what they leave out."""
+        """The values, with those that are left out."""
         return self.complete(self.values)
 
     def allowing(self, fields: Sequence[str]) -> str:
-        """What to add to go on although these fields differ."""
+        """The flag or argument that allows these fields to differ."""
         return f"--allow_change={','.join(fields)}" if self.file == CONFIG_FILE else f"allow_change={list(fields)}"
 
 
 def description_of(task: Any, batches: TrainBatches, seed: int, **sections: Any) -> Description:
-    """Of a run without a config. An optimizer that was given is no part of it: nobody can read one."""
+    """The description of a run without a config.
+
+    A given optimizer is not part of it, because a transformation of optax cannot be read.
+    """
     augment = {"random_flip": batches.random_flip, "crop": batches.crop, "dequantize": batches.dequantize}
     values = {
         "seed": seed,
@@ -56,7 +64,7 @@ def description_of(task: Any, batches: TrainBatches, seed: int, **sections: Any)
 
 
 def as_plain(value: Any) -> Any:
-    """Objects as JSON values: a dataclass by its class and its fields, an array by its digest, others by their names."""
+    """Objects as JSON values: a dataclass by its class and fields, an array by its digest, others by their names."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -74,4 +82,4 @@ def as_plain(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-_OF_FLAX = ("parent", "name")  # fields that every Flax module has, and that say nothing of what it computes
+_OF_FLAX = ("parent", "name")  # fields of every Flax module, which do not affect the computation

@@ -1,4 +1,4 @@
-"""What determines the numbers of a training: the task, its data in batches, the optimizer, the averages, the mesh, the seed."""
+"""Everything that determines the numbers of a training: task, batches, optimizer, averages, mesh and seed."""
 
 import dataclasses
 import functools
@@ -28,17 +28,21 @@ def key_of(seed: int, purpose: str) -> Key[Array, ""]:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The same recipe gives the same numbers, step by step; what is logged, saved or drawn along the way is no part of it.
+    """A recipe. The same recipe gives the same numbers, step by step.
+
+    Logs, checkpoints and pictures are not part of it.
 
     Attributes:
-      task: what is trained.
-      optimizer: what makes an update of a gradient.
-      batches: of the training set.
+      task: the task that is trained.
+      optimizer: the update from a gradient.
+      batches: the batches of the training set.
       mesh: the devices.
-      seed: of the parameters and of all draws; that of the batches is their own.
-      half_lives_kimg: one average of the parameters for each half-life, in thousands of images.
-      rampup_ratio: keeps a half-life below this part of the images seen so far; None: no ramp-up.
-      accumulation_steps: parts of a batch that are differentiated one after the other.
+      seed: the random seed of the parameters and of all draws. The batches have their own seed.
+      half_lives_kimg: the half-lives of averages of the parameters, in thousands of images.
+      rampup_ratio: keeps a half-life below this fraction of the images seen so far. None: no
+        ramp-up.
+      accumulation_steps: the number of parts of a batch that are differentiated one after the
+        other.
     """
 
     task: Task
@@ -52,7 +56,7 @@ class Recipe:
 
     @property
     def spec(self) -> DataSpec:
-        """Of one example, after cropping: what the network sees and samples are made of."""
+        """The spec of one example after cropping, which is the spec of the network's input and of samples."""
         return self.batches.spec
 
     def run_key(self, purpose: str) -> Key[Array, ""]:
@@ -60,16 +64,18 @@ class Recipe:
         return key_of(self.seed, purpose)
 
     def init_state(self) -> TrainState:
-        """The state at step 0, where `state_sharding` puts it; each device draws its own part."""
-        # Only shapes matter; all processes must give the same numbers, and their examples are not the same.
+        """The state at step 0, placed as `state_sharding` says. Each device draws its own part."""
+        # Zeros, because only shapes matter. The examples of the processes differ, but all processes must give
+        # the same numbers.
         batch = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), self._batch_of_one)
-        # Each parameter is another small random program, run once: what takes long is the compiler, a third of it at level 1.
+        # Each parameter is another small random program, which runs once. Compilation takes most of the time,
+        # and optimization level 1 cuts it to a third.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         create = jax.jit(self._create_state, out_shardings=self.state_sharding, compiler_options=options)
         return create(self.run_key("init"), batch)
 
     def state_from(self, params: Params) -> TrainState:
-        """The state at step 0 with these parameters, at which every average starts; the optimizer's state is fresh."""
+        """The state at step 0 with these parameters. Every average starts at them, and the optimizer's state is fresh."""
         create = jax.jit(
             lambda params: create_state(params, self.optimizer, self.half_lives_kimg),
             out_shardings=self.state_sharding,
@@ -77,15 +83,15 @@ class Recipe:
         return create(params)
 
     def place(self, params: Params) -> Params:
-        """Parameters where they lie in training, for sampling and measuring: large ones divided over fsdp.
+        """The parameters with their placement in training, for sampling and measuring: large arrays are divided over fsdp.
 
-        No device then holds a whole copy of a large array. Asking for whole parameters inside a solver's loop would make XLA
-        gather all of them once, before the loop.
+        So no device holds a whole copy of a large array. If a solver's loop needed whole
+        parameters, XLA would gather all of them once, before the loop.
         """
         return parallel.place(params, state_sharding(params, self.task, self.mesh))
 
     def state_shapes(self) -> TrainState:
-        """Shapes, types and shardings of the state, without computing it."""
+        """The shapes, types and shardings of the state, without computing it."""
 
         def with_sharding(leaf, sharding):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
@@ -94,7 +100,7 @@ class Recipe:
 
     @functools.cached_property
     def state_sharding(self) -> TrainState:
-        """Of each array of the state."""
+        """The sharding of each array of the state."""
         return state_sharding(self._state_shapes, self.task, self.mesh)
 
     @functools.cached_property
@@ -109,7 +115,7 @@ class Recipe:
         return shapes
 
     def batch_shapes(self) -> dict[str, Any]:
-        """Shapes, types and shardings of a global batch, by reading one example."""
+        """The shapes, types and shardings of a global batch, from one example."""
         size, sharding = self.batches.batch_size, parallel.batch_sharding(self.mesh)
 
         def shape_of(like):
@@ -120,7 +126,7 @@ class Recipe:
     @functools.cached_property
     def _batch_of_one(self) -> dict[str, Any]:
         one = dataclasses.replace(self.batches, batch_size=1, process_index=0, process_count=1)[0]
-        one.pop("replaced", None)  # which the step is not given
+        one.pop("replaced", None)  # the step does not get this entry
         return jax.tree.map(lambda value: jax.ShapeDtypeStruct(value.shape, value.dtype), one)
 
     def _create_state(self, key, batch) -> TrainState:
@@ -129,7 +135,7 @@ class Recipe:
     def train_step(
         self, *, task: Task | None = None, mesh: Mesh | None = None, accumulation_steps: int | None = None
     ) -> CompiledStep:
-        """The training step, with what is given in place of the recipe's."""
+        """The training step. Arguments replace the recipe's own parts."""
         return make_train_step(
             self.run_key("train"),
             task or self.task,

@@ -1,4 +1,4 @@
-"""What a user sees of work that takes long: sentences, a bar of progress, and the names of stages."""
+"""The output to a user during long work: sentences, a progress bar, and the names of stages."""
 
 import contextlib
 from typing import Any
@@ -10,9 +10,10 @@ from score_sde.training.logs.stages import stage
 
 
 class Reporter:
-    """Tells the user of the first process; those of the others hear nothing.
+    """Prints on the first process only.
 
-    Args: quiet: shows neither bars nor stages; sentences are still said.
+    Args:
+      quiet: whether to hide bars and stages. Sentences are still printed.
     """
 
     def __init__(self, quiet: bool = False):
@@ -24,9 +25,9 @@ class Reporter:
             print(sentence)
 
     def progress(self, total: int, start: int = 0, batch_size: int = 1, name: str = "train", **how: Any) -> Progress:
-        """Shows how many of `total` parts are done; close it, or use it in a with statement."""
+        """Shows how many of `total` parts are done. Close it, or use it in a with statement."""
         return Progress(total, start, batch_size, self.quiet or jax.process_index() != 0, name=name, **how)
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Around what takes long as a whole: it is named after five seconds."""
+        """A context for long work, which is named after five seconds."""
         return stage(name, quiet=self.quiet or jax.process_index() != 0)

@@ -1,4 +1,4 @@
-"""A grid that goes back up many times: RePaint's resampling, DDNM's time travel."""
+"""A grid that goes back up many times: RePaint's resampling and DDNM's time travel."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,14 +10,15 @@ from score_sde.solvers.grids.base import Grid
 
 @pytree
 class Jumps(Grid):
-    """The times of `grid`; at every `length`-th of them that is above 0, `repeats` − 1 times back up `length` steps and down.
+    """The times of `grid`, with `repeats` − 1 jumps at every `length`-th time above 0.
 
-    They are counted from the last time above 0; there is no jump beyond the first. The way up is one step, whose noise is as
-    if it had been `length` steps. The solver has to be a `Restart`.
+    A jump goes back up `length` steps and comes down again. Times are counted from the last time
+    above 0. No jump goes beyond the first time. The way up is one step, with the noise of `length`
+    steps. The solver must be a `Restart`.
 
     Raises: ValueError unless length and repeats are at least 1.
-    Source: Lugmayr et al., arXiv 2201.09865, App. B (j = length = 10, r = repeats = 10); a time travel of DDNM,
-    arXiv 2212.00490, Sec. 3.4 (l = length).
+    Source: Lugmayr et al., arXiv 2201.09865, App. B (j = length = 10, r = repeats = 10); the time
+      travel of DDNM, arXiv 2212.00490, Sec. 3.4 (l = length).
     """
 
     grid: Grid
@@ -29,7 +30,7 @@ class Jumps(Grid):
             raise ValueError(f"Jumps needs length >= 1 and repeats >= 1, got {self.length=}, {self.repeats=}.")
 
     def times(self, sde: SDE) -> Float[np.ndarray, " n"]:
-        """The times, not decreasing at the jumps."""
+        """The times. They increase at the jumps."""
         times = self.grid.times(sde)
         above, jumped = times[times > 0], []
         for i, time in enumerate(above):
