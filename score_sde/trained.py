@@ -82,8 +82,8 @@ class Plain:
     def _held_out(self) -> EvalBatches:
         if self.held_out is None:
             raise ValueError(
-                f"The model is told {sorted(self.recipe.spec.conditions)}; say what, as by sample(num, key, condition=…), or "
-                "give the trainer eval_data, whose conditions samples then get."
+                f"The model needs the conditions {sorted(self.recipe.spec.conditions)}; give them, as in sample(num, key, "
+                "condition=…), or give the trainer eval_data, whose conditions samples then get."
             )
         return self.held_out
 

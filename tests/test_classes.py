@@ -178,7 +178,9 @@ def test_a_name_that_is_a_number_is_a_name():
 def test_a_label_needs_a_model_with_labels():
     config = density2d.get_config()
     config.sampling.label = 1
-    with pytest.raises(ValueError, match="sampling.label needs a model that is told labels, got 1; set it to None"):
+    with pytest.raises(
+        ValueError, match="sampling.label needs a model with labels as a condition, got 1; set it to None"
+    ):
         Experiment(config).sampling_condition(0, 2)
 
 

@@ -83,8 +83,8 @@ def check_axes(path: pathlib.Path, x: Array, channels: int | None) -> None:
         )
     if channels is None and x.ndim >= 3 and x.shape[1] <= MOST_CHANNELS < x.shape[-1]:
         raise ValueError(
-            f"ArraySource needs the channels on the last axis, {found}, which may have them on axis 1; set "
-            f"channels_first=True where it has, or channels={x.shape[-1]} where the last axis holds them."
+            f"ArraySource needs the channels on the last axis, {found}, whose channels may be on axis 1; set "
+            f"channels_first=True if they are, or channels={x.shape[-1]} if they are on the last axis."
         )
     is_square = x.ndim == 3 and x.shape[1] == x.shape[2]
     if channels is None and x.ndim == 3 and x.shape[-1] > MOST_CHANNELS and (is_square or x.dtype.kind != "f"):
@@ -110,7 +110,7 @@ def _default_levels(path: pathlib.Path, x: Array) -> int:
         if span.low < span.high < FAR:
             raise ValueError(
                 f"ArraySource takes uint8 images as 256 levels, got only {span.low:g} to {span.high:g} in {path}; set "
-                f"levels={int(span.high) + 1} to map these to [-1, 1], or levels=256 to take them as dark as they are."
+                f"levels={int(span.high) + 1} to map these to [-1, 1], or levels=256 to keep the dark values."
             )
     return 256
 

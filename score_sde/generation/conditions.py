@@ -36,7 +36,7 @@ class SamplingConditions:
     def __call__(self, first_index: int, number: int) -> Condition:
         spec, label = self.spec, self.label
         if label is not None and spec.num_classes is None:
-            raise ValueError(f"sampling.label needs a model that is told labels, got {label!r}; set it to None.")
+            raise ValueError(f"sampling.label needs a model with labels as a condition, got {label!r}; set it to None.")
         number_of_class = None if label is None else class_number(label, spec, "sampling.label")
         indices = np.arange(first_index, first_index + number)
         if set(spec.conditions) <= {"label"}:
@@ -59,8 +59,8 @@ class SamplingConditions:
         rows = np.flatnonzero(self._labels == label)
         if not rows.size:
             raise ValueError(
-                f"sampling.label={self.label!r} needs a held-out example of this class, since a model that is told more than "
-                "labels gets all of an image's conditions from one example; config.data.eval has none."
+                f"sampling.label={self.label!r} needs a held-out example of this class, because an image gets all its "
+                "conditions from one example; config.data.eval has none."
             )
         return rows
 

@@ -104,12 +104,12 @@ class LogProb:
         if not is_traced((self.t_min, sde)) and not 0 < self.t_min < sde.t_max:
             raise ValueError(
                 f"LogProb needs 0 < t_min < t_max={sde.t_max} of {type(sde).__name__}, got t_min={self.t_min}; "
-                "time is that of the SDE, which for EDM is the noise level."
+                "t_min is a time of the SDE, which for EDM is the noise level."
             )
         if type(sde).noise is not SDE.noise and type(sde).prior_log_prob is SDE.prior_log_prob:
             raise ValueError(
                 f"LogProb needs the density of the prior of {type(sde).__name__}, whose noise is not N(0, I): override "
-                "prior_log_prob beside noise."
+                "prior_log_prob as well as noise."
             )
         index = jnp.arange(x.shape[0]) if index is None else index
         density = _solve(key, self, as_denoise(denoise), x, index)

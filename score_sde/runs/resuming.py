@@ -152,8 +152,8 @@ def _check_allowed(
     of_data = [field for field in refused if f".{FACTS}." in field]
     kinds = [*(["another config"] if len(of_data) < len(refused) else []), *(["other data"] if of_data else [])]
     raise ValueError(
-        f"The checkpoint in {checkpoints.directory} was trained with {' and '.join(kinds)}: {told}. Use what the "
-        f"run began with (its {description.file}), or another --workdir. To go on with the change add "
+        f"The checkpoint in {checkpoints.directory} was trained with {' and '.join(kinds)}: {told}. Use the settings "
+        f"that the run began with (its {description.file}), or another --workdir. To continue with the change add "
         f"{description.allowing(_sections_or_fields(refused))}, which is recorded in {HISTORY_FILE}."
     )
 
@@ -171,7 +171,7 @@ def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -
     differ = misfits(checkpoints.shapes(), shapes_of(recipe.state_shapes()._asdict())) if lasting else []
     if differ:
         raise ValueError(
-            f"A run cannot go on with {', '.join(lasting)} changed: its arrays would be others ({listed(differ)}). "
+            f"A run cannot go on with {', '.join(lasting)} changed: its arrays would differ ({listed(differ)}). "
             f"--init_from={checkpoints.directory.parent} with another --workdir starts a new run from its weights, as far as "
             "the parameters are the same."
         )

@@ -249,8 +249,8 @@ def _compare_log(logger: MetricLogger, position: dict[str, Any], workdir: pathli
     expected, found = position.get("metrics_sha256"), logger.digest()
     if expected and found and expected != found:
         logging.warning(
-            "%s was edited, or lines of it are missing, since the checkpoint was saved; the run goes on and leaves the "
-            "lines up to there as they are now.",
+            "%s was edited, or lines of it are missing, since the checkpoint was saved. The run continues, and keeps "
+            "the earlier lines as they are now.",
             workdir / METRICS_FILE,
         )
 

@@ -129,9 +129,7 @@ def train(
 
 def _unreadable(error: Exception, step: int, saved: bool) -> str:
     kept = f"Step {step - 1} is saved" if saved else "The newest checkpoint is as it was"
-    return (
-        f"Batch {step} of training cannot be read: {error} {kept}; mend that, and the same command goes on from there."
-    )
+    return f"Batch {step} of training cannot be read: {error} {kept}; repair it, and run the same command again to continue."
 
 
 def _act(actions: Sequence[Action], step: int, state: TrainState, watch: Stopwatch, progress: Progress) -> None:

@@ -113,7 +113,7 @@ def rate_warnings(rate: optax.Schedule, schedule: Schedule, done: int, remaining
         )
         if not nonzero:
             raise ValueError(
-                f"Training on would change nothing: {told} On a resume, add --allow_change=optimizer.schedule to do so."
+                f"Further training would change nothing: {told} On a resume, add --allow_change=optimizer.schedule to do so."
             )
         found.append(f"The last {remaining - nonzero} of {remaining} updates will change nothing: {told}")
     return found

@@ -106,7 +106,9 @@ def test_a_rate_of_0_is_told_before_training(tmp_path, caplog):
     run_training(Experiment(cosine(10, 8)), tmp_path, quiet=True)
     assert "The last 2 of 10 updates will change nothing: the learning rate is 0 from update 8 on" in caplog.text
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(ValueError, match="Training on would change nothing: the learning rate is 0 from update 10 on"):
+    with pytest.raises(
+        ValueError, match="Further training would change nothing: the learning rate is 0 from update 10 on"
+    ):
         run_training(Experiment(cosine(20, 8)), tmp_path, quiet=True)
     assert (tmp_path / "config.json").read_bytes() == before
     with pytest.raises(ValueError, match="optimizer.schedule.decay_steps: 8 there, 20 here"):

@@ -91,7 +91,9 @@ def test_a_batch_that_cannot_be_read_costs_no_step(points, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(ArraySource, "gather", damaged)
         for said in ("Step 3 is saved", "The newest checkpoint is as it was"):
-            with pytest.raises(ValueError, match=f"Batch 4 of training cannot be read: image {broken} .* {said}; mend"):
+            with pytest.raises(
+                ValueError, match=f"Batch 4 of training cannot be read: image {broken} .* {said}; repair"
+            ):
                 run_training(Experiment(config), tmp_path / "run", quiet=True)
             assert int(restore(Experiment(config), tmp_path / "run").step) == 3
     assert bits(run_training(Experiment(config), tmp_path / "run", quiet=True)) == bits(whole)

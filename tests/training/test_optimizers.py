@@ -48,7 +48,9 @@ def test_a_rate_of_0_is_told():
     assert warnings_of(0, 100, **cosine) == [] == warnings_of(99, 1, **cosine) == warnings_of(100, 0, **cosine)
     message = "The last 50 of 120 updates will change nothing: the learning rate is 0 from update 100 on"
     assert warnings_of(30, 120, **cosine)[0].startswith(message)
-    with pytest.raises(ValueError, match=r"Training on would change nothing: .* from update 100 on.*decay_steps=100"):
+    with pytest.raises(
+        ValueError, match=r"Further training would change nothing: .* from update 100 on.*decay_steps=100"
+    ):
         warnings_of(100, 50, **cosine)
     assert warnings_of(100, 50, **cosine, final_fraction=0.01) == []
     assert warnings_of(10**7, 10**6) == []
