@@ -235,7 +235,7 @@ def test_sizes_that_are_not_those_of_the_data_are_refused(names, network, messag
 
 
 def test_an_embedding_is_one_vector(tmp_path):
-    config = on_points(tmp_path, ("map",)).config
+    config = on_points(tmp_path, ("map",)).config.copy_and_resolve_references()
     config.data.train.conditions = ConfigDict({"embedding": "map"})
     experiment = Experiment(config)
     with pytest.raises(
