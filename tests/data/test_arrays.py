@@ -209,7 +209,9 @@ def test_integers_without_levels_are_refused_with_their_range(values, message, t
 def test_channels_on_axis_1_are_recognized(shape, dtype, tmp_path):
     x = RNG.normal(size=shape).astype(np.float32) if dtype == np.float32 else RNG.integers(0, 256, shape).astype(dtype)
     np.save(tmp_path / "x.npy", x)
-    message = rf"channels on the last axis, got .* of shape .*x.npy, .*set channels_first=True .*or channels={shape[-1]} if"
+    message = (
+        rf"channels on the last axis, got .* of shape .*x.npy, .*set channels_first=True .*or channels={shape[-1]} if"
+    )
     with pytest.raises(ValueError, match=message):
         ArraySource(tmp_path / "x.npy")
     source = ArraySource(tmp_path / "x.npy", channels_first=True)
