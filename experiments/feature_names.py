@@ -8,7 +8,7 @@ import score_sde
 
 def feature_names() -> str:
     """The keys of `EXTRACTORS`, and a callable of the user's."""
-    return f"{', '.join(_keys('evaluation/extractors.py', 'EXTRACTORS'))}, or a callable as module:attribute"
+    return f"{', '.join(_keys('metrics/features/__init__.py', 'EXTRACTORS'))}, or a callable as module:attribute"
 
 
 def metric_names() -> str:

@@ -71,7 +71,7 @@ def forgiving(experiment: "Experiment") -> "Experiment":
 def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") -> dict[str, Any]:
     """Near duplicates by --features; these stay in the folder's references."""
     from score_sde.evaluation.duplicates import near_duplicates_by_features
-    from score_sde.evaluation.extractors import get_extractor
+    from score_sde.metrics.features import get_extractor
 
     return near_duplicates_by_features(
         experiment,

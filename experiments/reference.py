@@ -61,8 +61,8 @@ def make() -> None:
     """Computes a reference."""
     import jax
 
-    from score_sde.evaluation.extractors import get_extractor
     from score_sde.evaluation.references import make_reference
+    from score_sde.metrics.features import get_extractor
     from score_sde.training.logs.stages import stage
 
     experiment = config_or_run("reference", CONFIG.value)

@@ -88,26 +88,35 @@ def _letters(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def from_outside(what: str, name: str, base: Any) -> Callable[..., Any]:
-    """The attribute of "module:attribute": a subclass of `base`, or a function that makes one. `what` begins a message.
+def from_outside(what: str, name: str, base: type | None = None) -> Callable[..., Any]:
+    """The attribute of "module:attribute": a subclass of `base`, or a function that makes one; without `base` any callable.
+
+    Args: what: the beginning of a message.
 
     Raises: ValueError for a module that cannot be imported, an attribute that it lacks, or one of another kind.
     """
     module_name, _, attribute = name.partition(":")
-    module = _module(what, module_name)
-    kind = f"{base.__module__.removesuffix('.base')}.{base.__name__}"
-    value: Any = module
+    kind = "" if base is None else f"{base.__module__.removesuffix('.base')}.{base.__name__}"
+    value: Any = _module(what, module_name)
     for part in attribute.split("."):
         if not hasattr(value, part):
-            known = [n for n, v in vars(value).items() if isinstance(v, type) and issubclass(v, base) and v is not base]
+            known = [n for n, v in getattr(value, "__dict__", {}).items() if n[:1] != "_" and _is_one(v, base)]
+            things = f"classes of the kind {kind}" if kind else "callables"
             raise ValueError(
-                f"{what}: {module_name} has no {attribute!r}; its classes of the kind {kind} are {known}."
-                f"{closest(attribute, known)}"
+                f"{what}: {module_name} has no {attribute!r}; its {things} are {known}.{closest(attribute, known)}"
             )
         value = getattr(value, part)
-    if not callable(value) or (isinstance(value, type) and not issubclass(value, base)):
-        raise ValueError(f"{what} needs a subclass of {kind}, or a function that makes one, got {value!r}.")
+    if not callable(value) or (base is not None and isinstance(value, type) and not issubclass(value, base)):
+        wanted = f"a subclass of {kind}, or a function that makes one" if kind else "a callable"
+        raise ValueError(f"{what} needs {wanted}, got {value!r}.")
     return value
+
+
+def _is_one(value: Any, base: type | None) -> bool:
+    """Whether a message should offer this value."""
+    return (
+        callable(value) if base is None else isinstance(value, type) and issubclass(value, base) and value is not base
+    )
 
 
 def _module(what: str, name: str) -> Any:

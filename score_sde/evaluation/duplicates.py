@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
 from score_sde import plots
-from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.features import source_features, split_batches
 from score_sde.experiment import Experiment
 from score_sde.metrics import similar_pairs
+from score_sde.metrics.features import Extractor
 from score_sde.training.logs.stages import stage
 
 SIZE = 16  # pixels: what recompression changes is gone, and what one sees in a small image is there

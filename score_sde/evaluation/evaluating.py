@@ -15,7 +15,6 @@ import numpy as np
 from score_sde import parallel
 from score_sde.config import plain
 from score_sde.evaluation.counts import check_counts, count_warnings
-from score_sde.evaluation.extractors import Extractor, get_extractor
 from score_sde.evaluation.features import FeatureSet, in_8_bits, sample_features
 from score_sde.evaluation.ledger import append_row, digest_of_json, with_error, without_folders
 from score_sde.evaluation.memorization import draw_closest
@@ -27,6 +26,7 @@ from score_sde.evaluation.scores import over_seeds
 from score_sde.experiment import Experiment
 from score_sde.internal.programs import PROGRAM
 from score_sde.metrics import METRICS, Inputs, Metric, Reference, Result
+from score_sde.metrics.features import Extractor, get_extractor
 from score_sde.metrics.frechet import LEAST_RESAMPLES, RESAMPLES
 from score_sde.plots.html_report import code_version, environment
 from score_sde.runs.restoring import restore

@@ -15,10 +15,10 @@ from score_sde import parallel, plots
 from score_sde.config import plain
 from score_sde.data import DataSpec, EvalBatches
 from score_sde.data.prefetch import prefetch
-from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.ledger import digest_of_json
 from score_sde.experiment import Experiment
 from score_sde.generation.shards import Arrays, NpzShards, PngShards, Shards
+from score_sde.metrics.features import Extractor
 from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.training.state import Params
 

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from score_sde.config import differences, plain
-from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.features import DIGITS
 from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, Metric, Reference
+from score_sde.metrics.features import Extractor
 
 INCEPTION_DIMENSION = 2048
 _ADVICE = "Make the right one with score-sde reference, or name another --reference."

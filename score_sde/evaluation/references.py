@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from score_sde import parallel
-from score_sde.evaluation.extractors import Extractor
 from score_sde.evaluation.features import HASHES, FeatureSet, source_features
 from score_sde.evaluation.ledger import digest_of_json
 from score_sde.experiment import Experiment
@@ -24,6 +23,7 @@ from score_sde.generation.shards import NpzShards
 from score_sde.internal.files import parse_json, remove_temporaries_of
 from score_sde.internal.guarded import Npz
 from score_sde.metrics import FeatureStatistics, Reference
+from score_sde.metrics.features import Extractor
 from score_sde.training.logs.stages import stage
 
 BLOCK = 4096  # rows of which a covariance is taken at once

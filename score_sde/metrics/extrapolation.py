@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from score_sde.metrics.features import FeatureStatistics
+from score_sde.metrics.statistics import FeatureStatistics
 
 PUBLISHED = 5000  # the smallest number of samples in the published fit
 LEAST = 20  # samples, whatever the features

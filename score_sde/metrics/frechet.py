@@ -7,8 +7,8 @@ from jaxtyping import Float
 
 from score_sde.metrics.base import NORMAL, Inputs, Metric, Needs, Result
 from score_sde.metrics.extrapolation import extrapolate, fewest_samples
-from score_sde.metrics.features import FeatureStatistics
 from score_sde.metrics.frechet_error import frechet_standard_error
+from score_sde.metrics.statistics import FeatureStatistics
 
 CUSTOMARY = 50_000  # samples, in the papers' FID and Inception Score
 RESAMPLES, LEAST_RESAMPLES = 100, 40  # the least, for quantiles of 2.5 %

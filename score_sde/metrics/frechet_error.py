@@ -10,7 +10,7 @@ its influence; the derivative of tr (Rᵀ C R)^½ in C is A/2. A bootstrap's var
 import numpy as np
 from jaxtyping import Array, Float
 
-from score_sde.metrics.features import FeatureStatistics
+from score_sde.metrics.statistics import FeatureStatistics
 
 BLOCK = 4096  # rows at once: 50,000 × 2048 in float64 would be 0.8 GB a copy
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from score_sde.metrics.features import FeatureStatistics
+from score_sde.metrics.statistics import FeatureStatistics
 
 
 class Reference(NamedTuple):

@@ -19,8 +19,8 @@ from score_sde.evaluation.duplicates import (
     summary,
     thumbnails,
 )
-from score_sde.evaluation.extractors import get_extractor
 from score_sde.experiment import Experiment
+from score_sde.metrics.features import get_extractor
 from score_sde.tools.inspect_data import inspect, report
 from tests.multiprocess.launch import ROOT
 

@@ -56,7 +56,7 @@ def test_the_row_tells_what_it_is_compared_with(workdir, tmp_path, capsys):
 
 
 def evaluate_extractor(experiment):
-    from score_sde.evaluation.extractors import get_extractor
+    from score_sde.metrics.features import get_extractor
 
     return get_extractor("oriented_gradients", experiment.mesh)
 

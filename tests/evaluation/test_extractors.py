@@ -12,10 +12,10 @@ import pytest
 
 from experiments.feature_names import feature_names
 from score_sde import parallel
-from score_sde.evaluation.extractors import EXTRACTORS, get_extractor
 from score_sde.importers import import_dinov2, import_inception, inception_path, load_dinov2
 from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference, dinov2_features, oriented_gradients
-from score_sde.metrics.dinov2 import stack_blocks
+from score_sde.metrics.features import EXTRACTORS, get_extractor
+from score_sde.metrics.features.dinov2 import stack_blocks
 from tests.importers import test_dinov2
 from tests.importers.test_inception import BLOCKS, STEM
 from tests.importers.test_torch_archive import archive
@@ -51,12 +51,28 @@ def test_a_callable_of_the_user():
     ("name", "message"),
     [
         ("inceptoin", r"--features needs one of .*got 'inceptoin'. Did you mean 'inception'\?"),
-        ("no_such_module:f", r"needs a module that can be imported .*put its folder on PYTHONPATH"),
-        ("tests.evaluation.own_features:missing", r"has the attribute.*missing"),
-        ("tests.evaluation.own_features:number", r"needs a callable from images to features, got int"),
+        (
+            "no_such_module:f",
+            r"--features=no_such_module:f: there is no module 'no_such_module'; modules are looked for in",
+        ),
+        (
+            "tests.evaluation.own_features:brightnes",
+            r"own_features has no 'brightnes'; its callables are \['brightness', .*Did you mean 'brightness'\?",
+        ),
+        ("tests.evaluation.own_features:number.x", r"own_features has no 'number.x'; its callables are \[\]"),
+        (
+            "tests.evaluation.own_features:number",
+            r"--features=tests.evaluation.own_features:number needs a callable, got 3",
+        ),
+        (
+            "broken_features:f",
+            r"--features=broken_features:f: importing 'broken_features' failed: TypeError: unsupported",
+        ),
     ],
 )
-def test_names_that_are_refused(name, message):
+def test_names_that_are_refused(name, message, tmp_path, monkeypatch):
+    (tmp_path / "broken_features.py").write_text("number = 1 + 'a'")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ValueError, match=message):
         get_extractor(name, MESH)
 

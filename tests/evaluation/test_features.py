@@ -6,10 +6,10 @@ from ml_collections import ConfigDict
 
 from score_sde.data import DataSpec
 from score_sde.evaluation import features
-from score_sde.evaluation.extractors import Extractor, get_extractor
 from score_sde.evaluation.features import in_8_bits, source_features, source_manifest, to_levels
 from score_sde.evaluation.references import data_reference
 from score_sde.experiment import Experiment
+from score_sde.metrics.features import Extractor, get_extractor
 from tests.evaluation.evaluated import digits
 
 RNG = np.random.default_rng(0)

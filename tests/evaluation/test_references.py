@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from score_sde.evaluation import features, references
-from score_sde.evaluation.extractors import Extractor, get_extractor
 from score_sde.evaluation.reference_checks import check_holds, check_reference
 from score_sde.evaluation.reference_distances import reference_distances
 from score_sde.evaluation.references import load_reference, make_reference, statistics_of
 from score_sde.experiment import Experiment
 from score_sde.metrics import METRICS, FeatureStatistics, frechet_standard_error
+from score_sde.metrics.features import Extractor, get_extractor
 from tests.evaluation.evaluated import digits
 from tests.multiprocess.launch import launch
 

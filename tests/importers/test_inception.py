@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from score_sde.evaluation.extractors import _digest_of_arrays
 from score_sde.importers import import_inception, inception, inception_path, load_inception
+from score_sde.metrics.features.base import digest_of_arrays
 
 A = ["branch1x1", "branch5x5_1", "branch5x5_2", *(f"branch3x3dbl_{i}" for i in (1, 2, 3)), "branch_pool"]
 B = ["branch3x3", *(f"branch3x3dbl_{i}" for i in (1, 2, 3))]
@@ -56,7 +56,7 @@ def test_both_files_give_the_same_weights(pytorch_fid):
     assert {name.rpartition(".")[2] for name in torchscript} == {"weight", "beta", "mean", "var"}
     assert len(torchscript) == 4 * len(cells) == len(ours) - 2
     trunks = [{n: v for n, v in x.items() if n[:6] != "logits"} for x in (ours, inception.graph_names(torchscript))]
-    assert _digest_of_arrays("", trunks[0]) == _digest_of_arrays("", trunks[1])
+    assert digest_of_arrays("", trunks[0]) == digest_of_arrays("", trunks[1])
     old = ours | {f"{cell}.bn.weight": np.ones(1, np.float32) for cell in ("conv", "mixed.conv")}  # converted earlier
     assert inception.graph_names(old).keys() == ours.keys()
 

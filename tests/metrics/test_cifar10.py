@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from configs.cifar10 import small
-from score_sde.evaluation.extractors import get_extractor
 from score_sde.evaluation.references import load_reference
 from score_sde.experiment import Experiment
 from score_sde.importers import inception_path
 from score_sde.metrics import FeatureStatistics
+from score_sde.metrics.features import get_extractor
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
 FIGURES = json.loads((GOLDEN / "cifar10_test.json").read_text())

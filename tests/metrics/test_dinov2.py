@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from score_sde.importers import import_dinov2, load_dinov2
-from score_sde.metrics import dinov2, dinov2_features
+from score_sde.metrics import dinov2_features
+from score_sde.metrics.features import dinov2
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden" / "metrics" / "dinov2.npz")
 HEAD_WIDTH = 8  # of the golden's small network

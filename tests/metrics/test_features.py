@@ -7,14 +7,14 @@ import pytest
 
 from score_sde.metrics import (
     FeatureStatistics,
-    features,
     frechet_distance,
     frechet_error,
     frechet_standard_error,
     oriented_gradients,
+    statistics,
 )
-from score_sde.metrics.features import root
 from score_sde.metrics.frechet import bootstrap
+from score_sde.metrics.statistics import root
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "metrics"
 ARRAYS = np.load(GOLDEN / "peers.npz")
@@ -63,8 +63,8 @@ def test_merged_batches_equal_the_whole():
 
 
 def test_the_root_of_a_reference_is_taken_once(monkeypatch):
-    taken, root = [], features.root
-    monkeypatch.setattr(features, "root", lambda cov: taken.append(len(cov)) or root(cov))
+    taken, root = [], statistics.root
+    monkeypatch.setattr(statistics, "root", lambda cov: taken.append(len(cov)) or root(cov))
     reference = FeatureStatistics.of(ARRAYS["feat_real"])
     sets = [FeatureStatistics.of(ARRAYS["feat_gen"][:n]) for n in (300, 400)]
     distances = [one.frechet_distance(reference) for one in (*sets, *sets)]
@@ -81,7 +81,7 @@ def test_fewer_samples_than_features_are_an_n_by_n_problem(monkeypatch, other):
         wanted = [one.frechet_distance(tall), tall.frechet_distance(one), frechet_standard_error(rows, tall)]
     interval = bootstrap(rows, tall, 40)
     if other == "feat_small_real":
-        monkeypatch.setattr(features, "root", None)  # a call would raise
+        monkeypatch.setattr(statistics, "root", None)  # a call would raise
     one, taken, svd = FeatureStatistics.of(rows), [], np.linalg.svd
     monkeypatch.setattr(
         np.linalg, "svd", lambda matrix, **options: taken.append(matrix.shape) or svd(matrix, **options)
@@ -172,7 +172,7 @@ def test_the_root_keeps_small_eigenvalues_of_a_covariance_in_float32():
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 512)))[0]
     cov = (basis * eigenvalues) @ basis.T
     cov = ((cov + cov.T) / 2).astype(np.float32)
-    found = np.sort(np.linalg.svd(features.root(cov), compute_uv=False))[::-1] ** 2
+    found = np.sort(np.linalg.svd(statistics.root(cov), compute_uv=False))[::-1] ** 2
     np.testing.assert_allclose(found, eigenvalues, rtol=0.02)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from score_sde.importers import inception_path, load_inception
-from score_sde.metrics import inception, inception_features
+from score_sde.metrics import inception_features
+from score_sde.metrics.features import inception
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden" / "metrics" / "inception.npz")
 have_weights = pytest.mark.skipif(

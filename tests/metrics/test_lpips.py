@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from score_sde import parallel
-from score_sde.evaluation.extractors import get_extractor
 from score_sde.importers import import_lpips, load_lpips, lpips, lpips_path
 from score_sde.metrics import lpips_distance, lpips_features
+from score_sde.metrics.features import get_extractor
 from tests.importers.test_dinov2 import pth
 
 GOLDEN = np.load(pathlib.Path(__file__).parent.parent / "golden" / "metrics" / "lpips.npz")

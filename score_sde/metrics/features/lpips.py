@@ -13,7 +13,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
+
+from score_sde import parallel
+from score_sde.importers import load_lpips, lpips_path
+from score_sde.metrics.features.base import Extractor, digest_of_arrays, on_mesh
 
 BLOCKS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))  # torchvision's numbers of the convolutions
 LEAST_SIZE = 2 ** (len(BLOCKS) - 1)  # pixels a side; of fewer the last block sees none
@@ -84,3 +89,12 @@ def _convolution(tensors: Tensors, name: str, x: Float[Array, "b h w c"]) -> Flo
     layout = ("NHWC", "OIHW", "NHWC")
     y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision="float32")
     return y + bias
+
+
+def extractor(mesh: Mesh) -> Extractor:
+    """LPIPS's activations, averaged over places, in float32, the batch over the devices of the mesh."""
+    tensors = load_lpips(lpips_path())
+    parameters, features = parallel.replicate(tensors, mesh), jax.jit(lpips_features)
+    digest = digest_of_arrays("sqrt(w) phi / (|phi| + 1e-10), mean over places, float32", tensors)
+    compute = on_mesh(mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("lpips", digest, ("pool",), compute, of_8_bits=True)

@@ -13,7 +13,12 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
+
+from score_sde import parallel
+from score_sde.importers import dinov2_path, load_dinov2
+from score_sde.metrics.features.base import Extractor, digest_of_arrays, on_mesh
 
 SIZE, GRID = 224, 16  # pixels and patches a side
 HEAD_WIDTH = 64  # of every published size
@@ -138,3 +143,13 @@ def _network(p: Tensors, x: Float[Array, "b 224 224 3"], head_width: int) -> Flo
     blocks = {name.removeprefix("blocks."): value for name, value in p.items() if name.startswith("blocks.")}
     x, _ = jax.lax.scan(block, x, blocks)
     return _norm(p, "norm", x[:, 0])
+
+
+def extractor(mesh: Mesh) -> Extractor:
+    """The class token of DINOv2 in float32, its batch over the devices of the mesh."""
+    tensors = load_dinov2(dinov2_path())
+    parameters = parallel.replicate(stack_blocks(tensors), mesh)
+    features = jax.jit(dinov2_features)
+    digest = digest_of_arrays("bicubic 224 antialias, ImageNet mean and sd, position offset 0.1, float32", tensors)
+    compute = on_mesh(mesh, lambda images, wanted: {"pool": features(parameters, images)})
+    return Extractor("dinov2", digest, ("pool",), compute, of_8_bits=True)

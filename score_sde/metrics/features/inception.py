@@ -15,7 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
+
+from score_sde import parallel
+from score_sde.importers import inception_path, load_inception
+from score_sde.metrics.features.base import Extractor, digest_of_arrays, on_mesh
 
 SIZE = 299
 EPSILON = 1e-3
@@ -146,3 +151,26 @@ def _network(cells: Cells, x: Activations) -> InceptionFeatures:
 
 def _side_by_side(*branches: Activations) -> Activations:
     return jnp.concatenate(branches, axis=-1)
+
+
+def extractor(mesh: Mesh) -> Extractor:
+    """The InceptionV3 of 2015-12-05 in float32, its batch over the devices of the mesh."""
+    tensors = load_inception(inception_path())
+    cells = parallel.replicate(fold(tensors), mesh)
+    # The published score has no bias in this layer. Source: the code of arXiv 1606.03498.
+    weight = tensors.get("logits.weight")
+    logits = None if weight is None else parallel.replicate(np.ascontiguousarray(weight.T), mesh)
+
+    @functools.partial(jax.jit, static_argnames="wanted")
+    def compute(cells, logits, images, wanted):
+        features = inception_features(cells, images)._asdict()
+        if "logits" in wanted:
+            with jax.default_matmul_precision("float32"):
+                features["logits"] = jnp.matmul(features["pool"], logits)
+        return {name: features[name] for name in wanted}
+
+    outputs = ("pool", "spatial") if logits is None else ("pool", "spatial", "logits")
+    trunk = {name: value for name, value in tensors.items() if not name.startswith("logits.")}
+    digest = digest_of_arrays("bilinear TF1, (x - 128) / 128, float32", trunk)
+    sharded = on_mesh(mesh, functools.partial(compute, cells, logits))
+    return Extractor("inception", digest, outputs, sharded, of_8_bits=True)
