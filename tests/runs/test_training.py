@@ -84,7 +84,9 @@ def cases(files):
     }
 
 
-@pytest.mark.parametrize("name", ["signal", "labelled images", "points", "embedding", "folder"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("signal", marks=pytest.mark.slow), "labelled images", "points", "embedding", "folder"]
+)
 def test_trains_evaluates_and_samples(name, files, tmp_path):
     """The conditions that samples have are functions of their index alone: a part is a part of the whole."""
     config, condition = cases(files)[name]
@@ -175,7 +177,7 @@ def test_what_would_fail_later_is_told_before_the_first_step(change, message, fi
 @pytest.mark.parametrize("failing", ["held_out_batches", "plots"])
 def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, tmp_path, monkeypatch):
     """The step is saved although no checkpoint is due there, and the run goes on from it."""
-    config = on_arrays(files / "signal.npz")
+    config = on_arrays(files / "points.npz", "points")
     config.training.update({"num_steps": 6, "eval_every": 3, "sample_every": 3, "checkpoint_every": 100})
     with monkeypatch.context() as patch:
         patch.setattr(training_module, failing, None)

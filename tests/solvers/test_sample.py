@@ -15,7 +15,8 @@ from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.internal.pytree import pytree
-from score_sde.solvers import grids, loop, noise, sample
+from score_sde.solvers import loop, noise, sample
+from score_sde.solvers.grids.base import MAX_STEPS
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES, SOLVERS
 from tests.solvers.chosen import chosen
@@ -115,10 +116,10 @@ def test_beyond_max_steps_one_more_program_serves_up_to_twice_as_many():
     def draw(steps):
         return sample(KEY, HALF, solvers.Euler(), solvers.grids.Uniform(steps, end=0.01), (1, 1)).nfe[0]
 
-    assert draw(grids.MAX_STEPS) == grids.MAX_STEPS
-    assert draw(grids.MAX_STEPS + 1) == grids.MAX_STEPS + 1
+    assert draw(MAX_STEPS) == MAX_STEPS
+    assert draw(MAX_STEPS + 1) == MAX_STEPS + 1
     with compilations() as seen:
-        assert draw(2 * grids.MAX_STEPS) == 2 * grids.MAX_STEPS
+        assert draw(2 * MAX_STEPS) == 2 * MAX_STEPS
     assert not seen
 
 

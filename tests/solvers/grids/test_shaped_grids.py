@@ -79,7 +79,7 @@ def test_arctan_is_uniform():
 
 def test_align_your_steps_is_the_published_table():
     with jax.enable_x64(True):
-        for name, table in solvers.shaped_grids.ALIGN_YOUR_STEPS.items():
+        for name, table in shaped.ALIGN_YOUR_STEPS.items():
             edm = sdes.EDM(sigma_max=1000.0)
             times = grids.AlignYourSteps(10, table[0], table[-1], name).times(edm)
             np.testing.assert_allclose(times, table, rtol=1e-9)
