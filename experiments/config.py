@@ -12,7 +12,7 @@ from score_sde.config.reference import reference
 
 
 def main(arguments: list[str]) -> None:
-    """Prints what there is at the path among the arguments; --help, before or after it, changes nothing."""
+    """Prints the sections, names or fields at the path among the arguments. --help changes nothing."""
     paths = [argument for argument in arguments if argument not in ("-h", "--help")]
     if len(paths) > 1 or any(path.startswith("-") for path in paths):
         raise SystemExit(f"Error: config takes one path, as sde.vp, got {paths}.")

@@ -7,12 +7,12 @@ import score_sde
 
 
 def feature_names() -> str:
-    """The keys of `EXTRACTORS`, and a callable of the user's."""
+    """The keys of `EXTRACTORS`, and that a callable of the user is allowed."""
     return f"{', '.join(_keys('metrics/features/__init__.py', 'EXTRACTORS'))}, or a callable as module:attribute"
 
 
 def metric_names() -> str:
-    """The keys of `METRICS`, and a class of the user's."""
+    """The keys of `METRICS`, and that a class of the user is allowed."""
     return f"{', '.join(_keys('metrics/__init__.py', 'METRICS'))}, or a class as module:attribute"
 
 

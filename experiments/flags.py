@@ -43,13 +43,16 @@ class ConfigFlag:
 
     @property
     def value(self) -> ConfigDict | None:
-        """The config with the fields set; None where no file is given."""
+        """The config with the fields set. None if no file is given."""
         from score_sde.catalogues import CATALOGUES
 
         return self._load(CATALOGUES)
 
     def split(self, argv: list[str]) -> list[str]:
-        """The arguments but --config.FIELD=VALUE, which are kept here; --config.FIELD and --noconfig.FIELD are flags."""
+        """Keeps every --config.FIELD=VALUE here, and returns the other arguments.
+
+        --config.FIELD without a value is True, and --noconfig.FIELD is False.
+        """
         others: list[str] = []
         waiting = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
         while waiting:
@@ -70,7 +73,7 @@ class ConfigFlag:
     def check(self) -> None:
         """Checks the file and the fields of fixed sections, without loading JAX.
 
-        Raises: FileNotFoundError or ValueError that lists the known ones with the closest.
+        Raises: FileNotFoundError or ValueError. The message lists the known names and the closest one.
         """
         self._load(NO_CATALOGUES)
 
@@ -89,7 +92,7 @@ _CONFIGS: list[ConfigFlag] = []  # of this program, none or one
 
 
 def define_config(text: str = "FILE.py[:variant] with get_config().", default: str | None = None) -> ConfigFlag:
-    """Defines --config for a program, with the help `text`; `default` is the file where none is given."""
+    """Defines --config for a program, with the help `text`. `default` is the file if none is given."""
     flags.DEFINE_string(
         "config", None, f"{text} --config.FIELD=VALUE sets a field, for example --config.sde.beta_max=18."
     )
@@ -117,9 +120,10 @@ def config_or_run(program: str, config: ConfigDict | None) -> "Experiment":
 
 
 def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",), large_buffers: bool = True) -> None:
-    """Parses the flags, prepares the host for JAX, and calls `main`; a user's mistake becomes one line, not a trace.
+    """Parses the flags, prepares the host for JAX, and calls `main`.
 
-    Without `large_buffers` the host is prepared for compiling small programs (`parallel.keep_heap_pages`).
+    A user's mistake is printed as one line, without a trace. Without `large_buffers` the host is
+    prepared for compiling small programs (`parallel.keep_heap_pages`).
     """
     flags.mark_flags_as_required(list(required))
     for flag in (DISTRIBUTED, COORDINATOR_ADDRESS, NUM_PROCESSES, PROCESS_ID, COORDINATOR_TIMEOUT):
@@ -137,7 +141,7 @@ def start(main: Callable[[], None], required: tuple[str, ...] = ("workdir",), la
 
 
 def _parsed(argv: list[str]) -> list[str]:
-    """Parses the flags; what is wrong in them ends the program with a line, before JAX is loaded."""
+    """Parses the flags. A mistake in a flag ends the program with one line, before JAX is loaded."""
     for config in _CONFIGS:
         argv = config.split(argv)
     others = app.parse_flags_with_usage(argv)
@@ -173,7 +177,7 @@ def _run(main: Callable[[], None], large_buffers: bool) -> None:
 
 
 def sentence_of(error: Exception) -> str | None:
-    """What to tell a user of an error: its message; None: it is a bug."""
+    """The message of an error for a user. None if the error is a bug."""
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return str(error)
     unfinished = isinstance(error, RuntimeError) and str(error).startswith("Adaptive did not reach the end")

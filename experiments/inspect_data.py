@@ -62,14 +62,14 @@ def main() -> None:
 
 
 def forgiving(experiment: "Experiment") -> "Experiment":
-    """The experiment, which passes over what it cannot read: that is told in the report."""
+    """The same experiment, which skips examples that cannot be read. The report lists them."""
     config = experiment.config.copy_and_resolve_references()
     config.data.on_error = "skip"
     return type(experiment)(config)
 
 
 def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") -> dict[str, Any]:
-    """Near duplicates by --features; these stay in the folder's references."""
+    """Near duplicates by --features. The features stay in `folder`/references."""
     from score_sde.evaluation.duplicates import near_duplicates_by_features
     from score_sde.metrics.features import get_extractor
 
@@ -86,7 +86,7 @@ def by_features(experiment: "Experiment", folder: pathlib.Path, seen: "Stream") 
 
 
 def write(experiment: "Experiment", result: dict[str, Any], seen: "Stream", folder: pathlib.Path) -> None:
-    """The numbers and the pictures."""
+    """Writes the numbers as JSON, and the pictures."""
     from score_sde.evaluation.duplicates import draw_pairs
     from score_sde.internal.files import write_json
     from score_sde.plots.datasets import dataset_overview

@@ -34,7 +34,7 @@ AXES = {
 
 
 def row_numbers(flag: str, words: list[str]) -> list[int]:
-    """The numbers that a flag names."""
+    """The numbers of rows in the words of a flag."""
     if not all(word.isdigit() for word in words):
         raise ValueError(f"--{flag} needs numbers of rows separated by commas, got {words}.")
     return [int(word) for word in words]

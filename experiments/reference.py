@@ -58,7 +58,7 @@ def compare(paths: list[pathlib.Path]) -> None:
 
 
 def make() -> None:
-    """Computes a reference."""
+    """Computes a reference and writes it."""
     import jax
 
     from score_sde.evaluation.references import make_reference

@@ -150,3 +150,10 @@ def test_links_of_a_document_lead_somewhere(path):
         if not target.startswith("http"):
             assert file.exists(), f"{path.name} links to {link}"
             assert not anchor or anchor in anchors(file), f"{path.name} links to {link}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_a_document_names_exist(path):
+    folders = "benchmarks|configs|docs|experiments|launch|notebooks|score_sde|scripts|tests"
+    named = re.findall(rf"`((?:{folders})/[a-z0-9_/.]+)[`:]", path.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).exists()] == []
