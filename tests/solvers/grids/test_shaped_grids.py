@@ -15,6 +15,7 @@ from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.internal.pytree import pytree, static
 from score_sde.solvers import grids, sample
+from score_sde.solvers.grids import shaped
 from tests import ground_truth
 from tests.conformance import SDES, start
 
