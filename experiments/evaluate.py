@@ -62,7 +62,8 @@ for name in ("workdir", "checkpoint", "ema"):
 
 def main() -> None:
     from score_sde.evaluation.checkpoint_curve import run_all_checkpoints
-    from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+    from score_sde.evaluation.evaluating import run_evaluation
+    from score_sde.evaluation.request import Evaluation
     from score_sde.run_config import from_workdir
     from score_sde.tools.solver_specs import section_of
 

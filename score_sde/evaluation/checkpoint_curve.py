@@ -5,9 +5,10 @@ from typing import Any
 
 import jax
 
-from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.ledger import error_of, read_rows
 from score_sde.evaluation.metric_names import label, title
+from score_sde.evaluation.request import Evaluation
 from score_sde.experiment import Experiment
 from score_sde.internal.programs import current
 from score_sde.plots.scores import metric_curves

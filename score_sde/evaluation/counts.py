@@ -28,7 +28,7 @@ def count_warnings(inputs: Inputs, metrics: Sequence[Metric]) -> list[str]:
             f"The reference has only {real:,} images, fewer than the {FEW:,} below which its own error dominates; published "
             "references are of the whole training set."
         )
-    for width in dict.fromkeys(inputs.features[output].shape[1] for output in outputs):
+    for width in dict.fromkeys(len(inputs.reference.statistics[output].mean) for output in outputs):
         warnings += singular_warning(min(count, real or count), width)
     return warnings
 

@@ -5,9 +5,8 @@ import dataclasses
 import datetime
 import functools
 import pathlib
-import shlex
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,16 +17,15 @@ from score_sde.evaluation.counts import check_counts, count_warnings
 from score_sde.evaluation.features import FeatureSet, in_8_bits, sample_features
 from score_sde.evaluation.ledger import append_row, digest_of_json, with_error, without_folders
 from score_sde.evaluation.memorization import draw_closest
-from score_sde.evaluation.metric_names import chosen_metrics, computed, told_outside
+from score_sde.evaluation.metric_names import computed, told_outside
 from score_sde.evaluation.model_metrics import EvaluatedModel, about_model
 from score_sde.evaluation.reference_checks import check_holds, check_reference
 from score_sde.evaluation.references import data_reference, load_reference
+from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.scores import over_seeds
 from score_sde.experiment import Experiment
-from score_sde.internal.programs import PROGRAM
-from score_sde.metrics import METRICS, Inputs, Metric, Reference, Result
+from score_sde.metrics import Inputs, Metric, Reference, Result
 from score_sde.metrics.features import Extractor, get_extractor
-from score_sde.metrics.frechet import LEAST_RESAMPLES, RESAMPLES
 from score_sde.plots.html_report import code_version, environment
 from score_sde.runs.restoring import restore
 from score_sde.runs.resuming import read_history
@@ -35,81 +33,6 @@ from score_sde.runs.streams import digest_of
 from score_sde.training.logs.stages import stage
 from score_sde.training.state import Params, pick_params
 from score_sde.training.stopping import kept
-
-
-class Evaluation(NamedTuple):
-    """What is evaluated and how; the flags of `score-sde evaluate`.
-
-    Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
-    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for a normal distribution's, None for 100 where cheap;
-    `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
-    """
-
-    metrics: tuple[str, ...]
-    num_samples: int = 50_000
-    seeds: tuple[int, ...] = (0,)
-    batch_size: int = 64
-    reference: str = "train"
-    features: str = "inception"
-    ema: str | None = None
-    max_examples: int | None = None
-    bootstrap: int | None = None
-    keep_samples: str | None = None
-    keep_features: bool = True
-    overrides: tuple[str, ...] = ()
-
-    def checked(self) -> "Evaluation":
-        """With metrics under their own names. Raises: ValueError for what cannot be evaluated."""
-        chosen = chosen_metrics(self.metrics)
-        metrics = tuple(chosen)
-        if self.num_samples < 2 or self.batch_size < 1:
-            raise ValueError(f"An evaluation needs num_samples >= 2 and batch_size >= 1, got {self}.")
-        seeds = self.seeds
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or (max(seeds) + 1) * self.num_samples > 2**31:
-            raise ValueError(
-                f"--seeds needs different numbers s >= 0 with (s + 1) · num_samples <= 2³¹, got {list(seeds)}: seed s is "
-                "images s · num_samples … (s + 1) · num_samples − 1."
-            )
-        if self.bootstrap and self.bootstrap < LEAST_RESAMPLES:
-            raise ValueError(
-                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for that of a normal "
-                f"distribution, got {self.bootstrap}; {RESAMPLES} are usual."
-            )
-        if self.bootstrap is not None and not any(metric.bootstraps for metric in chosen.values()):
-            takers = " and ".join(name for name, make in METRICS.items() if make().bootstraps)
-            raise ValueError(f"--bootstrap is for {takers}, got --metrics={','.join(metrics)}; drop it.")
-        if self.bootstrap and len(seeds) > 1:
-            raise ValueError(
-                f"--bootstrap is of one seed's samples, got --seeds={','.join(map(str, seeds))}, which have a spread of "
-                "their own; give one seed, or drop --bootstrap."
-            )
-        return self._replace(metrics=metrics)
-
-    @property
-    def chosen(self) -> dict[str, Metric]:
-        """The metrics by their names. Raises: ValueError for names that are not known."""
-        return chosen_metrics(self.metrics)
-
-    @property
-    def needs_samples(self) -> bool:
-        """Whether any metric is of samples."""
-        return any(metric.needs.outputs for metric in self.chosen.values())
-
-    def command(self, workdir: pathlib.Path, step: int) -> str:
-        """What makes the same row again."""
-        flags: dict[str, Any] = {
-            "workdir": workdir,
-            "checkpoint": step,
-            "ema": self.ema,
-            "metrics": ",".join(self.metrics),
-        }
-        if self.needs_samples:
-            flags |= {"num_samples": self.num_samples, "seeds": ",".join(map(str, self.seeds))}
-            flags |= {"batch_size": self.batch_size, "reference": self.reference, "features": self.features}
-            flags["bootstrap"] = self.bootstrap
-        flags["max_examples"] = self.max_examples
-        words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        return shlex.join([*PROGRAM, "evaluate", *words, *(f"--set={o}" for o in self.overrides)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,7 +52,26 @@ def _from_outside(name: str) -> Metric:
             f"--metrics={name} needs names of letters, digits, _ and - as `results` (by default its `name`), got "
             f"{wrong or 'none'}."
         )
+    _check_needs(f"--metrics={name}", metric)
     return metric
+
+
+def _check_needs(what: str, metric: Metric) -> None:
+    """Raises ValueError where no evaluation can provide what a metric names, or where `better` is another word."""
+    needs = metric.needs
+    for field, known in (("statistics", ["pool", "spatial"]), ("splits", list(SPLIT_DIGESTS))):
+        unknown = [given for given in getattr(needs, field) if given not in known]
+        if unknown:
+            raise ValueError(f"{what} needs Needs({field}=…) among {known}, got {unknown}.")
+    if not needs.outputs and (needs.statistics or needs.rows or needs.splits):
+        raise ValueError(
+            f"{what} compares with features and has outputs=(), so that no samples are drawn, got {needs}; name 'pool' in "
+            "Needs(outputs=…), or let it need the model alone."
+        )
+    if not needs.outputs and not needs.model:
+        raise ValueError(f"{what} needs outputs of samples or model=True, got {needs}.")
+    if metric.better not in ("lower", "higher", ""):
+        raise ValueError(f"{what} needs better = 'lower', 'higher' or '', got {metric.better!r}.")
 
 
 def _check_results(chosen: dict[str, Metric]) -> None:

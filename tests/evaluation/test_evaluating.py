@@ -15,9 +15,10 @@ from PIL import Image
 
 from score_sde import plots
 from score_sde.evaluation.checkpoint_curve import checkpoint_steps, run_all_checkpoints
-from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import load_reference
+from score_sde.evaluation.request import Evaluation
 from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics
 from score_sde.plots.scores import metric_curves

@@ -5,9 +5,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import make_reference
+from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.row_comparison import differences
 from score_sde.metrics import FeatureStatistics
 from score_sde.run_config import from_workdir

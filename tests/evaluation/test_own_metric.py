@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.feature_names import metric_names
-from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.metric_names import chosen_metrics, computed
+from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.row_comparison import curves, differences
 from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference
 from score_sde.run_config import from_workdir
@@ -49,6 +50,20 @@ class Unfinished(Metric):
     name = "unfinished"
 
 
+class Needing(Named):
+    def __init__(self, better="lower", **needs):
+        super().__init__(found={"own": {"value": 1.0}})
+        self._needs, self._better = Needs(**needs), better
+
+    needs = property(lambda self: self._needs)
+    better = property(lambda self: self._better)
+
+
+mine = lambda: Needing(statistics=("mine",))
+test_split = lambda: Needing(splits=("test",))
+no_samples = lambda: Needing(outputs=(), rows=True)
+nothing = lambda: Needing(outputs=())
+less = lambda: Needing("less")
 another_fd = lambda: Named("fd")
 a_path = lambda: Named("../x")
 with_argument = lambda number: Named()
@@ -140,6 +155,14 @@ def test_a_metric_of_the_model_draws_nothing(folder, tmp_path):
         ("own_metrics:with_argument", r"needs a metric that can be made without arguments: .*number"),
         ("own_metrics:no_metric", r"needs to make a score_sde.metrics.Metric, got int"),
         ("own_metrics:a_path", r"needs names of letters, digits, _ and - as `results` .*got \['../x'\]"),
+        ("own_metrics:mine", r"mine needs Needs\(statistics=…\) among \['pool', 'spatial'\], got \['mine'\]"),
+        ("own_metrics:test_split", r"needs Needs\(splits=…\) among \['train', 'eval'\], got \['test'\]"),
+        (
+            "own_metrics:no_samples",
+            r"has outputs=\(\), so that no samples are drawn, .*name 'pool' in Needs\(outputs=…\)",
+        ),
+        ("own_metrics:nothing", r"needs outputs of samples or model=True, got Needs\(outputs=\(\), "),
+        ("own_metrics:less", r"needs better = 'lower', 'higher' or '', got 'less'"),
         ("own_metrics:another_fd", r"--metrics=own_metrics:another_fd has a number 'fd', as fid has; give it another"),
         ("own_metrics:Named,own_metrics:a_number", r"a_number has a number 'own', as own_metrics:Named has"),
     ],

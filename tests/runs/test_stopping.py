@@ -9,8 +9,9 @@ import time
 
 import pytest
 
-from score_sde.evaluation.evaluating import Evaluation, run_evaluation
+from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.references import make_reference
+from score_sde.evaluation.request import Evaluation
 from score_sde.metrics.features import Extractor, get_extractor
 from score_sde.run_config import from_workdir
 from score_sde.runs import run_likelihood
