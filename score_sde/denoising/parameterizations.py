@@ -74,6 +74,9 @@ class Parameterization(abc.ABC):
     1, as in the 2021 paper. sigma_data = None sets c_in = 1 for every SDE, as in the 2021 paper's
     networks for VE.
 
+    Args:
+      noise_label: the input that tells the network the noise level.
+      sigma_data: the standard deviation of the data. None sets c_in = 1.
     Raises: ValueError unless sigma_data > 0.
     """
 

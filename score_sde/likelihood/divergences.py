@@ -49,6 +49,8 @@ class ExactTrace(Divergence):
     It makes d products with J, `chunk_size` of them at a time. One product costs about a forward
     evaluation. The memory is that of `chunk_size` forward evaluations.
 
+    Args:
+      chunk_size: the number of products with J at a time.
     Raises: ValueError unless chunk_size >= 1.
     """
 
@@ -80,6 +82,9 @@ class ExactTrace(Divergence):
 class Hutchinson(Divergence):
     """div v ≈ εᵀ J ε with E[ε εᵀ] = I: one value for each of `num_probes` probes.
 
+    Args:
+      num_probes: the number of probes for each image.
+      kind: the distribution of the probes: "rademacher" or "gaussian".
     Error: unbiased. With S = (J + Jᵀ)/2, the variance of one value is 2 Σ_{i≠j} S_ij² for
       "rademacher" (ε_i = ±1), and 2 Σ_ij S_ij² for "gaussian". So Rademacher probes are never
       worse, and they are exact for a diagonal J. The difference is large where the flow mostly

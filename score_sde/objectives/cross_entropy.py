@@ -19,6 +19,8 @@ Classify = Callable[[Float[Array, "b *shape"], Float[Array, " b"]], Float[Array,
 class CrossEntropy(Objective):
     """E_{t, x0, ε} −log p(label | α x0 + σ ε, t), in nats. The label is the condition "label" of the batch.
 
+    Args:
+      time_sampler: the distribution of the noise levels.
     Raises: ValueError for a time sampler that does not fit the SDE.
     Source: Dhariwal and Nichol, arXiv 2105.05233, Sec. 4 and App. H.
     """

@@ -20,6 +20,9 @@ class DenoisingScoreMatching(Objective):
     denoiser's `uncertainty` module.
 
     Args:
+      weighting: the error, and its weight at each noise level.
+      time_sampler: the distribution of the noise levels.
+      learned_uncertainty: whether the loss of each noise level is scaled by a learned variance.
       reduce: "mean" over the dimensions of an example, or "sum" (for likelihood bounds).
     Raises: ValueError for another `reduce`, or a time sampler that does not fit the SDE.
     Source: Vincent 2011; Song et al., arXiv 2011.13456, Eq. 7; uncertainty: arXiv 2312.02696, Eq.

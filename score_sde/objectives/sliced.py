@@ -19,6 +19,7 @@ class SlicedScoreMatching(Objective):
     The minimum is −½ σ² E‖∇ log p_t‖²/d, so the loss can be negative.
 
     Args:
+      time_sampler: the distribution of the noise levels.
       num_projections: the number of directions v per example.
     Raises: ValueError unless num_projections >= 1, or for a time sampler that does not fit the SDE.
     Source: Song et al., arXiv 1905.07088, Eq. 8 (SSM-VR), at every noise level with the weight σ².

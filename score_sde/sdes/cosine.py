@@ -17,6 +17,8 @@ class Cosine(SDE):
     = 1, α is 0. There f and g are infinite, but the probability flow and the transitions are
     finite.
 
+    Args:
+      offset: a small number that keeps the first noise levels from being too small.
     Raises: ValueError unless 0 <= offset < ∞.
     Source: Nichol & Dhariwal, arXiv 2102.09672, Eq. 17, without the clipping of β.
     """

@@ -14,6 +14,8 @@ class Decay(SDE):
     This is `Flow` with another time: fast at the data, slow at the noise. In the limit γ → 1 it is
     `Flow`. At t = 1, α is 0, with the same consequences as for `Flow`.
 
+    Args:
+      gamma: γ. The smaller it is, the faster α falls near the data.
     Raises: ValueError unless 0 < gamma < 1.
     Source: azula 0.11's decay schedule (γ = 0.1), without its alpha_min and sigma_min.
     """

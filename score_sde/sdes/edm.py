@@ -13,6 +13,8 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class EDM(SDE):
     """α = 1, σ = t, t in (0, sigma_max].
 
+    Args:
+      sigma_max: t_max, the noise level of the prior.
     Raises: ValueError unless 0 < sigma_max < ∞.
     Source: Karras et al., arXiv 2206.00364, Table 1, last column.
     """

@@ -39,6 +39,8 @@ class LogSNR(SDE):
     def from_table(cls, log_snr: Sequence[float]) -> "LogSNR":
         """λ interpolated linearly between the values `log_snr`, at equally spaced times from 0 to 1.
 
+        Args:
+          log_snr: decreasing values of λ.
         Raises: ValueError for fewer than two values, or values that are not finite and decreasing.
         """
         table = np.asarray(log_snr, np.float64)
@@ -112,12 +114,24 @@ class DiscreteVP(SDE):
 
     @classmethod
     def ddpm(cls, num_levels: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> "DiscreteVP":
-        """β_i from `beta_first` to `beta_last` in equal steps. Source: arXiv 2006.11239, Sec. 4."""
+        """β_i from `beta_first` to `beta_last` in equal steps. Source: arXiv 2006.11239, Sec. 4.
+
+        Args:
+          num_levels: N.
+          beta_first: β_1.
+          beta_last: β_N.
+        """
         return cls.from_betas(np.linspace(beta_first, beta_last, num_levels))
 
     @classmethod
     def iddpm(cls, num_levels: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> "DiscreteVP":
-        """β_i = min(1 − ᾱ_i/ᾱ_{i−1}, max_beta) of the cosine schedule. Source: arXiv 2102.09672, Eq. 17."""
+        """β_i = min(1 − ᾱ_i/ᾱ_{i−1}, max_beta) of the cosine schedule. Source: arXiv 2102.09672, Eq. 17.
+
+        Args:
+          num_levels: N.
+          offset: the offset of the cosine schedule.
+          max_beta: the largest β_i.
+        """
         angle = 0.5 * np.pi * (np.linspace(0, 1, num_levels + 1) + offset) / (1 + offset)
         return cls.from_betas(np.minimum(1 - (np.cos(angle[1:]) / np.cos(angle[:-1])) ** 2, max_beta))
 

@@ -17,6 +17,9 @@ class VE(SDE):
     kernel, Eq. 29, the paper sets σ(0) = 0, so σ jumps to σ_min just after t = 0.) A solve to t = 0
     therefore ends at the noise level σ_min. `DenoiseLast` removes that noise.
 
+    Args:
+      sigma_min: σ at t = 0.
+      sigma_max: σ at t = 1. A common choice is the largest distance between two examples.
     Raises: ValueError unless 0 < sigma_min < sigma_max < ∞.
     Source: Song et al., arXiv 2011.13456, Eqs. 30–31 (App. C).
     """

@@ -13,8 +13,12 @@ from score_sde.sdes.base import SDE, Scalar, Time, require
 class VP(SDE):
     """α² = exp(−∫₀ᵗ β), σ² = 1 − α², with β(t) = β_min + t (β_max − β_min) and t in (0, 1].
 
+    Args:
+      beta_min: β at t = 0.
+      beta_max: β at t = 1.
     Raises: ValueError unless 0 <= beta_min <= beta_max and 0 < beta_max < ∞.
-    Source: Song et al., arXiv 2011.13456, Eqs. 32–33 (App. C); the limit of DDPM with β_i = β(i/N)/N.
+    Source: Song et al., arXiv 2011.13456, Eqs. 32–33 (App. C); the limit of DDPM with β_i =
+      β(i/N)/N.
     """
 
     beta_min: Scalar = 0.1

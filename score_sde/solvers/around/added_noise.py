@@ -37,6 +37,10 @@ class AncestralSteps(Wrapper):
     is k-diffusion's dpm_2_ancestral, and around `DPMSolverPP2S` its dpmpp_2s_ancestral. The
     variance of the noise is DDIM's, and gDDIM's for these SDEs.
 
+    Args:
+      solver: the solver that goes from t to r.
+      eta: η, the amount of noise, 0 to 1.
+      s_noise: a factor of the standard deviation of the noise.
     Error: the order of `solver` for η = 0, else weak order 1 (for Heun's method, 2 on Gaussian
       data). A step to σ = 0 adds no noise.
     Raises: ValueError unless 0 <= eta <= 1 and s_noise >= 0.

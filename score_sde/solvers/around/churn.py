@@ -49,6 +49,12 @@ class Churn(Wrapper):
     standard deviation S_noise √(σ̂² − σ̃²) in x/α. S_churn sets the amount of noise, and 0 adds
     none. Churn(Heun()) is `EDMHeun`.
 
+    Args:
+      solver: the solver whose steps follow the noise.
+      S_churn: the amount of noise over the whole solve; 0 adds none.
+      S_min: the lowest σ̃ at which noise is added.
+      S_max: the highest σ̃ at which noise is added.
+      S_noise: a factor of the standard deviation of the noise.
     Error: the weak error of `solver`.
     Raises: ValueError for negative fields.
     Source: Karras et al., arXiv 2206.00364, Algorithm 2.
@@ -88,6 +94,12 @@ class StepScale(Wrapper):
     AlphaFold 3's sampler is Hook(StepScale(DDIM()), RandomRigidMotion()) on `EDM` with `EDMRho`,
     where σ and gamma_min are in Å.
 
+    Args:
+      solver: the solver whose steps are scaled.
+      step_scale: η, the factor of a step.
+      noise_scale: a factor of the standard deviation of the noise.
+      gamma_0: γ, the amount of noise; 0 adds none.
+      gamma_min: the σ̃(s) above which noise is added.
     Raises: ValueError for negative fields.
     Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 18 and its defaults. The
       direction is taken from the noised points, as in the authors' code.

@@ -19,6 +19,8 @@ class DenoiseLast(Wrapper):
     (`to_zero=True`). The 2021 code does something else: it returns the last step without its noise,
     at the noise level of the grid's end.
 
+    Args:
+      solver: the solver of all steps but the last.
     Source: Jolicoeur-Martineau et al., arXiv 2009.05475.
     """
 

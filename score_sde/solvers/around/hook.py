@@ -23,6 +23,7 @@ class Hook(Wrapper):
     function on the result.
 
     Args:
+      solver: the solver of the steps.
       function: a callable pytree, whose arrays are traced, or any other function, which becomes a
         constant of the program. Its `key` is one key, or one key for each image. Draw with
         `score_sde.solvers.noise`, so that an image does not depend on its batch.

@@ -19,6 +19,9 @@ class PredictorCorrector(Solver):
     This is the order of the 2021 code, whose published numbers are known. Algorithms 2 and 3 of the
     paper print the other order, which would evaluate the score at the last time of the grid.
 
+    Args:
+      predictor: the solver that goes from t to s.
+      corrector: the solver that runs at t, such as `Langevin`.
     Source: Song et al., arXiv 2011.13456, Algorithm 1.
     """
 

@@ -21,6 +21,9 @@ class Restart(Wrapper):
     of noise: the interval of the restart, and how often it is repeated. The paper has S_noise =
     1.003 on ImageNet.
 
+    Args:
+      solver: the solver of the steps towards the data.
+      S_noise: a factor of the standard deviation of the noise.
     Raises: ValueError unless S_noise >= 0.
     Source: Xu et al., arXiv 2306.14878, Algorithm 1.
     """

@@ -16,6 +16,10 @@ class Jumps(Grid):
     above 0. No jump goes beyond the first time. The way up is one step, with the noise of `length`
     steps. The solver must be a `Restart`.
 
+    Args:
+      grid: the grid to which jumps are added.
+      length: the number of steps of a jump.
+      repeats: how often each part of the grid is made.
     Raises: ValueError unless length and repeats are at least 1.
     Source: Lugmayr et al., arXiv 2201.09865, App. B (j = length = 10, r = repeats = 10); the time
       travel of DDNM, arXiv 2212.00490, Sec. 3.4 (l = length).

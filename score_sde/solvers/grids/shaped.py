@@ -35,6 +35,8 @@ class Shifted(Spaced):
     If the steps were chosen for images with m times fewer pixels, take s = √m. Stable Diffusion 3
     has s = 3. `start` and `end` are times of the grid itself, after the shift.
 
+    Args:
+      s: the factor of the shift.
     Raises: ValueError unless s > 0.
     Source: Esser et al., arXiv 2403.03206, Eq. 23.
     """
@@ -60,6 +62,8 @@ class Sigmoid(Spaced):
 
     k = 0 is `Uniform`, the limit of k → 0.
 
+    Args:
+      k: the steepness of the sigmoid.
     Raises: ValueError unless k >= 0.
     """
 
@@ -107,6 +111,8 @@ class AlignYourSteps(Spaced):
     ends of the table, the grid is the paper's: for "sd15" these are `EDM` with start=14.615,
     end=0.029. Then 10 steps are the table's eleven levels.
 
+    Args:
+      table: the name of a published table: "sd15", "sdxl", "deepfloyd" or "svd".
     Raises: ValueError for an unknown table.
     Source: Sabour et al., arXiv 2404.14507, Table 3 (made for VP in latent space; "svd" for EDM's
       σ) and Sec. 4.
@@ -136,6 +142,8 @@ class PolyExponential(Spaced):
 
     ρ = 1 is `LogSNRUniform`. ρ > 1 has more steps at the data end.
 
+    Args:
+      rho: ρ. Larger values place more steps near the data.
     Raises: ValueError unless rho > 0.
     Source: k-diffusion's get_sigmas_polyexponential.
     """
@@ -162,6 +170,9 @@ class BetaSpaced(Spaced):
 
     With a, b < 1 most steps are at both ends. a = b = 1 is uniform in σ/α.
 
+    Args:
+      a: the first parameter of the beta distribution.
+      b: the second parameter of the beta distribution.
     Raises: ValueError unless a > 0 and b > 0.
     Source: Lee et al., arXiv 2407.12173, Sec. 3, for timesteps; diffusers' use_beta_sigmas for σ/α,
       as here.
@@ -208,6 +219,9 @@ class Upward(Grid):
     """The times of `grid` in reverse order, from data to noise, for `score_sde.editing`.
 
     Use it with solvers that add no noise: their steps also hold for s > t.
+
+    Args:
+      grid: the grid to reverse.
     """
 
     grid: Grid

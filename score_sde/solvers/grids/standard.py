@@ -58,6 +58,8 @@ class EDMRho(Spaced):
 
     `start` and `end` are times. For `EDM` they equal σ_max and σ_min.
 
+    Args:
+      rho: ρ. Larger values place more steps near the data.
     Raises: ValueError unless rho > 0.
     Source: Karras et al., arXiv 2206.00364, Eq. 5.
     """
@@ -82,6 +84,8 @@ class EDMRho(Spaced):
 class Given(Grid):
     """The times of a table, unchanged.
 
+    Args:
+      table: the times, decreasing.
     Raises: ValueError unless the table decreases strictly from at most t_max to at least 0.
     """
 

@@ -28,7 +28,7 @@ class TimestepSpacing(Grid):
     Args:
       num_steps: the number of steps.
       spacing: one of the spacings above.
-      num_levels: N.
+      num_levels: N, the number of levels of the model.
       first: the noisiest timestep to choose from. None is N − 1.
       last: the cleanest timestep to choose from.
       drop_last: whether to choose n = num_steps + 1 timesteps and leave out the cleanest, as

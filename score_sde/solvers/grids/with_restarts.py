@@ -20,6 +20,12 @@ class WithRestarts(Grid):
     ignored. `inner` can be any grid of the catalogue with a spacing, but not `Given`. A table with
     several intervals is WithRestarts(WithRestarts(…)). The solver must be a `Restart`.
 
+    Args:
+      grid: the grid to which restarts are added.
+      inner: the spacing and the number of steps on the way down.
+      low: the time at or below which a restart begins.
+      high: the time to which a restart goes up.
+      repeats: the number of restarts.
     Raises: ValueError unless 0 < low < high <= t_max, repeats >= 0 and `grid` has a time in (0,
       low].
     Source: Xu et al., arXiv 2306.14878, Algorithm 1: low, high, repeats, inner.num_steps = t_min,

@@ -98,6 +98,11 @@ class AdamsBashforth(Solver):
     `lower_order_below` steps, the last steps have lower order too. With "eps", order 4 is
     k-diffusion's LMS, and DEIS's ρAB.
 
+    Args:
+      order: the number of answers that the polynomial uses.
+      predicts: the answer: "eps", "flow" or "v".
+      sigma_data: σ_data, which "v" needs.
+      lower_order_below: solves of fewer steps have lower order at the end.
     Error: `order`, in steps of m.
     Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
     Source: Hairer, Nørsett & Wanner, Solving ODEs I, Sec. III.1; azula's zABSampler and vABSampler.
@@ -141,6 +146,11 @@ class ExponentialAdamsBashforth(Solver):
     The first steps have lower order. In a solve of fewer than `lower_order_below` steps, the last
     steps have lower order too. A step to σ(s) = 0 has order 1.
 
+    Args:
+      order: the number of answers that the polynomial uses.
+      predicts: the answer: "eps", "x0" or "v".
+      sigma_data: σ_data, which "v" needs.
+      lower_order_below: solves of fewer steps have lower order at the end.
     Error: `order`, in steps of log(α/σ).
     Raises: ValueError for order < 1, an unknown answer, or sigma_data not positive.
     Source: azula's zEABSampler, xEABSampler and REABSampler (after Zheng et al., arXiv 2310.13268).
@@ -190,6 +200,8 @@ class ExponentialAdamsBashforth(Solver):
 class LMS(Solver):
     """x_s = α_s (x/α_t + ∫ P dτ), with P the polynomial in τ = σ/α through the last `order` ε̂.
 
+    Args:
+      order: the number of ε̂ that the polynomial uses.
     Error: `order`, in steps of τ.
     Raises: ValueError for order < 1.
     Source: k-diffusion's sample_lms; arXiv 2204.13902, ρAB.

@@ -17,6 +17,8 @@ class DDIM(Solver):
     η = 0 is the exponential Euler step of the probability flow. η = 1 draws from the posterior, as
     `Ancestral` does. At σ_s = 0 the step is x̂0.
 
+    Args:
+      eta: η, the amount of noise, 0 to 1.
     Error: order 1 for η = 0; exact when x̂0 is constant.
     Raises: ValueError unless 0 <= eta <= 1.
     Source: Song et al., arXiv 2010.02502, Eqs. 12 and 16, written in α, σ.

@@ -24,6 +24,8 @@ class DEIS(Solver):
     fewer than `lower_order_below` steps, the last steps have lower order too.
 
     Args:
+      variable: the variable of the polynomial: "t", "rho" or "log_rho".
+      lower_order_below: solves of fewer steps have lower order at the end.
       order: the number of ε̂, one more than the degree of P. The paper's tAB3 is order 4.
     Error: `order`, in steps of the variable.
     Raises: ValueError for order < 1 or an unknown variable.

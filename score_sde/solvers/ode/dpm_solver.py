@@ -149,6 +149,8 @@ class DPMSolver(Solver):
     "taylor" has all terms. A step to σ(s) = 0, or from α(t) = 0, has order 1 and one evaluation.
 
     Args:
+      order: 1, 2 or 3.
+      solver_type: "dpmsolver", the paper's form, or "taylor", which has all terms.
       r1: the first evaluation between is at l(t) + r1 h. None is 1/2 in order 2, and 1/3 in order
         3.
       r2: the second evaluation between, in order 3, is at l(t) + r2 h. None is 2/3.
@@ -179,6 +181,9 @@ class DPMSolverPP2S(Solver):
     φ is φ_1(−h)/2 for `solver_type` "dpmsolver", as in the paper, and φ_2(−h) for "taylor". A step
     to σ(s) = 0 is x̂0.
 
+    Args:
+      r1: where the second evaluation is, as a fraction of the step in l.
+      solver_type: "dpmsolver", the paper's form, or "taylor".
     Error: order 2 in steps of l.
     Raises: ValueError unless 0 < r1 <= 1, or for an unknown type.
     Source: Lu et al., arXiv 2211.01095, Algorithm 1 (DPM-Solver++(2S)).
@@ -202,6 +207,10 @@ class DPMSolverPP3S(Solver):
     The two evaluations between are at l(t) + r1 h and l(t) + r2 h. `solver_type` "dpmsolver" leaves
     D'' out, and "taylor" has it. A step to σ(s) = 0 is x̂0.
 
+    Args:
+      r1: where the second evaluation is, as a fraction of the step in l.
+      r2: where the third evaluation is, as a fraction of the step in l.
+      solver_type: "dpmsolver", which leaves D'' out, or "taylor".
     Error: order 3 in steps of l.
     Raises: ValueError unless 0 < r1 < r2 <= 1, or for an unknown type.
     Source: Lu et al., arXiv 2211.01095, as in the authors' code (the paper has 2S and 2M).

@@ -86,9 +86,10 @@ class AdaptivePair(Solver):
       predicts: "eps" for DPM-Solver, "x0" for DPM-Solver++.
       solver_type: "dpmsolver" or "taylor", as in `DPMSolver`.
       max_steps: the largest number of attempts.
-      pcoeff: p. The authors' rule uses p, i and d too: E^{−1/q} is p = d = 0, i = 1.
-      icoeff: i.
-      dcoeff: d.
+      pcoeff: the coefficient p. The authors' rule uses p, i and d too: E^{−1/q} is p = d = 0, i =
+        1.
+      icoeff: the coefficient i.
+      dcoeff: the coefficient d.
       accept_safety: None for the authors' rule; k-diffusion's value is 0.81.
       eta: as in `AncestralSteps`, on the way to data only.
       s_noise: as in `AncestralSteps`.

@@ -24,6 +24,7 @@ class DPMSolverFast(Solver):
     sampler adds no noise in the last step, where σ = 0 leaves no room for it.
 
     Args:
+      remainder: the number of evaluations modulo 3: 0, 1 or 2.
       predicts: "eps" for DPM-Solver, "x0" for DPM-Solver++.
       solver_type: "dpmsolver" or "taylor", as in `DPMSolver`.
     Error: order 3 in steps of log(α/σ) for remainder 2; else order 2, because of the last step.

@@ -53,6 +53,8 @@ class DPMSolverMultistep(Solver):
     `lower_order_below` steps, the last steps have lower order too. A step to σ(s) = 0 has order 1.
 
     Args:
+      order: 1, 2 or 3.
+      lower_order_below: solves of fewer steps have lower order at the end.
       solver_type: "taylor" is the integral above. "dpmsolver" has φ_1(h)/2 in place of φ_2(h) in
         steps of order 2.
       curvature: the weight of the second difference in order 3. The authors' code has 1/2, and
@@ -88,6 +90,9 @@ class DPMSolverPP2M(Solver):
     first step has order 1, and so has a step to σ(s) = 0, which is x̂0. In a solve of fewer than
     `lower_order_below` steps, the last step has order 1 too.
 
+    Args:
+      solver_type: "dpmsolver", the paper's form, or "taylor".
+      lower_order_below: solves of fewer steps have lower order at the end.
     Error: order 2 in steps of l.
     Raises: ValueError for an unknown type.
     Source: Lu et al., arXiv 2211.01095, Algorithm 2 (DPM-Solver++(2M)).
@@ -114,6 +119,7 @@ class DPMSolverPP3M(Solver):
     last steps have lower order too. A step to σ(s) = 0 is x̂0.
 
     Args:
+      lower_order_below: solves of fewer steps have lower order at the end.
       solver_type: the form of the steps of order 2: "dpmsolver" or "taylor", as in `DPMSolverPP2M`.
       curvature: the weight of the second difference; 1 is the parabola. The authors' code,
         k-diffusion and diffusers have 1/2, which makes the order 2.

@@ -40,6 +40,8 @@ class IPNDM(Solver):
     The combination takes the last `order` ε̂. The first steps have lower order: DDIM, then the
     two-step rule, and so on. So each step makes one evaluation.
 
+    Args:
+      order: the largest number of ε̂ in the combination.
     Error: `order` on equal steps of σ/α, for which the weights are right; order 2 where the steps
       change smoothly, order 1 in general. `LMS` has the weights of the steps that it makes.
     Raises: ValueError unless order >= 1.
@@ -75,6 +77,8 @@ class PNDM(Solver):
 
     A step of the warm-up from α(t) = 0 or to σ(s) = 0 is a DDIM step.
 
+    Args:
+      warm_up: "runge_kutta" or "plms".
     Error: as for `IPNDM`. "runge_kutta" is unstable in a first step in which σ/α falls by a large
       factor, as in the paper's code. On iDDPM's table, σ/α falls from 20,000 to 41 in the first of
       64 equal steps in t. A Gaussian then ends thousands of standard deviations off. With "plms" it

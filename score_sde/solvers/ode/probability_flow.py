@@ -86,6 +86,11 @@ class ProbabilityFlow(Solver):
     stops at each time. The grid must end where σ > 0. The evaluations of an image are counted as if
     the image were alone. A batch runs as long as its slowest image.
 
+    Args:
+      rtol: the relative tolerance.
+      atol: the absolute tolerance.
+      method: the embedded Runge–Kutta pair: "bosh3", "dopri5", "dopri8", "heun" or "tsit5".
+      max_steps: the largest number of steps of an image.
     Error: within rtol |x| + atol in each step, by the root mean square over an image.
     Raises: ValueError for tolerances that are not positive, an unknown method, or a grid that ends
       at σ = 0. RuntimeError after `max_steps` steps.

@@ -24,6 +24,8 @@ class UniPC(Solver):
     only, ρ is 1/2 and B matters: B is φ_1 for `variant` "bh2", and 1 for "bh1".
 
     Args:
+      variant: B: "bh2" for φ_1, "bh1" for 1.
+      lower_order_below: solves of fewer steps have lower order at the end.
       order: 1, 2 or 3. The first steps have lower order. In a solve of fewer than
         `lower_order_below` steps, the last steps have lower order too.
       predicts: the answer D: x̂0 ("x0") or ε̂ ("eps").

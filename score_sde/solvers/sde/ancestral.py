@@ -17,6 +17,8 @@ class Ancestral(Solver):
     = 0. v = 1 is the upper bound. The 2021 paper uses v = 1 for VP, and v = 0 for VE. Values
     between are iDDPM's interpolation.
 
+    Args:
+      v: the exponent that interpolates the variance, 0 to 1.
     Error: weak order 1. Exact where x̂0 is constant and v = 0.
     Raises: ValueError unless 0 <= v <= 1.
     Source: Ho et al., arXiv 2006.11239, Eqs. 6–7; Song et al., arXiv 2011.13456, Eqs. 4 and 47;

@@ -94,6 +94,11 @@ class DPMSolverPP2MSDE(Solver):
     solver_type="heun", and half the weight of x̂0 for "midpoint". The first step has order 1, and
     so has a step to σ = 0. Each step makes one evaluation.
 
+    Args:
+      eta: η, the amount of noise; 1 is the reverse SDE.
+      s_noise: a factor of the standard deviation of the noise.
+      solver_type: "midpoint" or "heun".
+      consistent: whether all grids see the same Brownian path.
     Error: order 2 for η = 0, else strong order 1; weak order 2 on Gaussian data.
     Raises: ValueError for negative eta or s_noise, or another type.
     Source: Lu et al., arXiv 2211.01095, Sec. 5 (η = 1); k-diffusion's sample_dpmpp_2m_sde (η,
@@ -127,6 +132,11 @@ class DPMSolverPP3MSDE(Solver):
     authors' code (and k-diffusion's): it gives the second difference half of its weight, so the
     order is 2.
 
+    Args:
+      eta: η, the amount of noise; 1 is the reverse SDE.
+      s_noise: a factor of the standard deviation of the noise.
+      solver_type: "taylor" or "dpmsolver".
+      consistent: whether all grids see the same Brownian path.
     Error: order 3 for η = 0 and "taylor", else strong order 1; weak order 2 on Gaussian data.
     Raises: ValueError for negative eta or s_noise, or another type.
     Source: Lu et al., arXiv 2211.01095, App. A; k-diffusion's sample_dpmpp_3m_sde (η, s_noise).

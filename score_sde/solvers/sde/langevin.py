@@ -78,6 +78,9 @@ class AnnealedLangevin(Solver):
     For `VE`, without a predictor and on the paper's levels, it is the paper's NCSN sampler. It is
     also the ALD corrector of the 2021 paper.
 
+    Args:
+      snr: the ratio of signal to noise in a step, as in the module docstring.
+      num_steps: the number of steps at each time of the grid.
     Error: order ε in the density.
     Raises: ValueError unless snr > 0 and num_steps >= 1.
     Source: Song & Ermon, arXiv 1907.05600, Algorithm 1, with ε ∝ σ²; the constant as in the code of
