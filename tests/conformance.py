@@ -1,4 +1,4 @@
-"""The lists over which the tests run: a new SDE, parameterization, solver, grid or metric is one more line here."""
+"""The lists over which the tests run. A new SDE, parameterization, solver, grid or metric is one more line here."""
 
 import jax
 import jax.numpy as jnp

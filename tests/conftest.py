@@ -1,8 +1,9 @@
-"""Makes every test strict: shapes and types are checked at run time, and no rank or dtype is promoted silently.
+"""Makes every test strict: shapes and types are checked at run time, and ranks and dtypes are never promoted silently.
 
-JAX_COMPILATION_CACHE_DIR moves the compilation cache (default: .jax_cache at the root of the checkout). Programs are compiled
-without LLVM's optimizations, which saves a third of the time, unless XLA_FLAGS is set (even to nothing) or --slow given.
---random_order=SEED runs the tests in another order, the same for the same seed.
+JAX_COMPILATION_CACHE_DIR moves the compilation cache (default: .jax_cache at the root of the
+checkout). Programs are compiled without LLVM's optimizations, which saves a third of the time.
+XLA_FLAGS (even if empty) and --slow switch this off. --random_order=SEED runs the tests in another
+order, which is the same for the same seed.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Exact answers in float64 numpy, written apart from the package: mixtures of Gaussians and their probability flow.
+"""Exact answers in float64 numpy, independent of the package: mixtures of Gaussians and their probability flow.
 
-x_t = α x0 + σ ε with x0 ~ Σ_k w_k N(μ_k, diag(s_k²)), so p_t = Σ_k w_k N(α μ_k, diag(α² s_k² + σ²)).
+x_t = α x0 + σ ε with x0 ~ Σ_k w_k N(μ_k, diag(s_k²)), so p_t = Σ_k w_k N(α μ_k, diag(α² s_k² +
+σ²)).
 """
 
 from typing import NamedTuple

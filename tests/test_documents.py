@@ -1,4 +1,4 @@
-"""What the documents say is true: commands, flags, fields, names and links exist, and the Python of the README runs."""
+"""The documents: the programs, flags, config files and fields in them exist, and the Python of the README runs."""
 
 import operator
 import pathlib

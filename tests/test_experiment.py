@@ -1,4 +1,4 @@
-"""From a ConfigDict to objects: every config builds, and every mistake is named."""
+"""From a ConfigDict to objects: every config builds, and every error names its cause."""
 
 import importlib
 import pathlib

@@ -1,4 +1,4 @@
-"""Settings away from their neutral value: what each one does, by hand or in closed form."""
+"""Settings away from their neutral values: the effect of each one, by hand or in closed form."""
 
 import jax
 import jax.numpy as jnp

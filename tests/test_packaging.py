@@ -1,4 +1,4 @@
-"""What is declared is what is used, and the wheel works where there is no checkout."""
+"""The declared dependencies are the used ones, and the wheel works without a checkout."""
 
 import ast
 import configparser

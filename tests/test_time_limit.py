@@ -1,4 +1,4 @@
-"""Tests that hang: in Python, in a child process, in a fixture, in compiled code that does not give up the interpreter."""
+"""Tests that hang: in Python, in a child process, in a fixture, or in compiled code that does not release the interpreter."""
 
 import os
 import pathlib

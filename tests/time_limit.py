@@ -1,9 +1,10 @@
-"""A time limit for every test: what hangs fails with its name and the stacks of all threads, and the suite goes on.
+"""A time limit for every test: a test that hangs fails with its name and the stacks of all threads, and the suite continues.
 
-Each phase of a test (fixtures, the test itself, the clean-up of fixtures) may take LIMIT_S seconds. A test that is marked
-slow has LIMIT_SLOW_S, and @pytest.mark.time_limit(900) gives 900. When the time is over, the processes that the phase
-started are killed, as the test may be waiting for one of them, and TimeLimitExceeded is raised in the main thread. A main
-thread that is stuck in compiled code does not see it: after GRACE_S more the whole process ends. Then pytest-xdist names
+Each phase of a test (fixtures, the test itself, the clean-up of fixtures) may take LIMIT_S seconds.
+A test that is marked slow has LIMIT_SLOW_S, and @pytest.mark.time_limit(900) gives 900. When the
+time is over, the processes that the phase started are killed, because the test may be waiting for
+one of them. Then TimeLimitExceeded is raised in the main thread. A main thread that is stuck in
+compiled code does not see it, so after GRACE_S more the whole process ends. Then pytest-xdist names
 the test, and a new worker runs the other tests.
 """
 

@@ -1,4 +1,4 @@
-"""Every config file, in all its variants: no two of its sections are one object."""
+"""Every config file in all its variants: no two of its sections are the same object."""
 
 import copy
 import importlib

@@ -1,4 +1,4 @@
-"""Config files by name: the user's folder first, then the package; a mistake in one is a sentence with its line."""
+"""Config files by name: first the user's folder, then the package. An error in a file becomes a sentence with its line."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The config of an experiment that is built: reading is as ever, and a change is an error, for it would change nothing."""
+"""The config of a built experiment: it can be read as before, and a change raises an error."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""No text on a command line gives anything but a config that builds, or an error of one or two sentences."""
+"""Every text on a command line gives a config that builds, or an error of one or two sentences."""
 
 import random
 import re

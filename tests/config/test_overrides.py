@@ -1,4 +1,4 @@
-"""Every documented value can be given on a command line, and is read as the field's own type."""
+"""Every documented value can be given on a command line, and gets the type of its field."""
 
 import math
 import re

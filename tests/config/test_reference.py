@@ -1,4 +1,4 @@
-"""`score-sde config PATH`: every section, name and field is there, with its default and doc."""
+"""`score-sde config PATH` shows every section, name and field, with its default and doc."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,4 @@
-"""A field of a section stands once; configs/base.py shows them all, and the messages list what is accepted."""
+"""The sections of a config: configs/base.py has all their fields, and the messages list the allowed values."""
 
 import re
 import typing

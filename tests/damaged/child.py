@@ -1,8 +1,11 @@
-"""Reads hostile files and mutants in a process of its own, whose memory the system limits.
+"""Reads hostile files and mutants in a separate process with limited memory.
 
-python -m tests.damaged.child hostile FOLDER     prints a line of JSON for each file: [name, kind of the error or null, message]
-python -m tests.damaged.child pipes FOLDER READER …     the same, of a pipe and of a folder in place of each file
-python -m tests.damaged.child mutants FOLDER NUMBER READER …   the same for each mutant, the unharmed file first
+python -m tests.damaged.child hostile FOLDER
+    prints a line of JSON for each file: [name, kind of the error or null, message]
+python -m tests.damaged.child pipes FOLDER READER …
+    the same, for a pipe and for a folder in place of each file
+python -m tests.damaged.child mutants FOLDER NUMBER READER …
+    the same for each mutant, the sound file first
 """
 
 import json

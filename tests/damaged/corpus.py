@@ -1,4 +1,4 @@
-"""Readers of files, each with a whole file to damage. Nothing here loads JAX until a reader needs it."""
+"""Readers of files, each with a sound file to damage. Nothing here loads JAX until a reader needs it."""
 
 import dataclasses
 import io

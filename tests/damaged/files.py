@@ -1,4 +1,4 @@
-"""Files of PyTorch and zip files, made by hand as others write them, and as nobody should."""
+"""Files of PyTorch and zip files, made by hand: as other programs write them, and as no program should."""
 
 import struct
 import zipfile

@@ -1,6 +1,7 @@
-"""Files that attack a reader: by memory, by time, by places outside of the file, by code. None of them may be read.
+"""Files that attack a reader: by memory, by time, by places outside of the file, by code. No reader may accept them.
 
-Each is a function, since some have many bytes; its value is the file. The reader is told by the name's first part.
+Each is a function, because some have many bytes. Its value is the file. The first part of the name
+selects the reader.
 """
 
 import json

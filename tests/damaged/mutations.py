@@ -1,4 +1,4 @@
-"""Damage of every kind that a disk, a network, an editor or somebody may do to a file."""
+"""Every kind of damage that a disk, a network, an editor or a person may do to a file."""
 
 import struct
 

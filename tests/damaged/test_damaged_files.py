@@ -1,7 +1,8 @@
 """Damaged and hostile files: every reader gives a result, or one or two sentences that name the file.
 
-They are read in a process of their own, whose memory the system limits. It ends, and the test fails with the file's name,
-if a file takes more than 512 MB or 20 seconds, or makes it read outside of its memory.
+The files are read in a separate process with limited memory. If a file takes more than 512 MB or 20
+seconds, or makes the process read outside of its memory, the process ends and the test fails with
+the file's name.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A source whose values tell which example they came from."""
+"""A source whose values tell from which example they come."""
 
 import numpy as np
 

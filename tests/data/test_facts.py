@@ -1,4 +1,4 @@
-"""What a source says of its data, by which a resumed run sees whether they are still the same."""
+"""The facts of a source, by which a resumed run sees whether its data have changed."""
 
 import json
 import shutil

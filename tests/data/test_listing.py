@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and what is said of the others."""
+"""Which files below a folder are images, and the messages about the other files."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What every source must do, whatever it reads. A new source is one more line in CASES."""
+"""The requirements on every source. A new source is one more line in CASES."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""A denoiser says its SDE and what its calls cost; whatever is no denoiser is refused with the right form."""
+"""A denoiser knows its SDE and the cost of its calls. Any other object raises an error that shows the right form."""
 
 import jax
 import jax.numpy as jnp

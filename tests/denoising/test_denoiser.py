@@ -1,4 +1,4 @@
-"""A network read through a parameterization on an SDE, bound to parameters and a condition."""
+"""A network with a parameterization and an SDE, bound to parameters and a condition."""
 
 import flax.linen as nn
 import jax

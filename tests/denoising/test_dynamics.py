@@ -1,4 +1,4 @@
-"""The probability flow and the reverse SDE, against each other and against what they must do to a density."""
+"""The probability flow and the reverse SDE, compared with each other and with their effect on a density."""
 
 import jax
 import jax.numpy as jnp

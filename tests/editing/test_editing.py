@@ -1,4 +1,4 @@
-"""Inversion: there and back again, the exact latent, interpolation, SDEdit."""
+"""Inversion (the round trip and the exact latent), interpolation, and SDEdit."""
 
 import jax
 import jax.numpy as jnp

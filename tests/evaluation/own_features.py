@@ -1,4 +1,4 @@
-"""Features of a user's own, as `--features=tests.evaluation.own_features:brightness` names them."""
+"""Features of a user, as --features=tests.evaluation.own_features:brightness names them."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Warnings of counts name the metric that was asked for; what cannot be computed is refused."""
+"""Warnings about counts name the requested metric, and a metric that cannot be computed raises an error."""
 
 import numpy as np
 import pytest

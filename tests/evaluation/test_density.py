@@ -1,4 +1,4 @@
-"""The learned density is held against the density that it is of: with labels, that of the component that the label names."""
+"""The learned density is compared with the right density: with labels, with that of the component of the label."""
 
 import functools
 

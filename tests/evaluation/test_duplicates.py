@@ -1,4 +1,4 @@
-"""Near duplicates: what people do to images hides none, and like colours make none."""
+"""Near duplicates: usual changes of an image hide no duplicate, and similar colours make none."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""An evaluation is one number whatever the batches, the devices and the kills, and leaves a row that makes it again."""
+"""An evaluation gives the same number for all batches, devices and interruptions, and leaves a row that repeats it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What an evaluation refuses before it draws, what it keeps, and what its row tells of the comparison."""
+"""The errors of an evaluation before it draws, the files that it keeps, and the facts in its row."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Extractors give one row per image, the same in any batch; what they lack is said."""
+"""Extractors give one row per image, the same in any batch. A missing part raises an error with advice."""
 
 import collections
 import pathlib

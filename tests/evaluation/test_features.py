@@ -1,4 +1,4 @@
-"""What extractors are given: images of few levels in 8 bits, all other data as they are, and data that are still the same."""
+"""The inputs of extractors: images of few levels in 8 bits, all other data unchanged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The ledger: lines are whole, rows are compared and drawn."""
+"""The ledger: lines are complete, and rows are compared and drawn."""
 
 import concurrent.futures
 import json

@@ -1,4 +1,4 @@
-"""References: every image once; files of other codes; what must not be compared is refused."""
+"""References: every image counts once, files of other codes are read, and invalid comparisons raise errors."""
 
 import json
 import pathlib

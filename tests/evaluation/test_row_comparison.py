@@ -1,4 +1,4 @@
-"""Rows are compared number by number, and joined by a line only where nothing but the axis sets them apart."""
+"""Rows are compared number by number, and joined by a line only where nothing but the axis differs."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Metrics of Gaussian features, where the answers are known; errors and warnings."""
+"""Metrics of Gaussian features, where the answers are known, with their errors and warnings."""
 
 import numpy as np
 import pytest

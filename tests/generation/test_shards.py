@@ -1,6 +1,6 @@
-"""Parts on disk: killed between any two operations on files and started again, they become the same bytes.
+"""Parts on disk: killed between any two file operations and started again, they become the same bytes.
 
-The folder first holds fewer indices, and then grows in parts of another size.
+The folder first holds fewer indices. Then it grows in parts of another size.
 """
 
 import pathlib

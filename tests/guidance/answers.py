@@ -1,4 +1,4 @@
-"""A denoiser that says what a table has: predictions of another library, for each step and each condition."""
+"""A denoiser that reads its answers from a table: predictions of another library, for each step and condition."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What every rule with a positive and a negative answer has: identities, the interval, one program, two devices."""
+"""Every rule with a positive and a negative answer: identities, the interval, one program, two devices."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""PyTorch's files as real programs write them, made by hand: all of them are read, and to the last number."""
+"""PyTorch's files as real programs write them, made by hand: all of them are read, with every number."""
 
 import collections
 import pickle

@@ -1,4 +1,4 @@
-"""JSON that the project wrote and something damaged: every reader names the file and says what to do."""
+"""Damaged JSON files of the project: every reader names the file and the remedy."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Files that are whole or not at all."""
+"""Files that are complete or absent."""
 
 import pytest
 

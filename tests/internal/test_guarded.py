@@ -1,4 +1,4 @@
-"""Plain arrays are read as numpy reads them, from its own files and from those of other writers; the rest is refused."""
+"""Plain arrays are read as numpy reads them, from numpy's files and from those of other writers. Others raise errors."""
 
 import io
 

@@ -1,8 +1,9 @@
-"""Agreement with other people's likelihoods on analytic mixtures; the file's `__source__` says whose.
+"""Agreement with other people's likelihoods on analytic mixtures. The file's `__source__` names the peer.
 
-The exact trace is held against the closed form, tightly: p at t_min is known, and at t_max it is not quite the prior, by a
-factor that is known too. The peers come second, within their own error: their integrator is run again here, with their
-tolerance, on the exact velocity in float64, and differs from the truth by as much as they may.
+The exact trace is compared tightly with the closed form. p at t_min is known. At t_max, p is not
+quite the prior, by a factor that is known too. The peers are compared within their own error. Their
+integrator is run again here, with their tolerance, on the exact velocity in float64, and its error
+is the tolerance of the comparison.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The distances and scores of feature sets against torch-fidelity, pytorch-fid, clean-fid and prdc: every number of it."""
+"""All distances and scores of feature sets against torch-fidelity, pytorch-fid, clean-fid and prdc."""
 
 import json
 import pathlib

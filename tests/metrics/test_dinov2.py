@@ -1,4 +1,4 @@
-"""DINOv2: its features against two other implementations', and what can be said without them."""
+"""DINOv2: its features against two other implementations, and what can be tested without them."""
 
 import json
 import pathlib

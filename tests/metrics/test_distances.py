@@ -1,4 +1,4 @@
-"""Properties that the metrics have by definition, and their errors."""
+"""Properties of the metrics by definition, and their errors."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""InceptionV3: its features against the reference's where the weights are, and what can be said without them."""
+"""InceptionV3: its features against the reference's if the weights exist, and what can be tested without them."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Starts an entry point in several processes on this machine, as a user would by flags, and waits for them."""
+"""Starts an entry point in several processes on this machine by flags, as a user would, and waits for them."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""The launch files: rendered, checked for what their systems require, and run behind stand-ins for these."""
+"""The launch files: they are rendered, checked against the rules of their systems, and run with stand-ins for these."""
 
 import importlib.util
 import os

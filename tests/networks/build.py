@@ -1,4 +1,4 @@
-"""Small networks with parameters that are nowhere near zero, so that every layer matters to the output."""
+"""Small networks with parameters far from zero, so that every layer affects the output."""
 
 import functools
 

@@ -1,7 +1,8 @@
 """Parameters of other people's U-Nets under our names, for the comparison of outputs and gradients.
 
-The peers number or name their modules in the order of the call, so that a walk over our architecture finds each. The
-maps are differentiable, so that a gradient can be compared in the peer's own parameters.
+The peers number or name their modules in the order of the call. So a walk over our architecture
+finds each module. The maps are differentiable, so gradients can be compared in the peer's own
+parameters.
 """
 
 from collections import Counter

@@ -1,6 +1,7 @@
-"""Losses against other people's code, on the exact mixture: numbers in tests/golden/loss, recorded draws given.
+"""Losses against other people's code, on the exact mixture and with recorded draws: numbers in tests/golden/loss.
 
-The peers: yang-song/score_sde_pytorch (losses.py), NVlabs/edm (training/loss.py), k-diffusion (external.VDenoiser).
+The peers: yang-song/score_sde_pytorch (losses.py), NVlabs/edm (training/loss.py), k-diffusion
+(external.VDenoiser).
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""What may change between a checkpoint and a resume, what is told and recorded, and runs that begin with another's weights."""
+"""The changes that a resume allows, their notes and records, and runs that begin with another run's weights."""
 
 import contextlib
 import hashlib

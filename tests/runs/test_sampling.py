@@ -1,4 +1,4 @@
-"""Sampling into a folder and likelihood in parts: nothing lost or doubled by a kill, the same on devices and processes."""
+"""Sampling into a folder and likelihood in parts: an interruption loses and repeats nothing, on any devices and processes."""
 
 import contextlib
 import json

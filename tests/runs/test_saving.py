@@ -1,4 +1,4 @@
-"""What of a run is saved, and when: every interval at its edges, and batches that cannot be read."""
+"""What a run saves, and when: every interval at its edges, and batches that cannot be read."""
 
 import shutil
 

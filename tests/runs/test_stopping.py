@@ -1,4 +1,4 @@
-"""Every command that is stopped says what it keeps, ends as a stopped training does, and goes on when it is called again."""
+"""A stopped command says what it keeps, ends as a stopped training does, and continues when it is called again."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Training and sampling of every kind of data end to end, and what is told before the first step."""
+"""Training and sampling of every kind of data end to end, and the messages before the first step."""
 
 import json
 

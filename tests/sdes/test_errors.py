@@ -1,4 +1,4 @@
-"""What an SDE refuses, and that it says so in words that help."""
+"""The errors of SDEs, and their messages."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The processes against numbers from other people's code; where a peer is off, both stand against the exact value."""
+"""The processes against numbers from other people's code. Where a peer is wrong, both are compared with the exact value."""
 
 import itertools
 

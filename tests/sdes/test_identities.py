@@ -1,4 +1,4 @@
-"""What holds for every SDE, whatever its α and σ."""
+"""Identities that hold for every SDE, for any α and σ."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The two SDEs that are given by numbers or by a function, and a schedule that is learned."""
+"""The SDEs that are given by numbers or by a function, and a schedule that is learned."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A new SDE in eight lines, outside of the package, through everything that is written once for all of them."""
+"""A new SDE in eight lines, outside of the package, through all code that is shared by SDEs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
-"""Exact moments of what a solver draws, without drawing: for Gaussian data a step is x' = A x + b + Σ_j c_j z_j.
+"""Exact moments of a solver's result without draws: for Gaussian data a step is x' = A x + b + Σ_j c_j z_j.
 
-With x ~ N(m, V) and independent z_j ~ N(0, 1), x' has mean A m + b and variance A² V + Σ_j c_j². A, b and c_j are read off
-by stepping from x = 0 and x = 1 without noise and from x = 0 with one unit of each noise that the step draws.
+With x ~ N(m, V) and independent z_j ~ N(0, 1), x' has mean A m + b and variance A² V + Σ_j c_j². A,
+b and c_j are measured by steps from x = 0 and x = 1 without noise, and from x = 0 with one unit of
+each noise of the step.
 """
 
 import functools

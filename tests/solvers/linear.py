@@ -1,7 +1,8 @@
-"""Exact moments of what a solver draws on Gaussian data, also of solvers that remember steps, and their strong error.
+"""Exact moments of a solver's result on Gaussian data, also for solvers with a history, and their strong error.
 
-For scalar data N(m, s²) the end of a solve is linear: x_n = A x_0 + b + Σ_k Σ_d c_kd z_kd. One batch finds all: a lane for
-x_0 = 0, one for x_0 = 1, and one for a unit of each draw. `affine` composes steps and needs no lanes, but has no memory.
+For scalar data N(m, s²) the end of a solve is linear: x_n = A x_0 + b + Σ_k Σ_d c_kd z_kd. One
+batch measures all: a lane for x_0 = 0, a lane for x_0 = 1, and a lane for one unit of each draw.
+`affine` composes steps and needs no lanes, but it cannot treat a history.
 """
 
 import functools

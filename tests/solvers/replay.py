@@ -1,4 +1,4 @@
-"""Replays a solver with noise that somebody else drew."""
+"""Replays a solver with recorded noise of another code."""
 
 import functools
 import itertools

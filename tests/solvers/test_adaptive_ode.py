@@ -1,4 +1,4 @@
-"""Adaptive solves: accuracy, counts, independence of neighbours, what they close over, errors."""
+"""Adaptive solves: accuracy, counts, independence of neighbours, closures, errors."""
 
 import itertools
 import math

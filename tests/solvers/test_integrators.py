@@ -1,4 +1,4 @@
-"""What the deterministic solvers share, their limits (α = 0, σ = 0, float32), identities between them, and bad fields."""
+"""The code that deterministic solvers share: limits (α = 0, σ = 0, float32), identities, and bad fields."""
 
 import math
 

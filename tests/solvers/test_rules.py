@@ -1,4 +1,4 @@
-"""What single steps must be: identities between solvers, exact cases, limits, the correctors' step sizes."""
+"""Single steps: identities between solvers, exact cases, limits, the correctors' step sizes."""
 
 import functools
 

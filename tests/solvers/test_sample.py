@@ -1,4 +1,4 @@
-"""`sample`: what it counts, compiles, keeps and refuses; the same noise in any batch."""
+"""`sample`: its counts, compilations, kept states and errors; the same noise in any batch."""
 
 import contextlib
 import functools

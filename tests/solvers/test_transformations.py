@@ -1,4 +1,4 @@
-"""A solve within other transformations: jit, vmap, reverse mode, and a program that is written and read again."""
+"""A solve within other transformations: jit, vmap, reverse mode, and a program that is exported and loaded again."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Solves from t_max of the SDEs that keep no signal there."""
+"""Solves from t_max of the SDEs with α = 0 there."""
 
 import jax
 import jax.numpy as jnp

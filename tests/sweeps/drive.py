@@ -1,4 +1,4 @@
-"""Runs the sweep in a JSON file on this machine, to be killed by a test: python drive.py SWEEP.json FOLDER SLOTS."""
+"""Runs the sweep in a JSON file on this machine, so that a test can kill it: python drive.py SWEEP.json FOLDER SLOTS."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Stands in for experiments.train: the same arguments and metrics.jsonl, no JAX. FAKE_… variables make it misbehave."""
+"""Replaces experiments.train: the same arguments and metrics.jsonl, without JAX. FAKE_… variables make it misbehave."""
 
 import json
 import math

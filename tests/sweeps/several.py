@@ -1,4 +1,4 @@
-"""What the tests of sweeps share."""
+"""Code that the tests of sweeps share."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Conditions that are dropped in training: at their rates, independently of the rest, and replaced by the null condition."""
+"""Dropped conditions: at their rates, independently of all else, and replaced by the null condition."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The advisor on data whose moments, distances, duplicates and divergences are known."""
+"""The data advisor on data whose moments, distances, duplicates and divergences are known."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Plans: FLOPs against a count by hand, bytes against the shapes, and what does not fit."""
+"""Plans: FLOPs against a count by hand, bytes against the shapes, and advice for runs that do not fit."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The page of a run, and of several, from folders that hold what a training and its evaluations leave."""
+"""The page of a run, and of several runs, from folders with the files of a training and its evaluations."""
 
 import json
 import re

@@ -1,9 +1,10 @@
 """A run that is killed at a chosen moment: python -m tests.training.killed_run reads jobs, one JSON object a line.
 
-A job is {"workdir": …, "kill": …}; the answer is a line with the exit status of a child process that trained there. All
-imports are done once and each child is forked, so that a run takes a second and tens of kills are affordable. The
-production code has no hooks: the child replaces functions by ones that kill it with SIGKILL, or kills itself from a
-thread, after some time or when a file appears.
+A job is {"workdir": …, "kill": …}. The answer is a line with the exit status of a child process
+that trained there. All imports are done once, and each child is forked. So a run takes a second,
+and tens of kills are affordable. The production code has no hooks. The child replaces functions by
+functions that kill it with SIGKILL, or kills itself from a thread, after some time or when a file
+appears.
 
     {"after": 0.8}                              0.8 s after the child began
     {"file": "checkpoints/*tmp*", "delay": 0}   when a file of that name appears in the workdir, or after a delay

@@ -1,4 +1,4 @@
-"""What the first of several processes does for all."""
+"""Work that the first of several processes does for all."""
 
 import errno
 

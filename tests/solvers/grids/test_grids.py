@@ -1,4 +1,4 @@
-"""Grids: where they start and stop, what is even in them, other people's tables, errors."""
+"""Grids: their first and last times, the variable in which they are even, other people's tables, errors."""
 
 import dataclasses
 

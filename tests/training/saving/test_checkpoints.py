@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, foreign, half written, or cannot be written at all."""
+"""Checkpoints that are damaged, foreign or half written, or that cannot be written at all."""
 
 import contextlib
 import gc
