@@ -15,6 +15,7 @@ from score_sde.guidance.inverse.mmps import MMPS
 from score_sde.guidance.inverse.pigdm import PiGDM
 from score_sde.guidance.inverse.renoise import Renoise
 from score_sde.guidance.inverse.replacement import Replacement
+from score_sde.guidance.inverse.tds import TDS
 from score_sde.guidance.inverse.tmpd import TMPD
 from score_sde.solvers.base import Solver
 
@@ -32,6 +33,7 @@ RESTORERS: dict[str, type[Solver]] = {
     "ddrm": DDRM,
     "ddnm_plus": DDNMPlus,
     "renoise": Renoise,
+    "tds": TDS,
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "MMPS",
     "POSTERIORS",
     "RESTORERS",
+    "TDS",
     "TMPD",
     "DDNMPlus",
     "DiffPIR",

@@ -38,7 +38,8 @@ def draw(name, noise_std=NOISE_STD, prior=PRIOR):
 
 def test_every_method_is_in_the_list():
     built = [part for make in METHODS.values() for part in make(OPERATOR, NOISE_STD)]
-    assert {*POSTERIORS.values(), *RESTORERS.values()} <= {type(part) for part in built}
+    particles = {inv.TDS}  # of another shape: below
+    assert {*POSTERIORS.values(), *RESTORERS.values()} <= particles | {type(part) for part in built}
 
 
 @pytest.mark.parametrize("name", ["mmps", "mmps_stochastic", "tmpd"])
@@ -60,6 +61,55 @@ def test_pigdm_is_exact_for_data_of_its_spread():
 
     assert errors(0.5) < 5
     assert errors(1.0) > 8
+
+
+MIXTURE = GaussianMixture(
+    jnp.asarray([0.4, 0.6]), jnp.asarray([[-0.8, 0.4], [0.9, -0.3]]), jnp.asarray([[0.3, 0.5], [0.4, 0.3]])
+)
+
+
+def mixture_posterior(noise_std=NOISE_STD):
+    """(mean, covariance) given y, in closed form: a mixture of the posteriors of the components, reweighed by p(y)."""
+    weights, parts = [], []
+    for weight, mean, std in zip(MIXTURE.weights, MIXTURE.means, MIXTURE.stds, strict=True):
+        parts.append(posterior(mean[None], std[None], noise_std))
+        a, prior = np.asarray(OPERATOR.matrix), np.diag(np.asarray(std) ** 2)
+        variance = float((a @ prior @ a.T)[0, 0]) + noise_std**2
+        error = Y - float((a @ np.asarray(mean))[0])
+        weights.append(float(weight) * np.exp(-0.5 * error**2 / variance) / np.sqrt(variance))
+    weights = np.asarray(weights) / np.sum(weights)
+    means = np.stack([mean for mean, _ in parts])
+    mean = weights @ means
+    between = np.einsum("k,ki,kj->ij", weights, means - mean, means - mean)
+    return mean, between + np.einsum("k,kij->ij", weights, np.stack([covariance for _, covariance in parts]))
+
+
+def test_twisted_particles_are_exact_on_a_mixture():
+    """Where every other method is biased, MMPS among them; the particles of an image are drawn from each other: one counts."""
+    images, particles = 512, 16
+    y = jnp.full((images, 1), Y)
+    denoise = guide(MIXTURE.denoise(VP()), (inv.Measured(OPERATOR, NOISE_STD),), {"y": y})
+    grid = grids.LogSNRUniform(60, end=1e-3, to_zero=True)
+    solved = sample(KEY, denoise, inv.TDS(), grid, (images, particles, 2))
+    assert solved.nfe[0] == 60 * particles
+    exact = mixture_posterior()
+    errors = moment_errors(solved.x[:, 0], *exact, allowance=0.04)
+    assert max(errors) < 5, errors
+    biased = moment_errors(draw("mmps", prior=MIXTURE), *exact, allowance=0.04)
+    assert max(biased) > 5, biased
+
+
+def test_twisted_particles_of_an_image_by_themselves():
+    y = jnp.asarray([[0.9], [-1.0], [0.3]])
+    grid = grids.LogSNRUniform(6, end=0.01, to_zero=True)
+
+    def solve(y):
+        denoise = guide(MIXTURE.denoise(VP()), (inv.Measured(OPERATOR, NOISE_STD),), {"y": y})
+        return sample(KEY, denoise, inv.TDS(), grid, (len(y), 8, 2)).x
+
+    together = solve(y)
+    np.testing.assert_allclose(together[0], solve(y[:1])[0], rtol=1e-4, atol=1e-5)
+    assert len(np.unique(together[0, :, 0])) > 1
 
 
 # What each method makes of this posterior, whose mean is (0.908, −0.078) and whose variances are (0.2, 0.218): mean, variances.
@@ -166,6 +216,8 @@ def test_mistakes():
         (lambda: inv.DPS(scale=-1.0), "DPS needs scale >= 0"),
         (lambda: inv.DDRM(eta=1.5), "DDRM needs eta, eta_b and eta_after in"),
         (lambda: inv.DDNMPlus(2.0), "DDNMPlus needs 0 <= eta <= 1"),
+        (lambda: inv.TDS(threshold=2.0), "TDS needs data_std > 0 and 0 <= threshold <= 1"),
+        (lambda: inv.TDS().check(VP(), np.array([1.0, 0.1])), "TDS needs a grid that goes to 0"),
         (lambda: inv.Renoise(2.0), "Renoise needs 0 <= eta <= 1"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -1,0 +1,140 @@
+"""TDS: the twisted diffusion sampler, sequential Monte Carlo whose answer is exact for many particles."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.guidance.inverse.base import Measurement, measurement_of, residual
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
+from score_sde.sdes.base import SDE
+from score_sde.solvers import noise
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
+
+Particles = Float[Array, "b k *shape"]
+Weights = Float[Array, "b k"]
+
+
+class Twisted(NamedTuple):
+    """x̂0 of each particle, log p̃(y | x_t), and its gradient."""
+
+    x0: Particles
+    log_prob: Weights
+    gradient: Particles
+
+
+@pytree
+class TDS(Solver):
+    """Particles [b, k, *shape], k of each image, that move by p(x_s | x_t) with a drift towards y, weighed and resampled.
+
+    p̃(y | x_t) = N(y; A(x̂0), (σ_y² + r²) I) with r² = σ_d² σ²/(α² σ_d² + σ²). With `Ancestral`'s mean m and variance v, a
+    particle goes to x_s ~ N(m + v ∇ log p̃(y | x_t), v I), and its weight is multiplied by
+    p̃(y | x_s)/p̃(y | x_t) · N(x_s; m, v I)/N(x_s; m + v ∇ log p̃, v I), with the likelihood itself at the end. An image whose
+    effective number of particles, (Σw)²/Σw², is below `threshold` · k is resampled, and so are all at the end: the particles
+    of the result have equal weights.
+
+    Draw with sample(key, denoise, TDS(), grid, (b, k, *shape)) and measurements y [b, *m]. The grid has to go to 0. Every
+    step costs k evaluations of the model for each image.
+
+    Error: goes to 0 as k → ∞, but for the steps' own error. `data_std` (σ_d) and p̃ change the variance only.
+    Raises: ValueError unless data_std > 0 and 0 <= threshold <= 1; for σ_y = 0; for a grid that ends above 0.
+    Source: Wu et al., arXiv 2306.17775, Algorithm 1, with multinomial resampling by JAX.
+    """
+
+    data_std: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        if not (self.data_std > 0 and 0 <= self.threshold <= 1):
+            raise ValueError(f"TDS needs data_std > 0 and 0 <= threshold <= 1, got {self}.")
+
+    def check(self, sde: SDE, times: Times) -> None:
+        super().check(sde, times)
+        if not np.asarray(sde.sigma(jnp.asarray(times[-1]))) == 0:
+            raise ValueError(f"TDS needs a grid that goes to 0, as with to_zero=True; got an end at t={times[-1]}.")
+
+    def init(self, x: Batch, num_steps: Count) -> Any:
+        """The log weights, but for the twist at x."""
+        return jnp.zeros(x.shape[:2], x.dtype)
+
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        sde, measurement = denoise.sde, self._measurement(denoise)
+        now = jax.vmap(lambda each: self._twisted(denoise, measurement, each, t), 1, 1)(x)
+        keys = key if key.ndim else jax.random.split(key, x.shape[0])
+        log_weights = carry + now.log_prob
+        chosen, log_weights = _resampled(noise.fold_in(keys, 0), log_weights, self.threshold)
+        x, now = jax.tree.map(lambda each: _take(each, chosen), (x, now))
+
+        scale, std = sde.transition(s, t)
+        ratio, variance = sde.sigma(s) / sde.sigma(t), (std * sde.sigma(s) / sde.sigma(t)) ** 2
+        mean = sde.alpha(s) * (std / sde.sigma(t)) ** 2 * now.x0 + scale * ratio**2 * x
+        z = noise.like(noise.fold_in(keys, 1), sde, x)
+        moved = mean + variance * now.gradient + jnp.sqrt(variance) * z
+        # log N(x_s; m, v) − log N(x_s; m + v g, v) = −v ‖g‖²/2 − √v g·z, which is finite at v = 0.
+        correction = -0.5 * variance * _sum(now.gradient**2) - jnp.sqrt(variance) * _sum(now.gradient * z)
+        log_weights = log_weights - now.log_prob + correction
+
+        def last():
+            final = log_weights + jax.vmap(lambda each: _log_likelihood(measurement, each), 1, 1)(moved)
+            return _take(moved, _resampled(noise.fold_in(keys, 2), final, 1.0)[0])
+
+        moved = jax.lax.cond(sde.sigma(s) == 0, last, lambda: moved)
+        return moved, log_weights, x.shape[1] * denoise.evaluations(t)
+
+    def _measurement(self, denoise: Denoise) -> Measurement:
+        measurement = measurement_of(self, denoise)
+        if isinstance(measurement.noise_std, float | int) and not measurement.noise_std > 0:
+            raise ValueError(f"TDS needs noise_std > 0 in Measured, got {measurement.noise_std}.")
+        return measurement
+
+    def _twisted(self, denoise: Denoise, measurement: Measurement, x: Batch, t: Scalar) -> Twisted:
+        """Of one particle of every image."""
+        sde = denoise.sde
+        alpha, sigma = sde.alpha(t), sde.sigma(t)
+        spread = (self.data_std * sigma) ** 2 / ((alpha * self.data_std) ** 2 + sigma**2)
+        variance = measurement.noise_std**2 + spread
+
+        def error_of(x):
+            x0 = denoise(x, t).x0
+            return residual(measurement, x0), x0
+
+        error, pullback, x0 = jax.vjp(error_of, x, has_aux=True)
+        return Twisted(x0, _log_normal(error, variance), pullback(-error / variance)[0])
+
+
+def _log_normal(error: Float[Array, "b *m"], variance: Scalar | float) -> Float[Array, " b"]:
+    """log N(error; 0, variance I)."""
+    flat = error.reshape(error.shape[0], -1)
+    return -0.5 * (jnp.sum(flat**2, axis=1) / variance + flat.shape[1] * jnp.log(2 * jnp.pi * variance))
+
+
+def _log_likelihood(measurement: Measurement, x0: Batch) -> Float[Array, " b"]:
+    return _log_normal(residual(measurement, x0), jnp.asarray(measurement.noise_std, x0.dtype) ** 2)
+
+
+def _sum(values: Particles) -> Weights:
+    return jnp.sum(values.reshape(*values.shape[:2], -1), axis=2)
+
+
+def _take(values: Float[Array, "b k *_"], chosen: Int[Array, "b k"]) -> Float[Array, "b k *_"]:
+    return jnp.take_along_axis(values, _expanded(chosen, values), axis=1)
+
+
+def _expanded(weights: Array, values: Array) -> Array:
+    """[b, k] with trailing axes of length one, as values has."""
+    return weights.reshape(*weights.shape, *(1,) * (values.ndim - 2))
+
+
+def _resampled(keys: Keys, log_weights: Weights, threshold: Scalar | float) -> tuple[Int[Array, "b k"], Weights]:
+    """(which particle each place takes, its log weight): drawn by weight where too few particles count, else as they are."""
+    number = log_weights.shape[1]
+    weights = jax.nn.softmax(log_weights, axis=1)
+    effective = 1 / jnp.sum(weights**2, axis=1)
+    drawn = jax.vmap(lambda key, row: jax.random.categorical(key, row, shape=(number,)))(keys, log_weights)
+    is_drawn = expand_like(effective < threshold * number, drawn)
+    kept = jnp.broadcast_to(jnp.arange(number)[None], drawn.shape)
+    return jnp.where(is_drawn, drawn, kept), jnp.where(is_drawn, 0.0, log_weights)
