@@ -6,6 +6,7 @@ the method.
 
 from score_sde.guidance.base import Guidance
 from score_sde.guidance.inverse.base import Measured, Measurement, Posterior
+from score_sde.guidance.inverse.daps import DAPS
 from score_sde.guidance.inverse.ddnm import DDNM
 from score_sde.guidance.inverse.ddnm_plus import DDNMPlus
 from score_sde.guidance.inverse.ddrm import DDRM
@@ -13,6 +14,7 @@ from score_sde.guidance.inverse.diffpir import DiffPIR
 from score_sde.guidance.inverse.dps import DPS
 from score_sde.guidance.inverse.mmps import MMPS
 from score_sde.guidance.inverse.pigdm import PiGDM
+from score_sde.guidance.inverse.red_diff import REDDiff
 from score_sde.guidance.inverse.renoise import Renoise
 from score_sde.guidance.inverse.replacement import Replacement
 from score_sde.guidance.inverse.tds import TDS
@@ -34,9 +36,12 @@ RESTORERS: dict[str, type[Solver]] = {
     "ddnm_plus": DDNMPlus,
     "renoise": Renoise,
     "tds": TDS,
+    "daps": DAPS,
+    "red_diff": REDDiff,
 }
 
 __all__ = [
+    "DAPS",
     "DDNM",
     "DDRM",
     "DPS",
@@ -51,6 +56,7 @@ __all__ = [
     "Measurement",
     "PiGDM",
     "Posterior",
+    "REDDiff",
     "Renoise",
     "Replacement",
 ]

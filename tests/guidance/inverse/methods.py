@@ -17,6 +17,8 @@ METHODS = {
     "replacement": lambda a, std: (inv.Measured(a, std), inv.Replacement()),
     "ddrm": lambda a, std: (inv.Measured(a, std), inv.DDRM()),
     "ddnm_plus": lambda a, std: (inv.Measured(a, std), inv.DDNMPlus()),
+    "daps": lambda a, std: (inv.Measured(a, std), inv.DAPS(3, num_langevin=20, step_size=5e-3, last_ratio=1.0)),
+    "red_diff": lambda a, std: (inv.Measured(a, std), inv.REDDiff()),
 }
 
 

@@ -11,11 +11,12 @@ from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.guidance import guide
 from score_sde.guidance import inverse as inv
 from score_sde.guidance import operators as ops
+from score_sde.guidance.inverse.daps import _levels
 from score_sde.internal.pytree import pytree
 from score_sde.sdes import EDM, SDE
 from score_sde.sdes.base import Time
 from score_sde.solvers import DDIM, Ancestral
-from tests.guidance.inverse.golden import Azula, Table, close, load, mixture, problem, states
+from tests.guidance.inverse.golden import Azula, Table, close, load, mixture, problem, states, step
 
 
 @pytest.fixture(autouse=True)
@@ -276,3 +277,44 @@ def test_inversebench():
         close(found, inputs[1:], 1e-8, name)
         compared += 1
     assert compared == 3
+
+
+def test_inversebenchs_daps(monkeypatch):
+    """Langevin's steps, their sizes, and the noise after them, from the end of the peer's ODE.
+
+    That end is its state at `ode_end`: the peer's last step goes nowhere, for its table of levels repeats the last.
+    """
+    arrays, cases = load("inversebench")
+    name = "run/m64/avg/daps"
+    case = cases[name]
+    operator, _, y = problem(arrays, "m64/avg", slice(0, 1))
+    lgvd, outer = case["lgvd"], case["annealing"]["num_steps"]
+    solver = inv.DAPS(3, 0.05, lgvd["num_steps"], lgvd["lr"], lgvd["lr_min_ratio"])
+    denoise = guide(
+        mixture(arrays, "m64").denoise(EDM(sigma_max=100.0)), (inv.Measured(operator, lgvd["tau"]),), {"y": y}
+    )
+    inputs, sigmas = arrays[f"{name}/net_x"], arrays[f"{name}/net_sigma"]
+    for k in range(outer - 1):
+        end, first = jnp.asarray(inputs[3 * k + 2]), 1 + 4 * k
+        monkeypatch.setattr(inv.DAPS, "_denoised", lambda self, denoise, x, t, end=end: (end, 0))
+        draws = [jnp.asarray(arrays[f"{name}/noise/{first + i}"]) for i in range(4)]
+        carry = jnp.asarray(float(k)), jnp.asarray(float(outer))
+        monkeypatch.setattr(jax.lax, "fori_loop", unrolled)
+        step.clear_cache()  # what is patched is in the program
+        found = states(solver, denoise, inputs[3 * k], sigmas[[3 * k, 3 * k + 3]], [draws], carry)
+        close(found[0], inputs[3 * k + 3], 1e-9)
+
+
+def unrolled(first, last, body, value):
+    """The loop as Python's, so that each step takes the next of the recorded draws."""
+    for k in range(int(first), 3):
+        value = body(k, value)
+    return value
+
+
+def test_levels_of_daps():
+    """EDM's levels, from which the peer starts."""
+    arrays, _ = load("inversebench")
+    sigmas = arrays["run/m64/avg/daps/net_sigma"]
+    for k in range(0, 9, 3):
+        close(_levels(jnp.asarray(sigmas[k]), jnp.asarray(0.05), 3), sigmas[k : k + 3], 1e-12)

@@ -123,6 +123,8 @@ BIASED = {
     "replacement": ((0.821, 0.003), (0.211, 0.223)),
     "ddrm": ((0.896, -0.025), (0.120, 0.165)),
     "ddnm_plus": ((0.904, -0.037), (0.119, 0.164)),
+    "daps": ((0.891, -0.038), (0.270, 0.320)),
+    "red_diff": ((0.941, -0.051), (0.0305, 0.0476)),
 }
 
 
@@ -216,6 +218,8 @@ def test_mistakes():
         (lambda: inv.DPS(scale=-1.0), "DPS needs scale >= 0"),
         (lambda: inv.DDRM(eta=1.5), "DDRM needs eta, eta_b and eta_after in"),
         (lambda: inv.DDNMPlus(2.0), "DDNMPlus needs 0 <= eta <= 1"),
+        (lambda: inv.DAPS(num_langevin=0), "DAPS needs num_ode, num_langevin >= 1"),
+        (lambda: inv.REDDiff(learning_rate=0.0), "REDDiff needs weight >= 0 and learning_rate > 0"),
         (lambda: inv.TDS(threshold=2.0), "TDS needs data_std > 0 and 0 <= threshold <= 1"),
         (lambda: inv.TDS().check(VP(), np.array([1.0, 0.1])), "TDS needs a grid that goes to 0"),
         (lambda: inv.Renoise(2.0), "Renoise needs 0 <= eta <= 1"),
