@@ -42,7 +42,7 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.experiment import from_workdir
+    from score_sde.run_config import from_workdir
     from score_sde.tools.restoration_tasks import TaskSettings
     from score_sde.tools.restore import run_restoration
 

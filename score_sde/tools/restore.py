@@ -22,13 +22,14 @@ from score_sde.experiment import Experiment
 from score_sde.guidance import guide
 from score_sde.guidance.operators import Linear, Mask, Operator
 from score_sde.importers.lpips import load_lpips, lpips_path
-from score_sde.metrics.lpips import LEAST_SIZE, lpips_distance
+from score_sde.metrics.features.lpips import LEAST_SIZE, lpips_distance
 from score_sde.metrics.psnr import psnr
 from score_sde.metrics.ssim import WINDOW, ssim
-from score_sde.runs.restoring import pick_params, restore
+from score_sde.runs.restoring import restore
 from score_sde.solvers import sample
 from score_sde.tools.restoration_tasks import Method, TaskSettings, method_of, operator_of
 from score_sde.training.logs.progress import Progress
+from score_sde.training.state import pick_params
 
 Image = Float[np.ndarray, "h w c"]
 INPUTS = ("original", "measurement")

@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import quickstart
-from score_sde.experiment import Experiment, from_workdir
+from score_sde.experiment import Experiment
 from score_sde.guidance import inverse as inv
 from score_sde.guidance import operators as ops
+from score_sde.run_config import from_workdir, write_config
 from score_sde.solvers import DDIM, Restart, grids
 from score_sde.tools import restoration_tasks as tasks
 from score_sde.tools.restore import run_restoration
@@ -38,8 +39,8 @@ def workdir(tmp_path_factory):
     """A checkpoint of a network that is not trained, two images, and a mask whose left half is white."""
     folder, experiment = tmp_path_factory.mktemp("run"), Experiment(tiny())
     with jax.numpy_dtype_promotion("standard"), contextlib.closing(Checkpoints(folder)) as checkpoints:
-        checkpoints.save(experiment.init_state(), {})
-    experiment.write_config(folder)
+        checkpoints.save(experiment.recipe.init_state(), {})
+    write_config(experiment, folder)
     (folder / "photos").mkdir()
     for name, size in (("photos/a.png", 8), ("photos/b.png", 8), ("small.png", 4), ("large.png", 20)):
         Image.fromarray(RNG.integers(0, 256, (size, size), np.uint8)).save(folder / name)

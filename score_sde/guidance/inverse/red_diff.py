@@ -50,7 +50,8 @@ class REDDiff(Solver):
             return jnp.sum(residual(measurement, mean) ** 2)
 
         gradient = jax.grad(misfit)(mean) + self.weight * sigma / alpha * surprise
-        updates, adam = self._adam().update(gradient, adam)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to whole numbers
+            updates, adam = self._adam().update(gradient, adam)
         return mean + updates, (adam, jnp.zeros((), bool)), denoise.evaluations(t)
 
     def _adam(self) -> optax.GradientTransformation:
