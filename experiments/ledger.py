@@ -66,8 +66,9 @@ def main() -> None:
 
         metric, _, axis = PLOT.value.partition(":")
         found = curves(rows, metric, axis)
+        result = next(row.values["results"][metric] for row in rows if metric in row.values["results"])
         path = pathlib.Path(OUTPUT.value or workdirs[0] / f"{metric}_{axis}.png")
-        print(metric_curves(found, path, AXES[axis], label(metric), f"{title(metric)} by {AXES[axis]}"))
+        print(metric_curves(found, path, AXES[axis], label(metric, result), f"{title(metric, result)} by {AXES[axis]}"))
     else:
         print(f"{table(rows)}\n{ERRORS_TOLD}")
 

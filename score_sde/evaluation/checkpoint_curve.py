@@ -63,6 +63,6 @@ def _draw_checkpoints(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None
         errors = [error_of(r) or 0.0 for r in found]
         curve = ([row["training_images"] for row in rows], [r["value"] for r in found], errors)
         path = workdir / f"checkpoints_{name}.png"
-        heading = f"{title(name)} of each checkpoint"
-        metric_curves({workdir.name: curve}, path, "images seen in training", label(name), heading)
+        heading = f"{title(name, found[0])} of each checkpoint"
+        metric_curves({workdir.name: curve}, path, "images seen in training", label(name, found[0]), heading)
         print(f"{name} of {len(rows)} checkpoints in {path}")

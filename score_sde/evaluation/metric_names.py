@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from score_sde.config import closest, from_outside
@@ -113,8 +113,11 @@ def _checked(what: str, result: Any) -> Result:
 
 
 def told_outside(name: str, metric: Metric) -> Result:
-    """What a row says of a metric that is not ours, so that it is compared without the metric's code; {} for ours."""
-    return {} if name in METRICS else {"metric": name, "compared": ["result.metric", *metric.compared]}
+    """What a row says of a metric that is not ours, so that it is read without the metric's code; {} for ours."""
+    if name in METRICS:
+        return {}
+    told = {"title": metric.title, "unit": metric.unit, "better": metric.better}
+    return {"metric": name, "compared": ["result.metric", *metric.compared], **told}
 
 
 def metric_of(result: str) -> Metric | None:
@@ -122,15 +125,19 @@ def metric_of(result: str) -> Metric | None:
     return next((metric for metric in _catalogue().values() if result in metric.results), None)
 
 
-def label(result: str) -> str:
+def label(name: str, result: Mapping[str, Any]) -> str:
     """A number of a ledger as an axis has it: its name, its unit, and which values are better."""
-    metric = metric_of(result)
-    more = [metric.unit, f"{metric.better} is better" if metric.better else ""] if metric else []
-    more = [text for text in more if text]
-    return f"{result} ({', '.join(more)})" if more else result
+    unit, better = _told(name, result, "unit"), _told(name, result, "better")
+    more = ", ".join(text for text in (unit, f"{better} is better" if better else "") if text)
+    return f"{name} ({more})" if more else name
 
 
-def title(result: str) -> str:
+def title(name: str, result: Mapping[str, Any]) -> str:
     """A number of a ledger as the title of a plot has it."""
-    metric = metric_of(result)
-    return metric.title if metric else result
+    return _told(name, result, "title") or name
+
+
+def _told(name: str, result: Mapping[str, Any], field: str) -> str:
+    """What the catalogue says of a number, or else the row."""
+    metric = metric_of(name)
+    return getattr(metric, field) if metric else str(result.get(field, ""))

@@ -11,7 +11,7 @@ import pytest
 from experiments.feature_names import metric_names
 from score_sde.evaluation.evaluating import run_evaluation
 from score_sde.evaluation.ledger import read_rows
-from score_sde.evaluation.metric_names import chosen_metrics, computed
+from score_sde.evaluation.metric_names import chosen_metrics, computed, label, title
 from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.row_comparison import curves, differences
 from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference
@@ -28,6 +28,7 @@ class NumParams(Metric):
     """How many numbers the model has: of no samples."""
 
     name = "num_params"
+    title, unit, better = "size of the model", "numbers", "lower"
     needs = Needs(outputs=(), model=True)
 
     def compute(self, inputs):
@@ -140,8 +141,12 @@ def test_a_metric_of_the_model_draws_nothing(folder, tmp_path):
     assert not (tmp_path / "evaluations").exists() and differences(*rows)[-1].startswith("num_params: ")
     rows[1].values["results"]["num_params"]["metric"] = "elsewhere:NumParams"
     assert differences(*rows)[-1].endswith("(not comparable: result.metric differ)")
-    (label,) = curves(rows[:1], "num_params", "images")
-    assert "sampling" not in label and "solver" not in label
+    (curve,) = curves(rows[:1], "num_params", "images")
+    assert "sampling" not in curve and "solver" not in curve
+    found = rows[0].values["results"]["num_params"]
+    assert label("num_params", found) == "num_params (numbers, lower is better)"
+    assert title("num_params", found) == "size of the model" and title("old", {}) == label("old", {}) == "old"
+    assert label("density_kl", {}) == "density_kl (nats, lower is better)" and title("fd", {}) == "Fréchet distance"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What every metric of the catalogue keeps: its names, its errors, its needs, and which way is better."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -62,6 +63,12 @@ def test_the_list_is_the_catalogue():
     }
     assert all(metric.name == name for name, (metric, _) in METRICS.items())
     assert list(chosen_metrics(["fd", "bpd", "precision", "fid"])) == ["fid", "bits_per_dim", "prdc"]
+
+
+def test_the_document_has_a_row_for_each():
+    text = (pathlib.Path(__file__).parent.parent.parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("## Metrics\n")[2].partition("\n## ")[0]
+    assert [name for name in METRICS if f"\n| `{name}` | " not in table] == []
 
 
 @pytest.mark.parametrize("extractor", ["inception", "pixels"])
