@@ -1,6 +1,7 @@
 """A metric against a cost or a choice: evaluations, training images, the half-life of an average."""
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ import numpy as np
 from score_sde.plots.curves import scale_axis, step_formatter
 from score_sde.plots.style import LINE_COLORS, MARKERS, add_legend, label_axes, new_figure, save_figure
 
+WIDTH = 80  # characters of a line of the legend, about as wide as the figure
+INSIDE = 40  # a longer label would cover the curves: the legend goes below the axes
+
 
 def metric_curves(
     curves: Mapping[str, tuple[Any, Any, Any]], path: str | os.PathLike[str], x_name: str, y_name: str, title: str = ""
 ) -> Path:
     """Draws {label: (x, values, errors)} with a point for each value, and a bar where its error is known (not 0).
+
+    Long labels stand below the axes, in several lines.
 
     Raises: ValueError for no curve.
     """
@@ -25,12 +31,13 @@ def metric_curves(
     for i, (label, (x, values, errors)) in enumerate(curves.items()):
         style |= {"color": LINE_COLORS[i % len(LINE_COLORS)], "marker": MARKERS[i % len(MARKERS)]}
         bars = np.asarray(errors) if np.any(errors) else None
-        axes.errorbar(np.asarray(x), np.asarray(values), yerr=bars, label=label, **style)
+        axes.errorbar(np.asarray(x), np.asarray(values), yerr=bars, label=textwrap.fill(label, WIDTH), **style)
     x = np.concatenate([np.asarray(curve[0], float) for curve in curves.values()])
     scale_axis(axes.xaxis, x)
     if x.max() >= 1e4:
         axes.xaxis.set_major_formatter(step_formatter())
     scale_axis(axes.yaxis, np.concatenate([np.asarray(curve[1], float) for curve in curves.values()]))
     label_axes(axes, title or None, x_name, y_name)
-    add_legend(axes)
+    below = max(map(len, curves)) > INSIDE
+    add_legend(axes, **({"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0} if below else {}))
     return save_figure(figure, path)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from score_sde import plots
-from score_sde.plots import comparison, datasets, samples
+from score_sde.plots import comparison, datasets, samples, scores
 from score_sde.plots.captions import shortened
 from score_sde.plots.curves import average_down, smoothed
 from score_sde.plots.datasets import dataset_overview
@@ -316,7 +316,7 @@ def test_a_long_caption_is_shortened_to_its_tile():
 def figures(monkeypatch):
     """The figures that are made, as (figure, axes)."""
     made = []
-    for module in (datasets, comparison, samples):
+    for module in (datasets, comparison, samples, scores):
         monkeypatch.setattr(module, "new_figure", lambda *a, **k: made.append(new_figure(*a, **k)) or made[-1])
     return made
 
@@ -386,6 +386,16 @@ def test_strips_say_what_each_solve_took(tmp_path, figures, shape):
     ((_, axes),) = figures
     assert [one.get_xlabel() for one in axes.flat] == ["2 steps\n4 evaluations", "b", "c", "d"]
     assert [one.get_title() for one in axes.flat] == ["budget 5", "budget 10", "", ""]
+
+
+def test_long_labels_do_not_cover_the_curves(tmp_path, figures):
+    points = (np.array([1.0, 9.0]), np.array([0.1, 1.0]), np.zeros(2))
+    labels = [", ".join(f"grid.field_{i}={value}" for i in range(12)) for value in "ab"]
+    metric_curves(dict.fromkeys(labels, points), tmp_path / "a.png", "x", "y")
+    ((figure, [[axes]]),) = figures
+    figure.canvas.draw()
+    legend, reach = axes.get_legend().get_window_extent(), axes.xaxis.get_tightbbox()
+    assert legend.y1 < reach.y0 and legend.width < figure.bbox.width
 
 
 def test_names_with_dollars_are_no_formulas(tmp_path):
