@@ -250,8 +250,8 @@ def load(
     folder = pathlib.Path(workdir)
     if not (folder / CONFIG_FILE).is_file() and (folder / DESCRIPTION_FILE).is_file():
         raise ValueError(
-            f"The run in {workdir} was trained without a config, so that its task is known only to the program that trained "
-            "it. Make the same task and data again, and call Trainer(task, data, workdir).load()."
+            f"The run in {workdir} was trained without a config. Only the program that trained it knows its task. "
+            "Make the same task and data again, and call Trainer(task, data, workdir).load()."
         )
     return restored(from_workdir(folder, overrides), folder, step, average)
 

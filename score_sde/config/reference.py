@@ -50,7 +50,7 @@ def _child(node: _Node, name: str, catalogues: Catalogues) -> _Node:
         check_names(node.path, [name], list(fields))
         return _node(path, fields[name], catalogues)
     if node.family is None:
-        raise ValueError(f"config.{node.path} is a field, and has none of its own, got {shown(name)}.")
+        raise ValueError(f"config.{node.path} is a field and has no fields of its own, got {shown(name)}.")
     members = [options_of(member, node.family.num_args).fields for member in node.family.members.values()]
     option = next((fields[name] for fields in members if name in fields), None)
     if option is not None and name not in node.family.members:  # the path names a field without its member

@@ -29,7 +29,7 @@ def to_uint8(image: Float[np.ndarray | Array, "*shape"]) -> UInt8[np.ndarray, "*
     if not np.isfinite(image).all():
         count = int(image.size - np.isfinite(image).sum())
         raise ValueError(
-            f"to_uint8 needs finite values, got {count} of {image.size} that are not; "
+            f"to_uint8 needs finite values, got {count} of {image.size} values that are not; "
             "find out where the network or solver diverged, or look at the images with image_grid, which marks them."
         )
     return np.clip(np.rint((image.astype(np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)

@@ -204,9 +204,11 @@ def _checked_settings(given: dict[str, Any], data: Any) -> sections.Training:
         ("eval_levels", "the task"),
     ):
         if name in given:
-            raise ValueError(f"{name} is no argument of Trainer, but of {whose}.")
+            raise ValueError(f"{name} is not an argument of Trainer, but of {whose}.")
     if isinstance(data, TrainBatches) and given.setdefault("batch_size", data.batch_size) != data.batch_size:
-        raise ValueError(f"batch_size={given['batch_size']} differs from that of the batches, {data.batch_size}.")
+        raise ValueError(
+            f"batch_size={given['batch_size']} differs from the batch_size of the batches, {data.batch_size}."
+        )
     return _checked("training", sections.Training, given)
 
 

@@ -78,8 +78,8 @@ def phi(z: Float[Array, "*b"], number: int) -> list[Float[Array, "*b"]]:
     Source: Hochbruck & Ostermann, Exponential integrators, Acta Numerica 19 (2010), Sec. 2.
     """
     # The recursion φ_{k+1} = (φ_k − 1/k!)/z cancels for small |z|. There the Taylor series gives the
-    # last φ, and the recursion is solved for φ_k, which only adds. Both branches see harmless
-    # values where they are not used, so that no NaN reaches a derivative.
+    # last φ, and the recursion is solved for φ_k, which does not divide by z. Both branches see
+    # harmless values where they are not used, so that no NaN reaches a derivative.
     small = jnp.abs(z) < 2
     near, far = jnp.where(small, z, 0.0), jnp.where(small, 2.0, z)
     series = jnp.zeros_like(near)

@@ -61,7 +61,7 @@ class Classification(Task):
         name, outputs = network.get("name"), network.get("out_features")
         if "out_features" not in takes:
             raise ValueError(
-                f"task.name=classification needs a network with out_features, which {name!r} has not; use encoder for "
+                f"task.name=classification needs a network with out_features, but {name!r} has none; use encoder for "
                 "images and signals, or mlp for points."
             )
         if outputs not in (None, spec.num_classes):

@@ -62,7 +62,7 @@ def test_what_a_path_shows(path, parts):
         ("sde.vpp", r"config.sde.name needs one of .*Did you mean 'vp'\?"),
         ("sde.vp.beta_mx", r"config.sde.vp has the unknown field 'beta_mx'; .*Did you mean 'beta_max'\?"),
         ("training.num_stps", r"config.training has the unknown field 'num_stps'; .*Did you mean 'num_steps'\?"),
-        ("training.num_steps.x", r"config.training.num_steps is a field, and has none of its own, got 'x'"),
+        ("training.num_steps.x", r"config.training.num_steps is a field and has no fields of its own, got 'x'"),
     ],
 )
 def test_a_path_that_is_nothing(path, message):

@@ -57,7 +57,7 @@ class DEIS(Solver):
         """α_s ∫ ((t' − t)/(s − t))^k dτ(t'), k = 0 … order − 1."""
         nodes, weights = quadrature(t.dtype)
         length = transfer(sde, t, s)
-        # The quadrature nodes lie evenly in τ; each is mapped back to its time.
+        # The quadrature nodes are values of τ. Each is mapped back to its time.
         ratio = sde.sigma(t) / sde.alpha(t) + nodes * length / sde.alpha(s)
         fractions = (sde.time_of_log_snr(-2 * jnp.log(ratio)) - t) / (s - t)
         return length * (jnp.stack([fractions**k for k in range(self.order)]) @ weights)

@@ -173,8 +173,8 @@ class AdaptivePair(Solver):
             counts, next_h = self._judge(error, before, h)
             running = active(now)
             accepted, done = running & counts, now.done | (running & counts & arrives)
-            # An image at s keeps the t and h of its last step. That step is finite, so repeating it
-            # until the batch is done gives no NaN, and its result is not used.
+            # An image that has arrived keeps the t from before its last step. Its steps stay finite,
+            # so repeating them until the batch is done gives no NaN. Their results are not used.
             moves = accepted & ~done
             return Progress(
                 per_image(accepted, self._noisy(key, now.tries, sde, higher, r, there), now.x),

@@ -226,7 +226,7 @@ class Checkpoints:
             found = shapes_of(_tree(handler.metadata(self._manager.directory / folder.name / "state")))
         if found != self._saved_shapes:
             raise OSError(
-                f"of {len(self._saved_shapes)} arrays written, {len(found)} can be read, or with other shapes"
+                f"{len(self._saved_shapes)} arrays were written, but {len(found)} can be read, or their shapes differ"
             )
         write_manifest(folder, WRITTEN_LAST)
 
