@@ -44,7 +44,7 @@ def make_train_step(
     over the mesh, the state as in `state_sharding`, and the buffers of the state are reused. With
     `accumulation_steps` = k the gradient is the mean over k parts of the batch, one after another.
     The activations then take about 1/k of the memory. The draws are the same, so the update is the
-    same up to the order of sums (and dropout, which has new draws for each part).
+    same up to the order of sums. Dropout is an exception: it has new draws for each part.
 
     Raises: ValueError when the devices cannot share the batch evenly in k parts.
     """

@@ -31,6 +31,7 @@ def test_every_member_of_a_catalogue_shows_its_fields(path):
                 continue
             assert f"\n  {field} = {option.default!r}\n" in shown or f"\n  {field}\n" in shown
             assert option.doc.split(" ")[0].lower() in shown.lower()
+            assert path == "optimizer" or option.doc.endswith("."), f"{path}.{name}.{field} needs a sentence under Args"
 
 
 @pytest.mark.parametrize(

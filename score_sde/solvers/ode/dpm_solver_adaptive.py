@@ -73,10 +73,10 @@ class AdaptivePair(Solver):
     times the true ones on mixtures with `VE` and `EDM`. With 2 they were within 9 % on every SDE of
     the tests, mostly for fewer evaluations.
 
-    Each image has its own steps. In both published codes the error of a batch is one number (in the
-    authors' code the largest error), so our results agree with theirs on one image at a time. On a
-    grid of one step, Uniform(1), this solver makes the whole solve. On a longer grid it also stops
-    at each time, and starts again with `h_init`. log(α/σ) must be finite on the grid.
+    Each image has its own steps. In both published codes the error of a batch is one number; in the
+    authors' code it is the largest error. So our results agree with theirs on one image at a time.
+    On a grid of one step, Uniform(1), this solver makes the whole solve. On a longer grid it also
+    stops at each time, and starts again with `h_init`. log(α/σ) must be finite on the grid.
 
     Args:
       rtol: the relative tolerance, in E.
