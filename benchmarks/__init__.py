@@ -1,1 +1,1 @@
-"""Speed, as ratios measured in one run: this machine's own limits and other libraries, in turn."""
+"""Benchmarks of speed, as ratios measured in one run: against this machine's own limits and other libraries."""

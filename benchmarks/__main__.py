@@ -4,7 +4,7 @@ import argparse
 import importlib
 
 NAMES = ("unet", "start_up", "sweep", "throughput", "memory")
-STUDIES = ("extrapolation",)  # no speed: only when named
+STUDIES = ("extrapolation",)  # these do not measure speed, and run only when named
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""Where FD(n) = FD∞ + slope/n holds: the error of its FD∞ on exact Gaussian features, as a share of the bias at n.
+"""Where FD(n) = FD∞ + slope/n holds: the error of its FD∞ on exact Gaussian features, as a fraction of the bias at n.
 
-The reference is N(0, Λ), known exactly; samples are N(s √λ, (1 + s)² Λ), whose distance is 2 s² tr Λ. Both are of several
-numbers of features d and spectra Λ. A column is a number of samples n over the effective number of features; the fit has
-15 numbers of samples from n/2 to n, as the metric. The noise of the first order is taken away and the rest averaged, so that
-what is left is the fit's own error.
+The reference is N(0, Λ), known exactly. Samples are N(s √λ, (1 + s)² Λ), at the distance 2 s² tr Λ.
+Several numbers of features d and several spectra Λ are measured. A column is a number of samples n,
+divided by the effective number of features. The fit has 15 numbers of samples from n/2 to n, as in
+the metric. The noise of the first order is subtracted, and the rest is averaged. So the result is
+the error of the fit itself.
 """
 
 import numpy as np
@@ -37,7 +38,7 @@ def run(rounds: int = 7, features: tuple[int, ...] = (64, 256), shifts: tuple[fl
 
 
 def error(reference: FeatureStatistics, shift: float, count: int, rounds: int) -> float:
-    """(FD∞ as fitted − as known) / (FD(n) − FD∞ as known), of `count` samples."""
+    """(fitted FD∞ − known FD∞) / (FD(n) − FD∞), of `count` samples."""
     rng, scale = np.random.default_rng(0), np.sqrt(np.diag(reference.cov))
     counts = np.linspace(count // 2, count, 15).astype(int)
     drawn = [[distance(rng, reference, scale, shift, n) for n in counts] for _ in range(rounds)]
@@ -48,10 +49,10 @@ def error(reference: FeatureStatistics, shift: float, count: int, rounds: int) -
 def distance(
     rng: np.random.Generator, reference: FeatureStatistics, scale: np.ndarray, shift: float, count: int
 ) -> float:
-    """FD of `count` samples, less the noise of its first order in their mean and covariance, whose mean is known to be 0.
+    """FD of `count` samples, minus the first-order noise in their mean and covariance. The mean of this noise is 0.
 
-    The derivative of the overlap in C is I/2(1 + s), for samples of covariance (1 + s)² C. What is left is of second order,
-    as the bias is, so that a few rounds will do.
+    The derivative of the overlap in C is I/2(1 + s), for samples of covariance (1 + s)² C. The rest
+    is of second order, as the bias is, so a few rounds are enough.
     """
     samples = FeatureStatistics.of(scale * (shift + (1 + shift) * rng.normal(size=(count, len(scale)))))
     trace = (1 + shift) ** 2 * (scale**2).sum()

@@ -1,4 +1,4 @@
-"""Times several worker processes in turn, A B C A B C …, so that a drift of the machine's speed falls on all alike."""
+"""Times several worker processes in turn, A B C A B C …, so that a drift of the machine's speed affects all alike."""
 
 import json
 import os
@@ -7,11 +7,11 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-SHORT = 5.0  # seconds
+SHORT = 5.0  # a task is short below this many seconds
 
 
 class Worker:
-    """A process that, asked for a task by name on a line, does it once and answers with a JSON number of seconds."""
+    """A process that does a task once when its name arrives on a line, and answers with a JSON number of seconds."""
 
     def __init__(self, name: str, command: list[str]):
         self.name = name
@@ -59,8 +59,8 @@ class Timing(NamedTuple):
 def interleave(workers: list[Worker], tasks: dict[str, list[str]], rounds: int) -> list[Timing]:
     """Runs every worker's tasks once to warm up, then `rounds` times in turn.
 
-    A short task is done twice a turn and the second is timed: a process that waited for its turn is cold, its pages and
-    caches having gone to the others.
+    A short task runs twice in a turn, and the second run is timed. A process that waited for its
+    turn is cold, because the other processes have taken its pages and caches.
     """
     timings = [Timing(worker.name, task, []) for worker in workers for task in tasks[worker.name]]
     by_name = {worker.name: worker for worker in workers}
@@ -77,7 +77,7 @@ def interleave(workers: list[Worker], tasks: dict[str, list[str]], rounds: int) 
 
 
 def serve(tasks: dict, facts: dict) -> None:
-    """The worker's side: says its facts, then does the tasks it is asked for."""
+    """The worker's side: it sends its facts, then does the requested tasks."""
     import time
 
     print(json.dumps(facts), flush=True)

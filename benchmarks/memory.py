@@ -1,7 +1,8 @@
-"""The memory of sampling: a whole solve against one evaluation of the network, by XLA's own account of what it allocates.
+"""The memory of sampling: a whole solve against one evaluation of the network, by XLA's own count of its allocations.
 
-The benchmark's U-Net on 16 images. A solve holds what one evaluation holds, the state of its solver, and little else: no
-trajectory, no second copy of the network. Nothing is run.
+It measures the benchmark's U-Net on 16 images. A solve needs the memory of one evaluation, the
+state of its solver, and little else: no trajectory, and no second copy of the network. Nothing is
+run.
 """
 
 import jax
@@ -14,7 +15,10 @@ SOLVERS = ("ddim", "heun", "edm_heun", "euler_maruyama", "dpm_solver_pp_2m", "un
 
 
 def run(rounds: int) -> dict[str, float]:
-    """Prints, for each solver, the solve's bytes over those of one evaluation and the solver's state; `rounds` is not used."""
+    """Prints, for each solver, the bytes of a solve over those of one evaluation and the solver's state.
+
+    `rounds` is not used.
+    """
     from score_sde.denoising.denoiser import Denoiser
     from score_sde.denoising.parameterizations import EDMPreconditioning
     from score_sde.networks import UNet
@@ -49,6 +53,6 @@ def run(rounds: int) -> dict[str, float]:
 
 
 def temporaries(program: jax.stages.Compiled) -> int:
-    """Bytes that the program holds at its peak besides its arguments."""
+    """The bytes that the program holds at its peak, without its arguments."""
     memory = program.memory_analysis()
     return memory.temp_size_in_bytes + memory.output_size_in_bytes

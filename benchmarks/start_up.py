@@ -1,4 +1,4 @@
-"""Start-up: `import score_sde` and `python -m experiments.train --help`, as whole processes beside an empty one."""
+"""Start-up: `import score_sde` and `python -m experiments.train --help` as whole processes, against an empty process."""
 
 import statistics
 import subprocess

@@ -1,6 +1,7 @@
-"""What a sweep adds to its trials: the time of a sweep of two short trainings, beside the same two commands alone.
+"""The cost of a sweep: the time of a sweep of two short trainings, against the same two commands alone.
 
-An empty training command shows what the sweep itself costs a trial; a real one, of an MLP for 200 steps, what that means.
+An empty training command shows the cost of the sweep per trial. A real command, an MLP for 200
+steps, shows how large this cost is in practice.
 """
 
 import pathlib
@@ -21,7 +22,7 @@ COMMANDS = {"empty": [sys.executable, "-c", EMPTY], "train": ["python", "-m", "e
 
 
 def run(rounds: int) -> dict[str, float]:
-    """Measures alone and in a sweep in turn; prints medians, what a trial costs more, and the ratio."""
+    """Measures both in turn. Prints medians, the extra cost of a trial, and the ratio."""
     ratios = {}
     for name, train in COMMANDS.items():
         seconds: dict[str, list[float]] = {"alone": [], "sweep": [], "command": []}
@@ -64,7 +65,7 @@ def described(train: list[str]) -> dict[str, Any]:
 
 
 def alone(sweep: dict[str, Any], folder: pathlib.Path) -> None:
-    """The trials' commands, one after another, as typed by hand."""
+    """The trials' commands, one after another, as a user would type them."""
     from score_sde.sweeps import Queue, build_sweep
     from score_sde.sweeps.execution import executable
 

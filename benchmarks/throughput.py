@@ -1,8 +1,9 @@
 """Training as a whole: devices and accumulation, the wait for data, the stall of a checkpoint, the time of a resume.
 
-The small U-Net of configs/cifar10/small.py (1.3 M parameters) on CIFAR-10, 32 images a step. Each number of virtual devices
-is a process of its own; all processes and tasks take turns in one run, and only ratios within it mean anything. Accumulation,
-data and checkpoints are measured with one virtual device per core, as users have it.
+It runs the small U-Net of configs/cifar10/small.py (1.3 M parameters) on CIFAR-10, 32 images a
+step. Each number of virtual devices is a separate process. All processes and tasks take turns in
+one run, and only ratios within a run have a meaning. Accumulation, data and checkpoints are
+measured with one virtual device per core, as users have it.
 """
 
 import os
@@ -43,7 +44,7 @@ def run(rounds: int) -> dict[str, float]:
 def _worker(devices: int):
     from benchmarks.interleave import Worker
 
-    # One setting for all: configure_host would give each process as many devices as there are cores.
+    # One setting for all processes: configure_host would give each process one device per core.
     command = [
         "env",
         f"JAX_NUM_CPU_DEVICES={devices}",

@@ -1,4 +1,4 @@
-"""Executes notebooks/*.py; with --write renews the .ipynb beside each, else checks that it holds the same cells."""
+"""Executes notebooks/*.py. With --write it renews the .ipynb beside each, else it checks that it holds the same cells."""
 
 import argparse
 import pathlib

@@ -1,1 +1,1 @@
-"""Programs that time themselves on request; each runs in a process, and if need be an interpreter, of its own."""
+"""Programs that time themselves on request. Each runs in its own process, and if needed in its own interpreter."""

@@ -2,8 +2,9 @@
 
     python -m benchmarks.workers.jax_peers score_sde CHECKOUT        python -m benchmarks.workers.jax_peers hackable_diffusion
 
-Each runs as it comes: one CPU device, malloc as it is. The 2021 code is imported from a checkout, with stand-ins for what
-today's packages lack and its network does not use (TensorFlow, flax.optim).
+Each runs with its own defaults: one CPU device, and the default malloc. The 2021 code is imported
+from a checkout. Stand-ins replace what today's packages lack and its network does not use
+(TensorFlow, flax.optim).
 """
 
 import sys

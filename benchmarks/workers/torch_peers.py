@@ -1,7 +1,7 @@
 """PyTorch: one training step (forward, backward, Adam, EMA) and Heun sampling of another project's network.
 
-`python -m benchmarks.workers.torch_peers diffusers` is the nearest U-Net that diffusers has; `… edm CHECKOUT` is EDM's network,
-the same architecture layer by layer.
+`python -m benchmarks.workers.torch_peers diffusers` is the most similar U-Net of diffusers. `… edm
+CHECKOUT` is EDM's network, which has the same architecture layer by layer.
 """
 
 import copy

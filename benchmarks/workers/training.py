@@ -1,6 +1,6 @@
-"""score_sde: training steps on a given number of virtual devices, and what surrounds them in the training loop.
+"""score_sde: training steps on a given number of virtual devices, and the work around them in the training loop.
 
-Answers a task by name with seconds, as `interleave.Worker` asks for them.
+It answers the name of a task with seconds, as `interleave.Worker` expects.
 """
 
 import json
@@ -37,7 +37,7 @@ class Trainer:
         self.checkpoints, self.saved, self.waited = Checkpoints(folder), 0, 0.0
 
     def step_in(self, parts: int) -> float:
-        """One step with the batch in so many parts, the data on the devices already."""
+        """One step with the batch in a number of parts, with the data already on the devices."""
         start = time.perf_counter()
         for _ in range(STEPS):
             self.state, metrics, _ = self.steps[parts](self.state, self.resident)
@@ -45,7 +45,7 @@ class Trainer:
         return (time.perf_counter() - start) / STEPS
 
     def data_step(self) -> float:
-        """One step as in the training loop: batches made ahead by a thread, two steps in flight at most."""
+        """One step as in the training loop: a thread prepares batches ahead, and at most two steps are in flight."""
         first, number, before = int(self.state.step), 4 * STEPS, None
         start = time.perf_counter()
         for batch in self._timed(self.batches.iterate(first, first + number)):
@@ -62,7 +62,7 @@ class Trainer:
         return self.waited / (4 * STEPS - 1)
 
     def checkpoint_stall(self) -> float:
-        """How long the loop stands still for a checkpoint, which is then written in the background."""
+        """How long the loop stops for a checkpoint, which is then written in the background."""
         self.saved += 1
         step = jax.device_put(jax.numpy.int32(self.saved), self.state.step.sharding)  # each save needs its own number
         self.state = self.state._replace(step=step)
@@ -85,7 +85,7 @@ class Trainer:
         return time.perf_counter() - start
 
     def _timed(self, batches: Iterator) -> Iterator:
-        """The batches; adds up the waits in `waited`, but for the first, which nobody could make ahead."""
+        """The batches. It adds up the waits in `waited`, except the first wait, which no thread could avoid."""
         yield next(batches)
         self.waited, start = 0.0, time.perf_counter()
         for batch in batches:
