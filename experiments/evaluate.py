@@ -44,7 +44,7 @@ BOOTSTRAP = flags.DEFINE_integer(
     "bootstrap",
     None,
     "Number of bootstrap resamples for the interval of fid and sfid; 0 for the interval of a normal distribution. Default: "
-    "100 if they take a minute or less, as with 2,000 samples or with 512 features. With 50,000 samples and Inception's "
+    "100 if they take a minute or less, as for 2,000 samples with 2,048 features. For 50,000 samples with Inception's "
     "features, 100 resamples take 6 minutes on two cores.",
     lower_bound=0,
 )
