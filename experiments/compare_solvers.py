@@ -33,9 +33,11 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.run_config import from_workdir
-    from score_sde.tools.compare_solvers import mixture_problem, run_comparison, run_problem
+    from score_sde.tools.compare_solvers import mixture_problem, run_problem
     from score_sde.tools.solver_specs import split
+    from score_sde.trained import load
+
+    from .results import run_comparison
 
     budgets = sorted({int(value) for value in NFE.value})
     if not budgets or budgets[0] < 1:
@@ -45,8 +47,7 @@ def main() -> None:
         problem = mixture_problem(SDE_NAME.value, NUMBER.value or 4096)
     else:
         folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path() / "solvers"
-        experiment = from_workdir(workdir_path())
-        problem = run_problem(experiment, workdir_path(), NUMBER.value or 64, CHECKPOINT.value, EMA.value)
+        problem = run_problem(load(workdir_path(), CHECKPOINT.value, EMA.value), NUMBER.value or 64)
     run_comparison(problem, folder, split(SOLVERS.value), budgets, GRID_NAMES.value)
 
 

@@ -61,11 +61,12 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.evaluation.checkpoint_curve import run_all_checkpoints
-    from score_sde.evaluation.evaluating import run_evaluation
     from score_sde.evaluation.request import Evaluation
     from score_sde.run_config import from_workdir
     from score_sde.tools.solver_specs import section_of
+    from score_sde.trained import load
+
+    from .results import run_all_checkpoints, run_evaluation
 
     workdir, overrides = workdir_path(), list(SET.value)
     if SOLVER.value is not None:
@@ -86,15 +87,14 @@ def main() -> None:
         keep_features=KEEP_FEATURES.value,
         overrides=tuple(overrides),
     ).checked()
-    experiment = from_workdir(workdir, overrides)
     if not ALL_CHECKPOINTS.value:
-        run_evaluation(experiment, workdir, evaluation, CHECKPOINT.value)
+        run_evaluation(load(workdir, CHECKPOINT.value, EMA.value, overrides), evaluation)
     elif CHECKPOINT.value is not None:
         raise ValueError(
             f"--all_checkpoints evaluates every checkpoint, got --checkpoint={CHECKPOINT.value}; drop one."
         )
     else:
-        run_all_checkpoints(experiment, workdir, evaluation)
+        run_all_checkpoints(from_workdir(workdir, overrides), workdir, evaluation)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,10 @@ for name in ("workdir", "checkpoint", "ema"):
 def main() -> None:
     import jax
 
-    from score_sde.runs.measures import run_noise_levels
     from score_sde.tools.inspect_data import inspect, report
+    from score_sde.trained import restored
+
+    from .results import run_noise_levels
 
     experiment = forgiving(config_or_run("inspect_data", CONFIG.value))
     folder = pathlib.Path(OUTPUT.value) if OUTPUT.value else workdir_path()
@@ -55,7 +57,8 @@ def main() -> None:
     if jax.process_index() == 0:
         print(report(result, of_run=CONFIG.value is None))
     if CONFIG.value is None:
-        levels = run_noise_levels(experiment, workdir_path(), MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
+        trained = restored(experiment, workdir_path(), CHECKPOINT.value, EMA.value)
+        levels = run_noise_levels(trained, MAX_EXAMPLES.value)
         result["noise_levels"] = {"log_snr": levels.log_snr.tolist(), "loss": levels.mean.tolist()}
     if jax.process_index() == 0:
         write(experiment, result, seen, folder)

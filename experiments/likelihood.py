@@ -22,11 +22,12 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.run_config import from_workdir
-    from score_sde.runs import run_likelihood
+    from score_sde.trained import load
 
-    workdir = workdir_path()
-    run_likelihood(from_workdir(workdir, SET.value), workdir, MAX_EXAMPLES.value, CHECKPOINT.value, EMA.value)
+    from .results import run_likelihood
+
+    trained = load(workdir_path(), CHECKPOINT.value, EMA.value, SET.value)
+    run_likelihood(trained, MAX_EXAMPLES.value, EMA.value)
 
 
 if __name__ == "__main__":

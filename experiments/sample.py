@@ -39,24 +39,20 @@ for name in ("workdir", "checkpoint", "ema"):
 
 
 def main() -> None:
-    from score_sde.run_config import from_workdir
-    from score_sde.runs.sampling import run_sampling, stream_samples
+    from score_sde.trained import load
 
-    workdir = workdir_path()
-    experiment = from_workdir(workdir, SET.value)
-    which: dict[str, Any] = {
-        "first_index": FIRST_INDEX.value,
-        "checkpoint": CHECKPOINT.value,
-        "ema": EMA.value,
-        "output": pathlib.Path(OUTPUT.value) if OUTPUT.value else None,
-    }
-    if FORMAT.value is not None:
-        which |= {"kind": FORMAT.value, "dtype": DTYPE.value}
-        stream_samples(experiment, workdir, NUM_SAMPLES.value, BATCH_SIZE.value, **which)
-    elif DTYPE.value is not None:
+    from .results import run_sampling, run_streaming
+
+    if DTYPE.value is not None and FORMAT.value is None:
         raise ValueError("--dtype needs --format; samples.npz holds float32.")
+    trained = load(workdir_path(), CHECKPOINT.value, EMA.value, SET.value)
+    output = pathlib.Path(OUTPUT.value) if OUTPUT.value else None
+    which: dict[str, Any] = {"first_index": FIRST_INDEX.value, "output": output}
+    if FORMAT.value is None:
+        run_sampling(trained, NUM_SAMPLES.value, BATCH_SIZE.value, **which)
     else:
-        run_sampling(experiment, workdir, NUM_SAMPLES.value, BATCH_SIZE.value, **which)
+        which |= {"kind": FORMAT.value, "dtype": DTYPE.value, "ema": EMA.value}
+        run_streaming(trained, NUM_SAMPLES.value, BATCH_SIZE.value, **which)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from score_sde.training.description import CONFIG_FILE, DESCRIPTION_FILE
 from score_sde.training.logs.stages import stage
 from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints
-from score_sde.training.state import Params, average_name
+from score_sde.training.state import Params, TrainState, average_name, pick_params
 
 Conditions = Mapping[str, Shaped[np.ndarray, "n *any"] | Shaped[Array, "n *any"]]
 
@@ -116,6 +116,15 @@ class Trained:
         if not isinstance(self.model, Experiment):
             raise ValueError("This needs a run that was trained with a config, and this one was trained without.")
         return self.model
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """The folder of the run. Raises: ValueError for a run without one."""
+        if self.workdir is None:
+            raise ValueError(
+                "This needs the folder of a run, and this one was trained without; give its trainer a workdir."
+            )
+        return self.workdir
 
     @property
     def spec(self) -> DataSpec:
@@ -265,7 +274,12 @@ def restored(
 
     Raises: the errors of `load`.
     """
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
-        state = checkpoints.restore(model.recipe.state_shapes(), step)
+    state = read_state(model, workdir, step)
     name = average_name(state.ema, average)
-    return Trained(model, int(state.step), name, state.ema.get(name, state.params), workdir)
+    return Trained(model, int(state.step), name, pick_params(state, name), workdir)
+
+
+def read_state(model: Experiment | Plain, workdir: pathlib.Path, step: int | None = None) -> TrainState:
+    """The whole state at a checkpoint, with all averages and the optimizer's moments. Raises: as `load`."""
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
+        return checkpoints.restore(model.recipe.state_shapes(), step)

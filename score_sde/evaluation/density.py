@@ -2,31 +2,48 @@
 
 import math
 import pathlib
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from score_sde import plots
 from score_sde.data.densities import Density
-from score_sde.experiment import Experiment
-from score_sde.internal.files import write_json
 from score_sde.runs.measures import held_out_bits_per_dim
-from score_sde.runs.restoring import restore
-from score_sde.training.logs.stages import stage
-from score_sde.training.state import pick_params
+from score_sde.trained import Trained
+from score_sde.training.reporter import Reporter
 
 
-def run_density(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    checkpoint: int | None = None,
-    ema: str | None = None,
-    num_samples: int = 10_000,
-    resolution: int = 80,
-) -> dict[str, float]:
-    """Holds a model of a generated 2-D density against it; prints the numbers, writes density.json and density.png.
+class Fit(NamedTuple):
+    """How a model fits a generated 2-D density.
+
+    Fields: `numbers` as `numbers` tells them; `of_components`: whether all densities are those of the component that the label
+    names; `samples` [n, 2]; `true` and `learned` densities on a grid of `resolution`² points over `extent`.
+    """
+
+    numbers: dict[str, float]
+    of_components: bool
+    samples: Float[np.ndarray, "n 2"]
+    extent: tuple[float, float, float, float]
+    true: Float[np.ndarray, " points"]
+    learned: Float[np.ndarray, " points"]
+
+    def draw(self, path: pathlib.Path) -> None:
+        """The density, a histogram of the samples, and the learned density."""
+        title = "The density, samples of the model, and its own density"
+        plots.density_plot(
+            self.samples,
+            path,
+            extent=self.extent,
+            true_density=self.true,
+            learned_density=self.learned,
+            title=title,
+        )
+
+
+def fit_of(trained: Trained, num_samples: int = 10_000, resolution: int = 80, reporter: Reporter | None = None) -> Fit:
+    """Holds a model of a generated 2-D density against it.
 
     The numbers: mean log-density of held-out points, learned and exact, in nats, with the standard error of their
     difference (its mean is an estimate of the KL divergence); and the exact mean log-density of samples, which for
@@ -35,33 +52,28 @@ def run_density(
 
     Raises: ValueError for any other kind of data.
     """
+    experiment, params, reporter = trained.experiment, trained.params, reporter or Reporter()
     density = getattr(experiment.eval_source, "density", None)
     if density is None or experiment.spec.shape != (2,):
         raise ValueError(
             f"density needs 2-D data of the source 'density', got {type(experiment.eval_source).__name__}."
         )
-    params = pick_params(restore(experiment, workdir, checkpoint), ema)
     held_out = experiment.eval_source.gather(np.arange(len(experiment.eval_source)))
-    learned = -held_out_bits_per_dim(experiment, params).per_example * 2 * math.log(2)
+    bits = held_out_bits_per_dim(experiment, params, quiet=reporter.quiet)
+    learned = -bits.per_example * 2 * math.log(2)
     exact = _log_prob(density, held_out["x"], held_out.get("label"))
-    with stage(f"drawing {num_samples:,} samples"):
+    with reporter.stage(f"drawing {num_samples:,} samples"):
         samples = experiment.generator(experiment.run_key("sample"), params, num_samples)
     of_samples = _log_prob(density, samples.x, samples.condition.get("label"))
-    result = numbers(learned, exact, of_samples)
-    if jax.process_index() == 0:
-        print("\n".join(f"{name:24s} {value:8.4f}" for name, value in result.items()))
-        if "label" in held_out:
-            print("All log-densities are those of the component that the label names.")
-        write_json(workdir / "density.json", result)
-    with stage("computing the densities of the picture"):
-        _draw_density(experiment, params, density, samples, resolution, workdir / "density.png")
-    return result
+    with reporter.stage("computing the densities of the picture"):
+        extent, true, found = _densities(experiment, params, density, samples, resolution)
+    return Fit(numbers(learned, exact, of_samples), "label" in held_out, samples.x, extent, true, found)
 
 
 def numbers(
     learned: Float[np.ndarray, " n"], exact: Float[np.ndarray, " n"], of_samples: Float[np.ndarray, " m"]
 ) -> dict[str, float]:
-    """What `run_density` tells, from the learned and exact log-densities of held-out points and the exact ones of samples.
+    """What `fit_of` tells, from the learned and exact log-densities of held-out points and the exact ones of samples.
 
     Samples where the density is 0 are counted, and are in no mean.
     """
@@ -86,8 +98,8 @@ def _log_prob(
     return np.asarray(density.component_log_prob(points), np.float64)[np.arange(len(points)), label]
 
 
-def _draw_density(experiment, params, density, samples, resolution, path) -> None:
-    """The density, a histogram of the samples, and the learned density; with labels their mixture, as often as drawn."""
+def _densities(experiment, params, density, samples, resolution):
+    """(extent, the density, the learned density) where the samples lie; with labels their mixture, as often as drawn."""
     low, high = np.percentile(samples.x, [0.1, 99.9], axis=0)
     centre, reach = ((low + high) / 2).tolist(), 0.6 * float((high - low).max())
     extent = (centre[0] - reach, centre[0] + reach, centre[1] - reach, centre[1] + reach)
@@ -100,9 +112,7 @@ def _draw_density(experiment, params, density, samples, resolution, path) -> Non
         conditions = [{"label": jnp.full(len(grid), label, jnp.int32)} for label in labels]
         true = true @ share
         learned = sum(w * np.exp(_learned(experiment, params, grid, c)) for w, c in zip(share, conditions, strict=True))
-    if jax.process_index() == 0:
-        title = "The density, samples of the model, and its own density"
-        plots.density_plot(samples.x, path, extent=extent, true_density=true, learned_density=learned, title=title)
+    return extent, true, learned
 
 
 def _learned(experiment, params, grid, condition) -> Float[np.ndarray, " n"]:

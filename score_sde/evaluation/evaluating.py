@@ -15,7 +15,7 @@ from score_sde import parallel
 from score_sde.config import plain
 from score_sde.evaluation.counts import check_counts, count_warnings
 from score_sde.evaluation.features import FeatureSet, in_8_bits, sample_features
-from score_sde.evaluation.ledger import append_row, digest_of_json, with_error, without_folders
+from score_sde.evaluation.ledger import digest_of_json, without_folders
 from score_sde.evaluation.memorization import draw_closest
 from score_sde.evaluation.metric_names import computed, told_outside
 from score_sde.evaluation.model_metrics import EvaluatedModel, about_model
@@ -27,11 +27,10 @@ from score_sde.experiment import Experiment
 from score_sde.metrics import Inputs, Metric, Reference, Result
 from score_sde.metrics.features import Extractor, get_extractor
 from score_sde.plots.html_report import code_version, environment
-from score_sde.runs.restoring import restore
 from score_sde.runs.resuming import read_history
 from score_sde.runs.streams import digest_of
-from score_sde.training.logs.stages import stage
-from score_sde.training.state import Params, pick_params
+from score_sde.trained import Trained
+from score_sde.training.reporter import Reporter
 from score_sde.training.stopping import kept
 
 
@@ -39,15 +38,22 @@ from score_sde.training.stopping import kept
 class _Job:
     """One evaluation of one checkpoint; how many images it drew, and the seconds of that."""
 
-    experiment: Experiment
-    workdir: pathlib.Path
+    trained: Trained
     evaluation: Evaluation
-    params: Params
-    step: int
-    quiet: bool
+    reporter: Reporter
     drawn: list[int] = dataclasses.field(default_factory=list)
     seconds: list[float] = dataclasses.field(default_factory=list)
     splits: dict[str, Reference] = dataclasses.field(default_factory=dict)
+
+    @property
+    def experiment(self) -> Experiment:
+        """That of the run's config."""
+        return self.trained.experiment
+
+    @property
+    def workdir(self) -> pathlib.Path:
+        """The folder of the run."""
+        return self.trained.folder
 
     @functools.cached_property
     def extractor(self) -> Extractor:
@@ -56,7 +62,7 @@ class _Job:
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Named on the console where it takes long."""
-        return stage(name, quiet=self.quiet or None)
+        return self.reporter.stage(name)
 
     @functools.cached_property
     def metrics(self) -> dict[str, Metric]:
@@ -71,9 +77,7 @@ class _Job:
     @functools.cached_property
     def model(self) -> EvaluatedModel:
         """What a metric asks that needs no samples."""
-        evaluation = self.evaluation
-        where = (self.experiment, self.params, self.workdir, self.step)
-        return EvaluatedModel(*where, evaluation.ema, evaluation.max_examples)
+        return EvaluatedModel(self.trained, self.reporter, self.evaluation.max_examples)
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -91,7 +95,7 @@ class _Job:
                 self.workdir / "references",
                 wanted=tuple(sorted(outputs)),
                 batch_size=self.evaluation.batch_size,
-                quiet=self.quiet,
+                quiet=self.reporter.quiet,
             )
             self.splits[name] = made._replace(features=features.read())
         return self.splits[name]
@@ -106,7 +110,7 @@ class _Job:
         number, began = self.evaluation.num_samples, time.perf_counter()
         features = sample_features(
             self.experiment,
-            self.params,
+            self.trained.params,
             self.extractor,
             self.wanted,
             self.workdir / "evaluations",
@@ -114,7 +118,7 @@ class _Job:
             batch_size=self.evaluation.batch_size,
             first_index=seed * number,
             keep_samples=self.evaluation.keep_samples,
-            quiet=self.quiet,
+            quiet=self.reporter.quiet,
             drawn=self.drawn,
         )
         self.seconds.append(time.perf_counter() - began)
@@ -129,7 +133,7 @@ class _Job:
             with self.stage(f"computing {name}"):
                 results = computed(name, metric, inputs)
             for result, values in results.items():
-                self.draw(f"{result}_{self.step:08d}_seed{seed}.png", values, inputs.first_index)
+                self.draw(f"{result}_{self.trained.step:08d}_seed{seed}.png", values, inputs.first_index)
             found |= results
         return found
 
@@ -138,32 +142,24 @@ class _Job:
         if "closest" in result and len(self.experiment.spec.shape) == 3:
             size = min(self.evaluation.batch_size, self.evaluation.num_samples)
             with self.stage("drawing the closest pairs"):
-                draw_closest(self.experiment, self.params, result, size, first_index, self.workdir / file)
+                draw_closest(self.experiment, self.trained.params, result, size, first_index, self.workdir / file)
 
 
-def run_evaluation(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    evaluation: Evaluation,
-    checkpoint: int | None = None,
-    quiet: bool = False,
-) -> dict[str, Any]:
-    """Evaluates a checkpoint, prints the numbers, and appends a row to the ledger; returns the row.
+def evaluate(trained: Trained, evaluation: Evaluation, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Evaluates a trained model; the row of the ledger that tells it.
 
-    The features of the samples are kept in workdir/evaluations and those of the data in workdir/references, so that the
-    same call goes on where it was killed and gives the same numbers.
+    The features of the samples are kept in the folder evaluations/ of the run and those of the data in references/, so that
+    the same call goes on where it was killed and gives the same numbers. What a metric of the model itself finds is handed to
+    the reporter.
     """
-    folders = f"{workdir / 'evaluations'} and {workdir / 'references'}"
+    folders = f"{trained.folder / 'evaluations'} and {trained.folder / 'references'}"
     with kept(f"the features computed so far are saved in {folders}. The same command goes on from there."):
-        return _evaluate(experiment, workdir, evaluation.checked(), checkpoint, quiet)
+        return _evaluate(_Job(trained, evaluation.checked(), reporter or Reporter()))
 
 
-def _evaluate(
-    experiment: Experiment, workdir: pathlib.Path, evaluation: Evaluation, checkpoint: int | None, quiet: bool
-) -> dict[str, Any]:
-    began, state = time.perf_counter(), restore(experiment, workdir, checkpoint)
-    job = _Job(experiment, workdir, evaluation, pick_params(state, evaluation.ema), int(state.step), quiet)
-    row = _identity(job) | {"ema": evaluation.ema or next(iter(state.ema), "none")}
+def _evaluate(job: _Job) -> dict[str, Any]:
+    began, experiment, evaluation = time.perf_counter(), job.experiment, job.evaluation
+    row = _identity(job) | {"ema": evaluation.ema or job.trained.average}
     results: dict[str, Result] = {}
     if evaluation.needs_samples:
         results, more = _feature_results(job)
@@ -176,11 +172,7 @@ def _evaluate(
         if name not in job.of_samples:
             results |= computed(name, metric, Inputs({}, nothing, "none", held=job.model))
     row |= about_model(experiment, job.metrics)
-    row |= {"results": _told(job, results), "seconds": round(time.perf_counter() - began, 2)}
-    if jax.process_index() == 0:
-        append_row(workdir, row)
-        _print(row)
-    return row
+    return row | {"results": _told(job, results), "seconds": round(time.perf_counter() - began, 2)}
 
 
 def _told(job: _Job, results: dict[str, Result]) -> dict[str, Result]:
@@ -198,15 +190,15 @@ def _identity(job: _Job) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "workdir": str(job.workdir),
         "config_digest": digest_of_json(config),
-        "step": job.step,
+        "step": job.trained.step,
         **({"init_from": without_folders(origin)} if origin else {}),
-        "checkpoint_digest": digest_of(job.params),
-        "training_images": job.step * config["training"]["batch_size"],
+        "checkpoint_digest": digest_of(job.trained.params),
+        "training_images": job.trained.step * config["training"]["batch_size"],
         "sampling": sampling,
         "commit": code_version(),
         "hardware": f"{about['devices']}; {about['processor']}",
         "versions": f"Python {about['Python']}, {about['packages']}",
-        "command": job.evaluation.command(job.workdir, job.step),
+        "command": job.evaluation.command(job.workdir, job.trained.step),
         "warnings": [],
     }
 
@@ -251,14 +243,3 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     metrics = job.of_samples.values()
     lower = {result for metric in metrics if metric.better == "lower" for result in metric.results}
     return over_seeds(per_seed, evaluation.seeds, lower), row | {"warnings": warnings}
-
-
-def _print(row: dict[str, Any]) -> None:
-    for name, result in row["results"].items():
-        text = f"{name:16s} {with_error(result)}"
-        text += "".join(f", {key.replace('_', ' ')} {result[key]:.4g}" for key in result if key.startswith("min_of_"))
-        if "interval" in result:
-            text += ", 95 % interval {:.4g} to {:.4g}".format(*result["interval"])
-        print(f"{text}  {result.get('note', '')}".rstrip())
-    for warning in row["warnings"]:
-        print(f"Warning: {warning}")

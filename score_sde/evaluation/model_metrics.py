@@ -1,32 +1,40 @@
 """Metrics of the model itself on held-out data, which need no samples, with what tells whether two such numbers compare."""
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from score_sde import parallel
 from score_sde.config import plain
-from score_sde.evaluation.density import run_density
+from score_sde.evaluation.density import fit_of
 from score_sde.evaluation.ledger import without_folders
 from score_sde.experiment import Experiment
 from score_sde.likelihood import BitsPerDim
 from score_sde.metrics import Metric, Model
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
-from score_sde.runs.measures import describe_data, run_likelihood, run_noise_levels
+from score_sde.runs.measures import describe_data, likelihood, noise_levels
+from score_sde.trained import Trained
+from score_sde.training.reporter import Reporter
 from score_sde.training.state import Params
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedModel(Model):
-    """A run's model at one step, whose numbers leave their files in the folder."""
+    """A run's model, whose results are handed on one by one."""
 
-    experiment: Experiment
-    params: Params
-    workdir: pathlib.Path
-    step: int
-    ema: str | None = None
+    trained: Trained
+    reporter: Reporter
     max_examples: int | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """That of the run's config."""
+        return self.trained.experiment
+
+    @property
+    def params(self) -> Params:
+        """The parameters that are evaluated."""
+        return self.trained.params
 
     @property
     def num_held_out(self) -> int:
@@ -34,16 +42,22 @@ class EvaluatedModel(Model):
         return len(self.experiment.eval_source)
 
     def noise_levels(self) -> LossByNoiseLevel:
-        """As `run_noise_levels`."""
-        return run_noise_levels(self.experiment, self.workdir, self.max_examples, self.step, self.ema)
+        """As `measures.noise_levels`."""
+        levels = noise_levels(self.trained, self.max_examples, self.reporter)
+        self.reporter.result("noise_levels", levels)
+        return levels
 
     def bits_per_dim(self) -> BitsPerDim:
-        """As `run_likelihood`."""
-        return run_likelihood(self.experiment, self.workdir, self.max_examples, self.step, self.ema)
+        """As `measures.likelihood`."""
+        bits = likelihood(self.trained, self.max_examples, self.reporter)
+        self.reporter.result("bits_per_dim", bits)
+        return bits
 
     def density(self) -> dict[str, float]:
-        """As `run_density`."""
-        return run_density(self.experiment, self.workdir, self.step, self.ema)
+        """The numbers of `fit_of`."""
+        fit = fit_of(self.trained, reporter=self.reporter)
+        self.reporter.result("density", fit)
+        return fit.numbers
 
 
 def about_model(experiment: Experiment, metrics: Mapping[str, Metric]) -> dict[str, Any]:

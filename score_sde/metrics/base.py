@@ -63,15 +63,15 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def noise_levels(self) -> LossByNoiseLevel:
-        """The error of ε̂ on held-out data; leaves its table and picture in the run's folder."""
+        """The error of ε̂ on held-out data."""
 
     @abc.abstractmethod
     def bits_per_dim(self) -> BitsPerDim:
-        """The bits/dim of held-out data; leaves its file in the run's folder."""
+        """The bits/dim of held-out data."""
 
     @abc.abstractmethod
     def density(self) -> dict[str, float]:
-        """The learned density of points against the exact one; leaves its file and picture in the run's folder."""
+        """The learned density of points against the exact one."""
 
 
 class Inputs(NamedTuple):

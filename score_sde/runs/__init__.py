@@ -5,12 +5,12 @@ from score_sde.runs.measures import (
     bits_as_json,
     draw_noise_levels,
     held_out_bits_per_dim,
+    likelihood,
     loss_by_noise_level,
-    run_likelihood,
-    run_noise_levels,
+    noise_levels,
 )
-from score_sde.runs.restoring import restore
-from score_sde.runs.sampling import run_sampling, stream_samples
+from score_sde.runs.sampling import draw_samples, stream_samples
 from score_sde.runs.trainer import Trainer
 from score_sde.runs.weights import parse_init_from
+from score_sde.trained import read_state
 from score_sde.training.state import pick_params

@@ -1,7 +1,6 @@
 """Loss by noise level and bits/dim of held-out data."""
 
 import hashlib
-import math
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,13 +15,13 @@ from score_sde.data import EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
 from score_sde.generation.shards import Arrays, NpzShards
-from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
-from score_sde.runs.restoring import restore
 from score_sde.runs.streams import compute_parts, describe, prepare
+from score_sde.trained import Trained
 from score_sde.training.logs.progress import Progress
-from score_sde.training.state import Params, pick_params
+from score_sde.training.reporter import Reporter
+from score_sde.training.state import Params
 
 
 def _batch_size(experiment: Experiment, size: int, max_examples: int | None) -> int:
@@ -130,29 +129,14 @@ def _bits_of_batches(
     return parts
 
 
-def run_likelihood(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    max_examples: int | None = None,
-    checkpoint: int | None = None,
-    ema: str | None = None,
-) -> BitsPerDim:
-    """Computes bits/dim of held-out data with a checkpoint's average. Prints it and writes workdir/likelihood.json.
+def likelihood(trained: Trained, max_examples: int | None = None, reporter: Reporter | None = None) -> BitsPerDim:
+    """bits/dim of held-out data (or of the first `max_examples`).
 
-    The values of each batch are saved in workdir/likelihood/. If the run is interrupted, the same
-    call continues.
+    The values of each batch are saved in the folder likelihood/ of the run. If the call is
+    interrupted, the same call continues.
     """
-    state = restore(experiment, workdir, checkpoint)
-    bits = held_out_bits_per_dim(experiment, pick_params(state, ema), max_examples, folder=workdir / "likelihood")
-    low, high = bits.interval
-    result = bits_as_json(bits) | {"step": int(state.step), "ema": ema}
-    if jax.process_index() == 0:
-        print(
-            f"{bits.mean:.4f} bits/dim on {bits.num_examples} examples, {bits.confidence:.0%} interval {low:.4f} to "
-            f"{high:.4f}, {bits.nfe:.0f} evaluations each"
-        )
-        write_json(workdir / "likelihood.json", result)
-    return bits
+    quiet, folder = (reporter or Reporter()).quiet, trained.folder / "likelihood"
+    return held_out_bits_per_dim(trained.experiment, trained.params, max_examples, quiet, folder)
 
 
 def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
@@ -160,28 +144,11 @@ def bits_as_json(bits: BitsPerDim) -> dict[str, Any]:
     return {name: value for name, value in bits._asdict().items() if name != "per_example"}
 
 
-def run_noise_levels(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    max_examples: int | None = None,
-    checkpoint: int | None = None,
-    ema: str | None = None,
+def noise_levels(
+    trained: Trained, max_examples: int | None = None, reporter: Reporter | None = None
 ) -> LossByNoiseLevel:
-    """Measures the loss by noise level on held-out data.
-
-    Prints a table, and writes noise_levels.json and noise_levels.png.
-    """
-    state = restore(experiment, workdir, checkpoint)
-    curve = loss_by_noise_level(experiment, pick_params(state, ema), max_examples, quiet=False)
-    if jax.process_index() != 0:
-        return curve
-    print(f"{'log SNR':>8} {'σ/α':>10} {'‖ε̂ − ε‖²/d':>12} {'± s.e.':>9}   ({curve.num_examples} examples)")
-    for snr, mean, error in zip(curve.log_snr, curve.mean, curve.standard_error, strict=True):
-        print(f"{snr:8.2f} {math.exp(-0.5 * snr):10.4g} {mean:12.5f} {error:9.5f}")
-    result = {name: np.asarray(value).tolist() for name, value in curve._asdict().items()} | {"step": int(state.step)}
-    write_json(workdir / "noise_levels.json", result)
-    draw_noise_levels({"held-out data": curve}, workdir / "noise_levels.png")
-    return curve
+    """‖ε̂ − ε‖²/d by noise level on held-out data (or on the first `max_examples`)."""
+    return loss_by_noise_level(trained.experiment, trained.params, max_examples, (reporter or Reporter()).quiet)
 
 
 def draw_noise_levels(curves: dict[str, LossByNoiseLevel], path: pathlib.Path) -> None:

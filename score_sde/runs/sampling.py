@@ -4,74 +4,45 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from score_sde import parallel, plots
-from score_sde.experiment import Experiment
 from score_sde.generation.generator import Generated, join
 from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
-from score_sde.runs.pictures import sample_picture
-from score_sde.runs.restoring import restore
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
-from score_sde.training.logs.progress import Progress
-from score_sde.training.state import TrainState, pick_params
+from score_sde.trained import Trained
+from score_sde.training.reporter import Reporter
 from score_sde.training.stopping import kept
 
 FORMATS = ("png", "npz", "npy")
 DTYPES = ("uint8", "float32")
 
 
-def run_sampling(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    num_samples: int,
-    batch_size: int,
-    *,
-    first_index: int = 0,
-    checkpoint: int | None = None,
-    ema: str | None = None,
-    output: pathlib.Path | None = None,
+def draw_samples(
+    trained: Trained, num_samples: int, batch_size: int, *, first_index: int = 0, reporter: Reporter | None = None
 ) -> Generated:
-    """Draws images first_index … first_index + num_samples − 1. Writes samples.npz and a picture.
-
-    The picture, samples.png, has the first 100 images with the names of their classes, or all
-    points or 16 signals on axes.
-    """
-    state = restore(experiment, workdir, checkpoint)
-    output = output or _default_folder(workdir, state)
-    output.mkdir(parents=True, exist_ok=True)
+    """Draws images first_index … first_index + num_samples − 1 as the run's config says."""
+    experiment, reporter = trained.experiment, reporter or Reporter()
     size, parts = parallel.round_up(min(batch_size, num_samples), experiment.mesh), []
-    key, params, is_writer = experiment.run_key("sample"), pick_params(state, ema), jax.process_index() == 0
     with (
         kept("samples are written at the end, and none is saved. With --format they are, batch by batch."),
-        Progress(-(-num_samples // size), batch_size=size, name="sample", quiet=not is_writer) as progress,
+        reporter.progress(-(-num_samples // size), batch_size=size, name="sample") as progress,
     ):
-        for part in experiment.generator.batches(key, params, num_samples, size, first_index):
+        key = experiment.run_key("sample")
+        for part in experiment.generator.batches(key, trained.params, num_samples, size, first_index):
             parts.append(part)
             progress.update(len(parts), {"evaluations": part.nfe.mean()})
-    images = join(parts)
-    arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
-    if is_writer:
-        NpzShards.save(output / "samples.npz", arrays | images.condition)
-        title = f"Step {int(state.step):,}: samples of {images.nfe.mean():.0f} evaluations"
-        picture = sample_picture(experiment.spec, images.x, images.condition, title)
-        if picture is not None:
-            plots.save_image(output / "samples.png", picture)
-        print(f"{num_samples} samples, {images.nfe.mean():.0f} evaluations each, in {output}")
-    return images
+    return join(parts)
 
 
 def stream_samples(
-    experiment: Experiment,
-    workdir: pathlib.Path,
+    trained: Trained,
     num_samples: int,
     batch_size: int,
     *,
     kind: str = "npz",
     dtype: str | None = None,
     first_index: int = 0,
-    checkpoint: int | None = None,
     ema: str | None = None,
     output: pathlib.Path | None = None,
     quiet: bool = False,
@@ -86,26 +57,26 @@ def stream_samples(
       kind: "png", one file per image; "npz", one file per batch; "npy", one array.
       dtype: "uint8", rounded to the nearest level, or "float32", x in the units of the model. None
         is "uint8" for images.
+      ema: the average as it was asked for, which the manifest names. None is that of `trained`.
       output: the folder. None is a folder in the workdir, named after the step and the kind.
     Raises: ValueError for a folder with other samples, or for data that are not images where images
       are needed. FloatingPointError for an image that is not finite, where it must be rounded.
     """
+    experiment = trained.experiment
     dtype = _checked_dtype(kind, dtype, experiment.spec.shape)
     if min(num_samples, batch_size) < 1:
         raise ValueError(f"Sampling needs num_samples, batch_size >= 1, got {num_samples} and {batch_size}.")
-    state = restore(experiment, workdir, checkpoint)
-    params = pick_params(state, ema)
-    output = output or _default_folder(workdir, state, f"_{kind}")
+    output = output or samples_folder(trained, f"_{kind}")
     facts = {"format": kind, "dtype": dtype, "shape": list(experiment.spec.shape), "first_index": first_index}
-    facts |= {"num_samples": num_samples, "step": int(state.step)}
-    facts["ema"] = ema or next(iter(state.ema), "none")
+    facts |= {"num_samples": num_samples, "step": trained.step}
+    facts["ema"] = ema or trained.average
     facts["num_classes"] = experiment.spec.num_classes
     shards = _shards(kind, output, facts)
-    prepare(shards, describe(experiment, params, "sampling", **facts), grows="num_samples", free=["batch_size"])
+    prepare(shards, describe(experiment, trained.params, "sampling", **facts), grows="num_samples", free=["batch_size"])
     counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
     # The whole batch is drawn even for fewer images: in another program an image has other last bits.
     size = parallel.round_up(batch_size, experiment.mesh)
-    key, params = experiment.run_key("sample"), experiment.place(params)
+    key, params = experiment.run_key("sample"), trained.placed
 
     def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         for number in remaining:
@@ -114,13 +85,12 @@ def stream_samples(
             yield number, _arrays(part, dtype, kind), {"evaluations": part.nfe.mean()}
 
     compute_parts(shards, draw, part_size=batch_size, name="sample", quiet=quiet)
-    if jax.process_index() == 0:
-        print(f"{num_samples} samples in {output}")
     return output
 
 
-def _default_folder(workdir: pathlib.Path, state: TrainState, suffix: str = "") -> pathlib.Path:
-    return workdir / "samples" / f"step_{int(state.step):08d}{suffix}"
+def samples_folder(trained: Trained, suffix: str = "") -> pathlib.Path:
+    """Where samples of a run go, where nothing else is asked for."""
+    return trained.folder / "samples" / f"step_{trained.step:08d}{suffix}"
 
 
 def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:

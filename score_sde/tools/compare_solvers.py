@@ -15,17 +15,15 @@ from jaxtyping import Array, Float
 from score_sde.config import build
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.gaussian_mixture import GaussianMixture
-from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics, oriented_gradients
 from score_sde.plots.comparison import error_by_evaluations, solver_strips
-from score_sde.runs.restoring import restore
 from score_sde.sdes import SDE, SDES
 from score_sde.solvers import Heun, ProbabilityFlow, Solver, sample
 from score_sde.solvers.grids import GRIDS, EDMRho, Grid, Uniform
 from score_sde.solvers.loop import start_std
 from score_sde.tools.solver_specs import solver_of
+from score_sde.trained import Trained
 from score_sde.training.logs.stages import stage
-from score_sde.training.state import pick_params
 
 Points = Float[np.ndarray, "n *shape"]
 
@@ -105,24 +103,16 @@ def mixture_problem(sde_name: str = "vp", number: int = 4096, end: float = 1e-3)
     return Problem(name, sde, denoise, x_start, start, end, reference, distance, unit, floor)
 
 
-def run_problem(
-    experiment: Experiment,
-    workdir: pathlib.Path,
-    number: int = 64,
-    checkpoint: int | None = None,
-    ema: str | None = None,
-    end: float | None = None,
-    reference_steps: int = 200,
-) -> Problem:
-    """The model trained in `workdir`, with the conditions of its first images, from its prior.
+def run_problem(trained: Trained, number: int = 64, end: float | None = None, reference_steps: int = 200) -> Problem:
+    """A trained model, with the conditions of its first images, from its prior.
 
     The reference is Heun's method with `reference_steps` steps. For images, the distance is the
     Fréchet distance of oriented gradients to held-out images. For other data it is the sliced
     Wasserstein distance.
     """
+    experiment = trained.experiment
     sde, shape = experiment.sde, experiment.spec.shape
-    params = pick_params(restore(experiment, workdir, checkpoint), ema)
-    denoise = experiment.generator.denoise(params, experiment.sampling_condition(0, number))
+    denoise = experiment.generator.denoise(trained.params, experiment.sampling_condition(0, number))
     start = _start(sde)
     end = float(getattr(experiment.grid, "end", 1e-3 * sde.t_max)) if end is None else end
     key = experiment.run_key("sample")
@@ -144,7 +134,7 @@ def run_problem(
             functools.partial(sliced_wasserstein, data.reshape(len(data), -1)),
             "sliced Wasserstein distance",
         )
-    return Problem(str(workdir), sde, denoise, x_start, start, end, reference, distance, unit, None)
+    return Problem(str(trained.folder), sde, denoise, x_start, start, end, reference, distance, unit, None)
 
 
 def sliced_wasserstein(
@@ -166,7 +156,11 @@ def sliced_wasserstein(
 
 
 def compare(
-    problem: Problem, solvers: list[str], budgets: list[int], grids: list[str], show: Callable[[str], None] = print
+    problem: Problem,
+    solvers: list[str],
+    budgets: list[int],
+    grids: list[str],
+    show: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Row], dict[tuple[str, str, int], Points]]:
     """Runs every solver on every grid with every budget. Returns the rows, and the samples of each row.
 
@@ -276,15 +270,3 @@ def draw_strips(
 
 def _spent(row: Row) -> str:
     return f"{row.steps} step{'s' * (row.steps > 1)}\n{row.nfe:.4g} evaluation{'s' * (row.nfe != 1)}"
-
-
-def run_comparison(
-    problem: Problem, folder: pathlib.Path, solvers: list[str], budgets: list[int], grids: list[str]
-) -> list[Row]:
-    """Compares, and writes comparison.csv, comparison.png and strips.png into `folder`."""
-    rows, samples = compare(problem, solvers, budgets, grids)
-    write_table(rows, folder / "comparison.csv")
-    draw(problem, rows, folder / "comparison.png")
-    strips = " and strips.png" if draw_strips(problem, rows, samples, folder / "strips.png") else ""
-    print(f"{len(rows)} runs in {folder / 'comparison.csv'}, comparison.png{strips}")
-    return rows

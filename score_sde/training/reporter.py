@@ -1,6 +1,7 @@
 """The output to a user during long work: sentences, a progress bar, and the names of stages."""
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,15 +15,22 @@ class Reporter:
 
     Args:
       quiet: whether to hide bars and stages. Sentences are still printed.
+      on_result: a function of the name and the value of a result. Every process calls it as soon as
+        the result exists. A command prints and writes the result there.
     """
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, on_result: Callable[[str, Any], None] | None = None):
+        self.quiet, self._on_result = quiet, on_result
 
     def say(self, sentence: str) -> None:
         """Prints a sentence."""
         if jax.process_index() == 0:
             print(sentence)
+
+    def result(self, name: str, value: Any) -> None:
+        """Hands on a result that is part of a larger one, so that it is not lost if the rest fails."""
+        if self._on_result is not None:
+            self._on_result(name, value)
 
     def progress(self, total: int, start: int = 0, batch_size: int = 1, name: str = "train", **how: Any) -> Progress:
         """Shows how many of `total` parts are done. Close it, or use it in a with statement."""

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from configs import density2d
+from experiments.results import run_density
 from score_sde import plots
 from score_sde.denoising.denoiser import Denoiser
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import FunctionDenoiser
-from score_sde.evaluation.density import numbers, run_density
+from score_sde.evaluation.density import numbers
 from score_sde.internal.broadcast import expand_like
-from score_sde.run_config import from_workdir
+from score_sde.trained import load
 from tests.evaluation.evaluated import save
 
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -55,7 +56,7 @@ def test_an_exact_model_of_each_component_is_exact(workdir, monkeypatch, label, 
     monkeypatch.setattr(Denoiser, "bind", bind)
     monkeypatch.setattr(plots, "density_plot", lambda samples, path, **panels: drawn.append((samples, panels)))
     overrides = [f"sampling.label={label}", "mesh.num_devices=1"]
-    result = run_density(from_workdir(workdir, overrides), workdir, num_samples=600, resolution=12)
+    result = run_density(load(workdir, overrides=overrides), num_samples=600, resolution=12)
     assert abs(result["kl"]) < 2e-3 and result["held_out_exact"] == pytest.approx(-0.43, abs=0.3)
     assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.3 and result["samples_outside_support"] == 0
     assert "those of the component that the label names" in capsys.readouterr().out

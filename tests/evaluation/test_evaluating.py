@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.results import run_all_checkpoints, run_evaluation, run_sampling
 from score_sde import plots
-from score_sde.evaluation.checkpoint_curve import checkpoint_steps, run_all_checkpoints
-from score_sde.evaluation.evaluating import run_evaluation
+from score_sde.evaluation.checkpoint_curve import checkpoint_steps
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import load_reference
 from score_sde.evaluation.request import Evaluation
@@ -23,8 +23,8 @@ from score_sde.experiment import Experiment
 from score_sde.metrics import FeatureStatistics
 from score_sde.plots.scores import metric_curves
 from score_sde.run_config import from_workdir
-from score_sde.runs import pick_params, restore
-from score_sde.runs.sampling import run_sampling
+from score_sde.runs import pick_params, read_state
+from score_sde.trained import load, restored
 from tests.evaluation.evaluated import digits, points, save
 from tests.multiprocess.launch import launch
 
@@ -50,7 +50,8 @@ def copy(workdir, tmp_path):
 def evaluate(workdir, evaluation=FD, checkpoint=None, overrides=()):
     overrides = ("mesh.num_devices=1", *overrides)
     experiment = from_workdir(workdir, overrides)
-    return run_evaluation(experiment, workdir, evaluation._replace(overrides=overrides), checkpoint, quiet=True)
+    trained = restored(experiment, workdir, checkpoint, evaluation.ema)
+    return run_evaluation(trained, evaluation._replace(overrides=overrides), quiet=True)
 
 
 def value(row, name="fd"):
@@ -61,7 +62,7 @@ def test_the_number_is_that_of_the_images(copy):
     """Against images drawn at once, seed by seed; rows say what was done."""
     row = evaluate(copy, FD._replace(seeds=(0, 2)), overrides=["sampling.grid.num_steps=7"])
     experiment = from_workdir(copy, ["sampling.grid.num_steps=7", "mesh.num_devices=1"])
-    params, source = pick_params(restore(experiment, copy), None), experiment.train_source
+    params, source = pick_params(read_state(experiment, copy), None), experiment.train_source
     data = FeatureStatistics.of(source.gather(np.arange(300))["x"])
     for seed in (0, 2):
         x = experiment.generator(experiment.run_key("sample"), params, 50, 50, 50 * seed).x
@@ -120,7 +121,7 @@ def test_no_batch_is_larger_than_what_is_asked_for(copy, monkeypatch):
     row = evaluate(copy, FD._replace(metrics=metrics, num_samples=4, batch_size=64, max_examples=4))
     assert row["results"]["bits_per_dim"]["num_examples"] == row["results"]["noise_levels"]["num_examples"] == 4
     assert set(sizes) == {1, 4}  # 1 describes the data
-    run_sampling(from_workdir(copy, ["mesh.num_devices=1"]), copy, 3, 64)
+    run_sampling(load(copy, overrides=["mesh.num_devices=1"]), 3, 64)
     assert sizes[-1] == 3
 
 
@@ -163,7 +164,7 @@ def test_digits_with_pictures(tmp_path):
     (folder,) = (tmp_path / "evaluations").iterdir()
     images = [np.asarray(Image.open(path)) for path in sorted((folder / "samples_png").rglob("*.png"))]
     experiment = from_workdir(tmp_path)
-    params = pick_params(restore(experiment, tmp_path), None)
+    params = pick_params(read_state(experiment, tmp_path), None)
     x = experiment.generator(experiment.run_key("sample"), params, 20, 8, 20).x
     assert np.array_equal(np.stack(images), plots.to_uint8(x)[..., 0])
     assert (tmp_path / "memorization_00000000_seed1.png").is_file() and value(row) > 0

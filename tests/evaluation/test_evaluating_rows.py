@@ -5,14 +5,15 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from score_sde.evaluation.evaluating import run_evaluation
+from experiments.results import run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import make_reference
 from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.row_comparison import differences
 from score_sde.metrics import FeatureStatistics
 from score_sde.run_config import from_workdir
-from score_sde.runs import pick_params, restore
+from score_sde.runs import pick_params, read_state
+from score_sde.trained import load
 from tests.evaluation.evaluated import digits, points, save
 from tests.evaluation.own_features import meanings
 
@@ -28,7 +29,7 @@ def workdir(tmp_path_factory):
 
 
 def evaluate(workdir, evaluation=GRADIENTS, overrides=()):
-    return run_evaluation(from_workdir(workdir, overrides), workdir, evaluation, quiet=True)
+    return run_evaluation(load(workdir, average=evaluation.ema, overrides=overrides), evaluation, quiet=True)
 
 
 def test_images_that_are_kept_stay_without_their_features(tmp_path):
@@ -103,7 +104,9 @@ def test_embeddings_of_text_through_a_callable(tmp_path):
     row = evaluate(tmp_path, evaluation)
     assert {"fd", "kd", "precision", "recall", "prdc_density", "coverage"} == row["results"].keys()
     experiment = from_workdir(tmp_path)
-    x = experiment.generator(experiment.run_key("sample"), pick_params(restore(experiment, tmp_path), None), 40, 16).x
+    x = experiment.generator(
+        experiment.run_key("sample"), pick_params(read_state(experiment, tmp_path), None), 40, 16
+    ).x
     wanted = FeatureStatistics.of(meanings(x)).frechet_distance(FeatureStatistics.of(meanings(embeddings)))
     np.testing.assert_allclose(row["results"]["fd"]["value"], wanted, rtol=1e-4)
     assert row["reference"]["source"]["path"] == "sentences.npz"  # and not where it lies here

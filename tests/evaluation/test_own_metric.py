@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from experiments.feature_names import metric_names
-from score_sde.evaluation.evaluating import run_evaluation
+from experiments.results import run_evaluation
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.metric_names import chosen_metrics, computed, label, title
 from score_sde.evaluation.request import Evaluation
 from score_sde.evaluation.row_comparison import curves, differences
 from score_sde.metrics import METRICS, FeatureStatistics, Inputs, Reference
 from score_sde.run_config import from_workdir
+from score_sde.trained import restored
 from tests.evaluation.evaluated import points, save
 from tests.multiprocess.launch import launch
 
@@ -133,7 +134,7 @@ def test_a_metric_of_the_model_draws_nothing(folder, tmp_path):
         (tmp_path / name).symlink_to(folder / "run" / name)
     experiment = from_workdir(tmp_path, ["mesh.num_devices=1"])
     for _ in range(2):
-        row = run_evaluation(experiment, tmp_path, Evaluation(("own_metrics:NumParams",)), quiet=True)
+        row = run_evaluation(restored(experiment, tmp_path), Evaluation(("own_metrics:NumParams",)), quiet=True)
     assert (
         row["results"]["num_params"]["value"] > 100 and "num_samples" not in row and row["held_out"]["examples"] == 120
     )

@@ -12,21 +12,19 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from configs import density2d
+from experiments.results import run_density, run_likelihood, run_noise_levels, run_sampling
 from score_sde.config import Schedule, sections
-from score_sde.evaluation.density import run_density
 from score_sde.experiment import Experiment
 from score_sde.run_config import from_workdir
 from score_sde.runs import (
     loss_by_noise_level,
     pick_params,
-    restore,
-    run_likelihood,
-    run_noise_levels,
-    run_sampling,
+    read_state,
     run_training,
 )
 from score_sde.runs.starts import read_starts
 from score_sde.tools.report import write_report
+from score_sde.trained import load, restored
 from score_sde.training.description import Description
 from score_sde.training.lock import RunLock
 from score_sde.training.logs.logging import MetricLogger, read_metrics
@@ -77,9 +75,9 @@ def test_a_run_leaves_what_it_promises(whole):
     workdir, state = whole
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert steps[0] == 5 and max(steps) == 40 and list((workdir / "tensorboard").iterdir())
-    restored = restore(Experiment(tiny()), workdir)
+    restored = read_state(Experiment(tiny()), workdir)
     assert bits(restored) == bits(state) and int(restored.step) == 40
-    assert int(restore(Experiment(tiny()), workdir, step=30).step) == 30
+    assert int(read_state(Experiment(tiny()), workdir, step=30).step) == 30
     assert bits(from_workdir(workdir).recipe.state_shapes()) is not None
 
 
@@ -145,9 +143,9 @@ def test_sampling_a_run(whole, tmp_path):
     """Image 5 of ten is image 5 of a run that starts there, in batches of another size."""
     workdir, _ = whole
     experiment = from_workdir(workdir, ["sampling.grid.num_steps=7"])
-    ten = run_sampling(experiment, workdir, 10, 4, output=tmp_path / "ten")
-    three = run_sampling(experiment, workdir, 3, 8, first_index=5, ema="none", output=tmp_path / "three")
-    again = run_sampling(experiment, workdir, 3, 8, first_index=5, output=tmp_path / "again")
+    ten = run_sampling(restored(experiment, workdir), 10, 4, output=tmp_path / "ten")
+    three = run_sampling(restored(experiment, workdir, average="none"), 3, 8, first_index=5, output=tmp_path / "three")
+    again = run_sampling(restored(experiment, workdir), 3, 8, first_index=5, output=tmp_path / "again")
     assert ten.x.shape == (10, 2) and set(ten.nfe.tolist()) == {7}
     assert (tmp_path / "three" / "samples.png").is_file()  # points have a picture too, also while training
     assert sorted(path.name for path in (workdir / "samples").glob("*.png")) == [
@@ -164,12 +162,12 @@ def test_measuring_a_run(whole):
     workdir, _ = whole
     overrides = ["likelihood.rtol=1e-3", "likelihood.atol=1e-3", "likelihood.batch_size=64"]
     experiment = from_workdir(workdir, overrides)
-    bits = run_likelihood(experiment, workdir, max_examples=100)
+    bits = run_likelihood(restored(experiment, workdir), max_examples=100)
     assert bits.num_examples == 100 and bits.interval[0] < bits.mean < bits.interval[1]
     assert json.loads((workdir / "likelihood.json").read_text())["mean"] == bits.mean
-    curve = run_noise_levels(experiment, workdir)
+    curve = run_noise_levels(restored(experiment, workdir))
     assert curve.num_examples == 300 and (workdir / "noise_levels.png").is_file()
-    result = run_density(experiment, workdir, num_samples=500, resolution=12)
+    result = run_density(restored(experiment, workdir), num_samples=500, resolution=12)
     assert result["kl"] > 0 and (workdir / "density.png").is_file()
     all_bits = -result["held_out_learned"] / (2 * np.log(2))
     assert abs(all_bits - bits.mean) < 5 * bits.standard_error
@@ -190,14 +188,14 @@ def test_a_checkpoint_that_does_not_fit_is_refused(whole):
     config = tiny()
     config.network.width = 24
     with pytest.raises(ValueError, match=r"does not fit the config: .*has shape .* in the checkpoint"):
-        restore(Experiment(config), workdir)
+        read_state(Experiment(config), workdir)
     with pytest.raises(FileNotFoundError, match=r"No checkpoint at step 7 in .*it has \[\d"):
-        restore(Experiment(tiny()), workdir, step=7)
+        read_state(Experiment(tiny()), workdir, step=7)
 
 
 def test_nothing_to_restore(tmp_path):
     with pytest.raises(FileNotFoundError, match="No checkpoint in"):
-        restore(Experiment(tiny()), tmp_path)
+        read_state(Experiment(tiny()), tmp_path)
     with pytest.raises(FileNotFoundError, match=r"No config.json in .*train there first"):
         from_workdir(tmp_path)
 
@@ -314,7 +312,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     message = r"cannot write in .*No space left on device. Its checkpoints \(\[10\]\) are untouched; make room"
     with pytest.raises(OSError, match=message):
         run_training(Experiment(tiny()), tmp_path, quiet=True)
-    assert int(restore(Experiment(tiny()), tmp_path).step) == 10
+    assert int(read_state(Experiment(tiny()), tmp_path).step) == 10
 
 
 def test_data_that_cannot_be_read_are_no_fault_of_the_workdir(tmp_path, monkeypatch):
@@ -406,7 +404,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
         FloatingPointError, match="after step 11 is not finite, so it was not saved.* checkpoint is step 10"
     ):
         run_training(experiment, tmp_path, quiet=True)
-    assert int(restore(Experiment(tiny()), tmp_path).step) == 10
+    assert int(read_state(Experiment(tiny()), tmp_path).step) == 10
 
 
 def test_times_and_a_trace_of_chosen_steps(whole, tmp_path):
@@ -428,7 +426,7 @@ def test_a_second_run_in_the_folder_is_refused(whole):
     with RunLock(workdir):
         with pytest.raises(OSError, match=r"Another run \(host .* is training in .*; wait for it or stop it"):
             run_training(Experiment(tiny(num_steps=50)), workdir, quiet=True)
-        assert bits(restore(Experiment(tiny()), workdir)) == bits(state)
+        assert bits(read_state(Experiment(tiny()), workdir)) == bits(state)
 
 
 @pytest.mark.slow
@@ -437,7 +435,7 @@ def test_a_trained_density_is_the_density(tmp_path):
     config = density2d.get_config("gaussian_mixture")
     config.likelihood.update({"rtol": 1e-4, "atol": 1e-4})
     run_training(Experiment(config), tmp_path, quiet=True)
-    result = run_density(from_workdir(tmp_path), tmp_path, num_samples=2000, resolution=12)
+    result = run_density(load(tmp_path), num_samples=2000, resolution=12)
     assert abs(result["kl"]) < 0.01 + 3 * result["kl_standard_error"]
     # One sample in 200 lies between the modes, where the log-density is about −25.
     assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.25

@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 from configs import density2d
 from score_sde.evaluation import evaluating
 from score_sde.experiment import Experiment
-from score_sde.runs import pick_params, restore, run_training
+from score_sde.runs import pick_params, read_state, run_training
 from score_sde.runs.resuming import read_history
 from score_sde.runs.weights import InitFrom, parse_init_from
+from score_sde.trained import Trained
 from score_sde.training.logs.logging import read_metrics
+from score_sde.training.reporter import Reporter
 from score_sde.training.saving.checkpoints import Checkpoints, steps_on_disk
 from score_sde.training.saving.integrity import MANIFEST
 
@@ -270,9 +272,9 @@ def test_a_run_begins_with_the_weights_of_another(ema, begun, tmp_path, capsys):
     """The chosen average, as parameters and in every average; a fresh optimizer; all of it recorded."""
     source = InitFrom("run", None, ema)
     run(changed(1, training__batch_size=4), tmp_path, init_from=source)
-    theirs = restore(Experiment(tiny()), pathlib.Path("run"))
+    theirs = read_state(Experiment(tiny()), pathlib.Path("run"))
     chosen = pick_params(theirs, ema)
-    ours = restore(Experiment(tiny()), tmp_path, step=0)
+    ours = read_state(Experiment(tiny()), tmp_path, step=0)
     assert bits(ours.params) == bits(chosen) == bits(ours.ema["0.5"]) == bits(ours.ema["5"])
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(ours.opt_state)) and int(ours.step) == 0
     manifest = (pathlib.Path("run/checkpoints") / "4" / MANIFEST).read_bytes()
@@ -333,10 +335,12 @@ def test_weights_that_another_model_reads_are_told(begun, tmp_path, capsys):
 def test_rows_of_the_ledger_name_the_weights_that_a_run_began_with(begun, tmp_path):
     """Of an absolute path the last part, as the rest means something on one machine only."""
     experiment, evaluation = Experiment(tiny()), evaluating.Evaluation(metrics=("bits_per_dim",))
-    params = restore(experiment, pathlib.Path("run")).params
+    params = read_state(experiment, pathlib.Path("run")).params
 
     def row(workdir):
-        return evaluating._identity(evaluating._Job(experiment, workdir, evaluation, params, 4, True))
+        return evaluating._identity(
+            evaluating._Job(Trained(experiment, 4, "none", params, workdir), evaluation, Reporter(True))
+        )
 
     assert "init_from" not in row(pathlib.Path("run"))
     origin = {"workdir": "/runs/a", "step": 4, "average": "0.5", "manifest_sha256": "12ab"}

@@ -16,13 +16,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import quickstart
+from experiments.results import run_likelihood
 from score_sde import plots
 from score_sde.experiment import Experiment
 from score_sde.generation.shards import NpzShards
 from score_sde.run_config import from_workdir, write_config
-from score_sde.runs import held_out_bits_per_dim, pick_params, restore, run_likelihood
+from score_sde.runs import held_out_bits_per_dim, pick_params, read_state
 from score_sde.runs.sampling import stream_samples
 from score_sde.solvers.loop import _solve
+from score_sde.trained import load, restored
 from score_sde.training.saving.checkpoints import Checkpoints
 from tests.multiprocess.launch import coordinator
 
@@ -60,7 +62,7 @@ def workdir(tmp_path_factory):
 def stream(workdir, folder, kind="npz", overrides=(), **options):
     options = {"first_index": FIRST, "quiet": True, **options}
     experiment = from_workdir(workdir, overrides)
-    return stream_samples(experiment, workdir, NUMBER, BATCH, kind=kind, output=folder, **options)
+    return stream_samples(restored(experiment, workdir), NUMBER, BATCH, kind=kind, output=folder, **options)
 
 
 def tree(folder):
@@ -82,7 +84,7 @@ def whole(workdir, tmp_path_factory):
 
 def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     experiment = from_workdir(workdir)
-    params = pick_params(restore(experiment, workdir), None)
+    params = pick_params(read_state(experiment, workdir), None)
     compiled = _solve._cache_size()
     wanted = experiment.generator(experiment.run_key("sample"), params, NUMBER, BATCH, FIRST)
     assert _solve._cache_size() == compiled  # nor did the short last batch compile anything
@@ -109,7 +111,7 @@ def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
 
 def test_states_on_the_way_are_kept_image_by_image(workdir):
     experiment = from_workdir(workdir)
-    params, key = pick_params(restore(experiment, workdir), None), experiment.run_key("sample")
+    params, key = pick_params(read_state(experiment, workdir), None), experiment.run_key("sample")
     keeping = experiment.generator._replace(keep=(0, 2, 4))
     kept = keeping(key, params, NUMBER, BATCH, FIRST)
     assert kept.trajectory.shape == (NUMBER, 3, *kept.x.shape[1:])
@@ -124,7 +126,7 @@ def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path)
 
     def draw(name, first, number):
         options = {"kind": "npz", "dtype": "float32", "first_index": first, "quiet": True}
-        return images(stream_samples(experiment, workdir, number, BATCH, output=tmp_path / name, **options))
+        return images(stream_samples(restored(experiment, workdir), number, BATCH, output=tmp_path / name, **options))
 
     among_others = draw("all", FIRST, NUMBER)
     for place in (0, 3, BATCH + 5, NUMBER - 1):
@@ -177,12 +179,13 @@ def test_killed_by_the_system_and_resumed(workdir, whole, tmp_path):
 
 EIGHT = """
 import sys, pathlib, jax
-from score_sde.run_config import from_workdir, write_config
+from score_sde.run_config import from_workdir
 from score_sde.runs.sampling import stream_samples
+from score_sde.trained import restored
 workdir, output = map(pathlib.Path, sys.argv[1:])
 for name, devices, batch in (("one", 1, 24), ("four", 4, 12), ("eight", 8, 24)):
     experiment = from_workdir(workdir, [f"mesh.num_devices={devices}", "training.batch_size=8"])
-    stream_samples(experiment, workdir, 24, batch, kind="npz", dtype="float32", output=output / name, quiet=True)
+    stream_samples(restored(experiment, workdir), 24, batch, kind="npz", dtype="float32", output=output / name, quiet=True)
 """
 
 
@@ -250,7 +253,7 @@ def test_more_samples_and_another_batch_size_go_on_in_the_same_folder(kind, work
 
     def draw(number, batch_size):
         options = {"kind": kind, "output": folder, "first_index": FIRST, "quiet": True}
-        stream_samples(experiment, workdir, number, batch_size, **options)
+        stream_samples(restored(experiment, workdir), number, batch_size, **options)
 
     draw(5, BATCH)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -295,7 +298,7 @@ def test_errors(workdir, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"--format=png needs images .* as uint8, got shape \(8, 8, 1\) as float32"):
         stream(workdir, tmp_path / "a", "png", dtype="float32")
     with pytest.raises(ValueError, match=r"needs num_samples, batch_size >= 1, got 0 and 8"):
-        stream_samples(from_workdir(workdir), workdir, 0, 8, output=tmp_path / "a")
+        stream_samples(load(workdir), 0, 8, output=tmp_path / "a")
     generator = type(from_workdir(workdir).generator)
     draw = generator.batch
 
@@ -313,7 +316,7 @@ def test_errors(workdir, tmp_path, monkeypatch):
 def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
     """20 examples in batches of 8: the mean is the same to the bit, and what is there is not computed again."""
     experiment = from_workdir(workdir)
-    params = pick_params(restore(experiment, workdir), None)
+    params = pick_params(read_state(experiment, workdir), None)
     wanted = held_out_bits_per_dim(experiment, params, 20, quiet=True)
     written, write = [], NpzShards.write
 
@@ -327,7 +330,7 @@ def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
     monkeypatch.setattr(NpzShards, "write", stops)
     with pytest.raises(KeyboardInterrupt):
         held_out_bits_per_dim(experiment, params, 20, quiet=True, folder=workdir / "likelihood")
-    bits = run_likelihood(experiment, workdir, max_examples=20)
+    bits = run_likelihood(restored(experiment, workdir), max_examples=20)
     assert written == [0, 8, None, 16] and bits.num_examples == 20
     assert bits.mean == wanted.mean and bits.interval == wanted.interval and bits.nfe == wanted.nfe
     assert np.array_equal(bits.per_example, wanted.per_example)
@@ -339,7 +342,9 @@ def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
 @pytest.mark.slow
 def test_likelihood_in_two_processes(workdir):
     """The same values as in one process, and one file."""
-    one = held_out_bits_per_dim(from_workdir(workdir), pick_params(restore(from_workdir(workdir), workdir), None), 20)
+    one = held_out_bits_per_dim(
+        from_workdir(workdir), pick_params(read_state(from_workdir(workdir), workdir), None), 20
+    )
     options = ["--max_examples=20", "--set=mesh.num_devices=None"]
     outputs = run_two(lambda: command(workdir, None, "", *options, name="likelihood"))
     result = json.loads((pathlib.Path(workdir) / "likelihood.json").read_text())

@@ -8,7 +8,7 @@ import pytest
 
 from score_sde.data import ArraySource
 from score_sde.experiment import Experiment
-from score_sde.runs import restore, run_training
+from score_sde.runs import read_state, run_training
 from score_sde.runs import training as training_module
 from score_sde.training.saving.verification import steps_on_disk
 from tests.runs.test_training import on_arrays
@@ -95,7 +95,7 @@ def test_a_batch_that_cannot_be_read_costs_no_step(points, tmp_path, monkeypatch
                 ValueError, match=f"Batch 4 of training cannot be read: image {broken} .* {said}; repair"
             ):
                 run_training(Experiment(config), tmp_path / "run", quiet=True)
-            assert int(restore(Experiment(config), tmp_path / "run").step) == 3
+            assert int(read_state(Experiment(config), tmp_path / "run").step) == 3
     assert bits(run_training(Experiment(config), tmp_path / "run", quiet=True)) == bits(whole)
     metrics = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "run")]
     assert metrics[0] == metrics[1]

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from score_sde.evaluation.evaluating import run_evaluation
+from experiments.results import run_evaluation, run_likelihood, run_sampling
 from score_sde.evaluation.references import make_reference
 from score_sde.evaluation.request import Evaluation
 from score_sde.metrics.features import Extractor, get_extractor
 from score_sde.run_config import from_workdir
-from score_sde.runs import run_likelihood
-from score_sde.runs.sampling import run_sampling, stream_samples
+from score_sde.runs.sampling import stream_samples
+from score_sde.trained import restored
 from score_sde.training.stopping import AGAIN, EXIT, Stopped, closing_line, exit_status, interruptible, kept
 from tests.evaluation.evaluated import points, save
 
@@ -62,7 +62,7 @@ def workdir(tmp_path_factory):
 
 def evaluate(experiment, workdir):
     evaluation = Evaluation(("fid",), num_samples=48, batch_size=16, features="pixels")
-    return run_evaluation(experiment, workdir, evaluation, quiet=True)["results"]["fd"]
+    return run_evaluation(restored(experiment, workdir), evaluation, quiet=True)["results"]["fd"]
 
 
 def reference(experiment, workdir):
@@ -74,17 +74,19 @@ def reference(experiment, workdir):
 COMMANDS = {
     "evaluate": (evaluate, "batch", r"1 of 3 parts \(evaluate\) are saved in .*evaluations"),
     "sample": (
-        lambda experiment, workdir: run_sampling(experiment, workdir, 48, 16).x.tolist(),
+        lambda experiment, workdir: run_sampling(restored(experiment, workdir), 48, 16).x.tolist(),
         "batch",
         r"samples are written at the end, and none is saved\. With --format they are",
     ),
     "sample --format": (
-        lambda experiment, workdir: len(list(stream_samples(experiment, workdir, 48, 16, quiet=True).iterdir())),
+        lambda experiment, workdir: len(
+            list(stream_samples(restored(experiment, workdir), 48, 16, quiet=True).iterdir())
+        ),
         "batch",
         r"1 of 3 parts \(sample\) are saved in .*samples",
     ),
     "likelihood": (
-        lambda experiment, workdir: run_likelihood(experiment, workdir, 48).per_example.tolist(),
+        lambda experiment, workdir: run_likelihood(restored(experiment, workdir), 48).per_example.tolist(),
         "log_prob",
         r"1 of 3 parts \(likelihood\) are saved in .*likelihood",
     ),

@@ -8,10 +8,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import array, folder
+from experiments.results import run_sampling
 from score_sde.experiment import Experiment
 from score_sde.run_config import from_workdir
-from score_sde.runs import restore, run_sampling, run_training
+from score_sde.runs import read_state, run_training
 from score_sde.runs import training as training_module
+from score_sde.trained import restored
 from tests.data.test_folder import noise, write
 
 RNG = np.random.default_rng(0)
@@ -98,8 +100,8 @@ def test_trains_evaluates_and_samples(name, files, tmp_path):
         and np.isfinite([line["eval/eps_error"] for line in lines if "eval/eps_error" in line]).all()
     )
     experiment = from_workdir(workdir)
-    drawn = run_sampling(experiment, workdir, 5, 5)
-    part = run_sampling(experiment, workdir, 2, 2, first_index=3, output=workdir / "part")
+    drawn = run_sampling(restored(experiment, workdir), 5, 5)
+    part = run_sampling(restored(experiment, workdir), 2, 2, first_index=3, output=workdir / "part")
     assert drawn.x.shape == (5, *experiment.spec.shape) and np.isfinite(drawn.x).all()
     assert drawn.condition.keys() == condition.keys()
     for key, values in condition.items():
@@ -183,7 +185,7 @@ def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, t
         patch.setattr(training_module, failing, None)
         with pytest.raises((TypeError, AttributeError), match="NoneType"):
             run_training(Experiment(config), tmp_path, quiet=True)
-    assert int(restore(Experiment(config), tmp_path).step) == 3
+    assert int(read_state(Experiment(config), tmp_path).step) == 3
     assert int(run_training(Experiment(config), tmp_path, quiet=True).step) == 6
 
 
@@ -225,5 +227,5 @@ def test_reading_says_nothing(files, tmp_path, caplog):
     config = on_arrays(files / "points.npz", "points")
     run_training(Experiment(config), tmp_path, quiet=True)
     caplog.clear()
-    restore(Experiment(config), tmp_path)
+    read_state(Experiment(config), tmp_path)
     assert "read only" not in caplog.text

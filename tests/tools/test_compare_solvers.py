@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from configs import density2d
+from experiments.results import run_comparison
 from score_sde import solvers
 from score_sde.experiment import Experiment
 from score_sde.runs import run_training
 from score_sde.tools import compare_solvers as comparison
 from score_sde.tools import solver_specs as specs
+from score_sde.trained import restored
 from tests.solvers.test_sample import compilations
 
 
@@ -63,7 +65,7 @@ def test_sliced_wasserstein_is_the_mean_over_directions():
 
 def test_errors_fall_and_budgets_are_kept(problem, tmp_path):
     budgets, names = [6, 12, 48], ["ddim", "heun", "ancestral"]
-    rows = comparison.run_comparison(problem, tmp_path, names, budgets, ["edm_rho"])
+    rows = run_comparison(problem, tmp_path, names, budgets, ["edm_rho"])
     assert len(rows) == 9
     assert all(row.nfe <= row.budget and row.nfe > row.budget - 2 for row in rows)
     by_name = {name: [r for r in rows if r.solver == name and r.grid == "edm_rho"] for name in names}
@@ -118,12 +120,12 @@ def test_a_trained_run(tmp_path):
     experiment = Experiment(config)
     with jax.numpy_dtype_promotion("standard"):
         run_training(experiment, tmp_path, quiet=True)
-    problem = comparison.run_problem(experiment, tmp_path, 64, reference_steps=50)
-    rows = comparison.run_comparison(problem, tmp_path / "solvers", ["ddim", "heun"], [5, 40], ["edm_rho"])
+    problem = comparison.run_problem(restored(experiment, tmp_path), 64, reference_steps=50)
+    rows = run_comparison(problem, tmp_path / "solvers", ["ddim", "heun"], [5, 40], ["edm_rho"])
     assert rows[3].error < rows[0].error
     assert (tmp_path / "solvers" / "strips.png").is_file()
     config.sampling.threshold = {"name": "static", "limit": 1e-3}
-    limited = comparison.run_problem(Experiment(config), tmp_path, 64, reference_steps=50)
+    limited = comparison.run_problem(restored(Experiment(config), tmp_path), 64, reference_steps=50)
     assert np.abs(limited.denoise(limited.x_start, jax.numpy.float32(0.5)).x0).max() == np.float32(1e-3)
 
 
