@@ -14,7 +14,7 @@ from score_sde.config import changes, closest, may_change, plain
 from score_sde.data import Source
 from score_sde.internal.files import read_json
 from score_sde.runs.weights import InitFrom, listed, read_weights
-from score_sde.training.description import Description
+from score_sde.training.description import CONFIG_FILE, Description
 from score_sde.training.logs.stages import stage
 from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
@@ -70,6 +70,7 @@ def begin(
         return first(recipe, description, facts, init_from)
     run = checkpoints.run()
     position = run.get("position", {})
+    _check_form(run, description, checkpoints)
     _check_origin(position.get("init_from"), init_from, checkpoints)
     there, known = description.complete(run["config"]), position.get("data") or {}
     found = dict(sorted((changes(there, here) | _changes_of_facts(known, facts)).items()))
@@ -174,6 +175,17 @@ def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -
             f"A run cannot go on with {', '.join(lasting)} changed: its arrays would differ ({listed(differ)}). "
             f"--init_from={checkpoints.directory.parent} with another --workdir starts a new run from its weights, as far as "
             "the parameters are the same."
+        )
+
+
+def _check_form(run: Mapping[str, Any], description: Description, checkpoints: Checkpoints) -> None:
+    """Raises ValueError where a run with a config is asked to go on without one, or the other way round."""
+    if not description.is_like(run):
+        with_config = description.file == CONFIG_FILE
+        began, asked = ("without a config", "with one") if with_config else ("with a config", "without one")
+        raise ValueError(
+            f"The run in {checkpoints.directory.parent} was trained {began}, and cannot go on {asked}. Go on as it began, or "
+            "use another folder: a new run can begin with its weights (init_from)."
         )
 
 

@@ -161,7 +161,7 @@ class Trainer:
         return Job(
             self.recipe,
             settings,
-            self._description(settings) if made_from is None else describe(made_from),
+            self.description.of_length(num_steps),
             reporter,
             self.workdir,
             schedule=None if made_from is None else made_from.schedule,
@@ -185,8 +185,12 @@ class Trainer:
             raise ValueError("A trainer without a workdir has no checkpoint to load; give it the folder of a run.")
         return restored(self._model, self.workdir, step, average)
 
-    def _description(self, settings: sections.Training) -> Description:
-        recipe, training = self.recipe, dataclasses.asdict(settings)
+    @property
+    def description(self) -> Description:
+        """What the run saves of its settings."""
+        if self._built_from is not None:
+            return describe(self._built_from)
+        recipe, training = self.recipe, dataclasses.asdict(self._settings)
         del training["eval_levels"]  # the task has this one
         return description_of(
             recipe.task,

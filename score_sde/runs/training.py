@@ -273,7 +273,7 @@ def _saver(
             "skips_in_a_row": guard.in_a_row,
             "metrics_sha256": logger.digest(),
         }
-        checkpoints.save(state, job.description.values, position | record)
+        checkpoints.save(state, job.description.values, position | record | job.description.mark)
 
     return save
 

@@ -110,11 +110,12 @@ def _check_fit(
 
 def _other_meanings(recipe: Recipe, description: Description, run: Mapping[str, Any]) -> list[str]:
     """The ways in which the same arrays have another meaning in this run: another model, or other classes."""
-    there, here = description.complete(run["config"]), description.completed
-    both = [name for name in READ_BY if name in there and name in here]  # a run without a config has other sections
-    found = changes({name: there[name] for name in both}, {name: here[name] for name in both})
-    found.pop("network.remat", None)
-    notes = []
+    found, notes = {}, []
+    if description.is_like(run):
+        there, here = description.complete(run["config"]), description.completed
+        read_by = [name for name in READ_BY if name in here]  # without a config, they stand in the task
+        found = changes({name: there[name] for name in read_by}, {name: here[name] for name in read_by})
+        found.pop("network.remat", None)
     if found:
         told = listed([f"{field}: {old!r} there, {new!r} here" for field, (old, new) in found.items()])
         notes.append(f"Its weights are read by another model than they were trained in ({told}).")

@@ -38,10 +38,24 @@ class Description(NamedTuple):
         """Writes the values into the folder of the run."""
         write_json(workdir / self.file, self.values)
 
+    def of_length(self, num_steps: int) -> "Description":
+        """With the number of steps of this training."""
+        training = {**self.values["training"], "num_steps": num_steps}
+        return self._replace(values={**self.values, "training": training})
+
     @property
     def completed(self) -> dict[str, Any]:
         """The values, with those that are left out."""
         return self.complete(self.values)
+
+    def is_like(self, run: Values) -> bool:
+        """Whether what a checkpoint says of its run is of the same form: a config both, or objects both."""
+        return (run.get("position") or {}).get("description", CONFIG_FILE) == self.file
+
+    @property
+    def mark(self) -> dict[str, str]:
+        """What a checkpoint holds so that `is_like` can tell; a config needs nothing."""
+        return {} if self.file == CONFIG_FILE else {"description": self.file}
 
     def allowing(self, fields: Sequence[str]) -> str:
         """The flag or argument that allows these fields to differ."""

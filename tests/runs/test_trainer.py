@@ -11,7 +11,9 @@ import pytest
 import score_sde as ss
 from configs import density2d
 from score_sde.experiment import Experiment
+from score_sde.run_config import describe
 from score_sde.runs import run_training, trainer_of
+from score_sde.runs.weights import InitFrom, read_weights
 from score_sde.training.optimizers import optimizer_of
 from tests.training.killed_run import FlatMLP
 
@@ -195,6 +197,18 @@ def test_a_config_trains_the_bits_that_its_objects_train_in_plain_python(tmp_pat
     assert bits(ss.load(tmp_path / "config", average="none").params) == bits(state.params)
     drawn = loaded.generate(3, experiment.run_key("sample"), batch_size=4)
     assert (drawn.x == experiment.generator(experiment.run_key("sample"), loaded.params, 3, 4).x).all()
+    # A run goes on as it began; its weights can be taken on in the other way too.
+    plain.workdir, elsewhere = tmp_path / "config", tmp_path / "plain"
+    with pytest.raises(ValueError, match="was trained with a config, and cannot go on without one.*another folder"):
+        plain.run(5, quiet=True)
+    with pytest.raises(ValueError, match="was trained without a config, and cannot go on with one"):
+        run_training(experiment, elsewhere, quiet=True)
+    for recipe, description, folder in (
+        (experiment.recipe, describe(experiment), elsewhere),
+        (plain.recipe, plain.description, tmp_path / "config"),
+    ):
+        weights = read_weights(recipe, description, InitFrom(str(folder)))
+        assert bits(weights.params) == bits(loaded.params) and len(weights.notes) == 1
 
 
 @pytest.mark.parametrize(

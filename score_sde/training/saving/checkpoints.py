@@ -210,7 +210,7 @@ class Checkpoints:
         have = sorted(self._manager.all_steps())
         if (step is None and not have) or (step is not None and step not in have):
             which = "" if step is None else f" at step {step}"
-            raise FileNotFoundError(f"No checkpoint{which} in {self.directory}; it has {have or 'none'}.")
+            raise FileNotFoundError(f"No checkpoint{which} in {self.directory}; it has {_told(have, step)}.")
         return have[-1] if step is None else step
 
     def _complete(self) -> None:
@@ -249,6 +249,13 @@ class Checkpoints:
             f"before it ({steps_on_disk(self.directory.parent) or 'none'}) are untouched; make room there or let it be "
             "written, and run it again."
         ) from error
+
+
+def _told(have: list[int], step: int | None, most: int = 10) -> str:
+    """The steps that there are; of many, how many they are and the nearest."""
+    if step is None or len(have) <= most:
+        return str(have or "none")
+    return f"{len(have)}, the nearest of them {sorted(sorted(have, key=lambda other: abs(other - step))[:4])}"
 
 
 class Unsaved:

@@ -123,6 +123,16 @@ def test_what_was_saved_comes_back(saved):
     assert bits(restore(saved, 10)[1]) == bits(state_at(10))
 
 
+def test_a_step_that_is_not_there_is_told_with_those_that_are(saved):
+    """Of many, the nearest."""
+    with contextlib.closing(Checkpoints(saved, read_only=True)) as checkpoints:
+        with pytest.raises(FileNotFoundError, match=r"No checkpoint at step 7 in .*; it has \[10, 20\]"):
+            checkpoints.existing(7)
+        checkpoints._manager.all_steps = lambda: range(100, 3000, 100)
+        with pytest.raises(FileNotFoundError, match=r"it has 29, the nearest of them \[500, 600, 700, 800\]\."):
+            checkpoints.existing(650)
+
+
 def test_the_manifest_is_what_sha256sum_reads(saved):
     folder = saved / "checkpoints" / "20"
     listed = {line.split("  ")[1] for line in (folder / MANIFEST).read_text().splitlines()[1:]}
