@@ -25,11 +25,10 @@ from score_sde.importers.lpips import load_lpips, lpips_path
 from score_sde.metrics.features.lpips import LEAST_SIZE, lpips_distance
 from score_sde.metrics.psnr import psnr
 from score_sde.metrics.ssim import WINDOW, ssim
-from score_sde.runs.restoring import restore
 from score_sde.solvers import sample
 from score_sde.tools.restoration_tasks import Method, TaskSettings, method_of, operator_of
-from score_sde.training.logs.progress import Progress
-from score_sde.training.state import pick_params
+from score_sde.trained import restored
+from score_sde.training.reporter import Reporter
 
 Image = Float[np.ndarray, "h w c"]
 INPUTS = ("original", "measurement")
@@ -65,6 +64,7 @@ def run_restoration(
     checkpoint: int | None = None,
     ema: str | None = None,
     output: pathlib.Path | None = None,
+    reporter: Reporter | None = None,
 ) -> pathlib.Path:
     """Measures every image (or takes it for the measurement), draws x0 given y, and writes a folder; returns the folder.
 
@@ -103,15 +103,14 @@ def run_restoration(
     inputs = _read_inputs(input_path, operator, shape, input_is, original, resize)
     tensors = _lpips_tensors(lpips, shape)
     check_condition(experiment)
-    state = restore(experiment, workdir, checkpoint)
-    params = experiment.place(pick_params(state, ema))
-    done, quiet = [], jax.process_index() != 0
-    with Progress(len(inputs), batch_size=num_draws, name="restore", quiet=quiet) as progress:
+    trained, reporter = restored(experiment, workdir, checkpoint, ema), reporter or Reporter()
+    done = []
+    with reporter.progress(len(inputs), batch_size=num_draws, name="restore") as progress:
         for i, (name, known, y) in enumerate(inputs):
             key = jax.random.fold_in(experiment.run_key("sample"), i)
             if y is None:
                 y = measure(jax.random.fold_in(key, 2**32 - 1), operator, known, noise_std)
-            draws = draw(key, experiment, params, how, y, num_draws)
+            draws = draw(key, experiment, trained.placed, how, y, num_draws)
             if not np.isfinite(draws).all():
                 raise FloatingPointError(
                     f"The restoration of {name} is not finite; take more steps (--set=sampling.grid.num_steps=…), a smaller "
@@ -120,9 +119,9 @@ def run_restoration(
             done.append(Restored(name, known, y, as_image(operator, y, shape), draws))
             progress.update(i + 1)
     scores = [score(each, tensors) for each in done]
-    if not quiet:
-        write(output, done, scores, {"task": task, "method": method, "noise_std": noise_std, "step": int(state.step)})
-        print(f"{len(done)} images, {num_draws} draws each, in {output}{_in_words(scores)}")
+    if jax.process_index() == 0:
+        write(output, done, scores, {"task": task, "method": method, "noise_std": noise_std, "step": trained.step})
+    reporter.say(f"{len(done)} images, {num_draws} draws each, in {output}{_in_words(scores)}")
     return output
 
 
