@@ -112,7 +112,7 @@ def test_what_cannot_be_opened_costs_no_older_checkpoint(tmp_path, monkeypatch):
 
 def test_what_reads_otherwise_than_it_was_saved_is_no_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_tree", lambda metadata: {"step": jnp.zeros(())})
-    with pytest.raises(OSError, match=r"step 10 could not be written .*: of 5 arrays written, 1 can be read"):
+    with pytest.raises(OSError, match=r"step 10 could not be written .*: 5 arrays were written, but 1 can be read"):
         save(tmp_path, 10)
 
 
