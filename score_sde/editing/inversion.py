@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.function_denoiser import needs_denoiser
+from score_sde.internal.per_example import root_mean_square
 from score_sde.sdes.base import SDE
 from score_sde.solvers import Samples, Solver, sample
 from score_sde.solvers.grids import Grid, Upward
@@ -60,5 +61,4 @@ def round_trip_error(denoise: Denoise, x0: Images, solver: Solver, grid: Grid) -
     """The root mean square of decode(encode(x0)) − x0 over each image."""
     latent = encode(denoise, x0, solver, grid).x
     back = decode(denoise, latent, solver, grid).x
-    difference = (back - jnp.asarray(x0, back.dtype)).reshape(back.shape[0], -1)
-    return jnp.sqrt(jnp.mean(difference**2, axis=1))
+    return root_mean_square(back - jnp.asarray(x0, back.dtype))

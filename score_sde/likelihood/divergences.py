@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
 
 Velocity = Callable[[Float[Array, "b *shape"]], Float[Array, "b *shape"]]
@@ -138,4 +139,4 @@ def _along(velocity: Velocity, x: Float[Array, "b *shape"], probes: Any):
     """(v(x), εᵀ J ε for each probe): [b, *shape] and [b, p]."""
     value, product = jax.linearize(velocity, x)
     products = jax.vmap(product, in_axes=1, out_axes=1)(probes)
-    return value, jnp.sum(probes * products, axis=tuple(range(2, probes.ndim)))
+    return value, jax.vmap(per_example, in_axes=1, out_axes=1)(probes * products)

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtyping import Array, Float, Key
 
-Batch = Mapping[str, Any]  # "x", "index", "condition" {name: array}
+Batch = Mapping[str, Any]  # "x", "index", "condition" {name: array}; "weight" of x's numbers where some are padding
 Draws = Any
 Predict = Callable[..., Any]  # (x, t) -> Estimate; a plain function is enough, because the objective has its own SDE
 

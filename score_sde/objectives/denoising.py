@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import Weight, per_example
 from score_sde.internal.pytree import pytree, static
 from score_sde.objectives.base import Batch, Draws, Objective, Predict
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
@@ -50,20 +51,26 @@ class DenoisingScoreMatching(Objective):
     def losses(
         self, denoise: Predict, batch: Batch, draws: Draws
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
-        loss, scalars = self.loss(denoise, batch["x"], draws["eps"], draws["t"])
+        loss, scalars = self.loss(denoise, batch["x"], draws["eps"], draws["t"], batch.get("weight"))
         return draws["time_weight"] * loss, scalars
 
     def loss(
-        self, denoise: Predict, x0: Float[Array, "b *shape"], eps: Float[Array, "b *shape"], t: Float[Array, " b"]
+        self,
+        denoise: Predict,
+        x0: Float[Array, "b *shape"],
+        eps: Float[Array, "b *shape"],
+        t: Float[Array, " b"],
+        weight: Weight = None,
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
-        """The loss of each example at given times and noise. The scalars are t and the mean squared error of ε̂."""
+        """The loss of each example at given times and noise. The scalars are t and the mean squared error of ε̂.
+
+        `weight` is for the numbers of an example, as in `per_example`: 0 where x0 is padding.
+        """
         x = expand_like(self.sde.alpha(t), x0) * x0 + expand_like(self.sde.sigma(t), x0) * eps
         estimate = denoise(x, t)
-        reduce = jnp.mean if self.reduce == "mean" else jnp.sum
-        axes = tuple(range(1, x0.ndim))
         error = squared_error(self.sde, estimate, x0, eps, t, self.weighting.error)
-        loss = self.weighting(self.sde, t) * reduce(error, axis=axes)
-        eps_error = jnp.mean(squared_error(self.sde, estimate, x0, eps, t, "eps"), axis=axes)
+        loss = self.weighting(self.sde, t) * per_example(error, weight, self.reduce)
+        eps_error = per_example(squared_error(self.sde, estimate, x0, eps, t, "eps"), weight, "mean")
         if self.learned_uncertainty:
             log_variance = denoise.log_variance(t)  # type: ignore[attr-defined]  # a BoundDenoiser has it
             loss = loss * jnp.exp(-log_variance) + log_variance

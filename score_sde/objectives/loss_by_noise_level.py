@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde import parallel
 from score_sde.denoising.denoiser import Denoiser, Params
+from score_sde.internal.per_example import per_example
 from score_sde.objectives.weightings import squared_error
 from score_sde.sdes import SDE
 
@@ -71,6 +72,6 @@ class NoiseLevelLoss:
             noise = sde.noise(jax.vmap(lambda k: jax.random.fold_in(k, level))(keys), x0.shape)
             estimate = denoise(sde.alpha(t) * x0 + sde.sigma(t) * noise, t)
             squares = squared_error(sde, estimate, x0, noise, t, "eps")
-            return jnp.mean(squares, axis=tuple(range(1, x0.ndim)))
+            return per_example(squares, batch.get("weight"), "mean")
 
         return jax.lax.map(errors_at, (jnp.arange(len(self.times)), jnp.asarray(self.times)))

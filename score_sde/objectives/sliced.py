@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from score_sde.denoising.dynamics import score
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
 from score_sde.objectives.base import Batch, Draws, Objective, Predict
 from score_sde.objectives.time_samplers import TimeSampler, Uniform
@@ -56,5 +57,5 @@ class SlicedScoreMatching(Objective):
 
         value, derivative = jax.linearize(scaled_score, x)
         curvature = jnp.mean(directions * sigma[None] * jax.vmap(derivative)(directions), axis=0)
-        loss = jnp.mean(0.5 * value**2 + curvature, axis=tuple(range(1, x0.ndim)))
+        loss = per_example(0.5 * value**2 + curvature, batch.get("weight"), "mean")
         return draws["time_weight"] * loss, {"t": t}

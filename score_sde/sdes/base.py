@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import Weight, dimension, sum_of_squares
 from score_sde.sdes.standard_normal import standard_normal
 
 Time = Float[Array, "*b"] | float
@@ -149,11 +150,11 @@ class SDE(abc.ABC):
         """x = prior_std ε, with ε from `noise`."""
         return self.prior_std() * self.noise(key, shape)
 
-    def prior_log_prob(self, x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
-        """log N(x; 0, prior_std² I), in nats per example."""
+    def prior_log_prob(self, x: Float[Array, "b *shape"], weight: Weight = None) -> Float[Array, " b"]:
+        """log N(x; 0, prior_std² I), in nats per example; of the numbers whose weight is 1, where `weight` is given."""
         std = self.prior_std().astype(x.dtype)
-        flat = x.reshape(x.shape[0], -1) / std
-        return -0.5 * jnp.sum(flat**2, axis=1) - flat.shape[1] * (jnp.log(std) + 0.5 * jnp.log(2 * jnp.pi))
+        size = dimension(x, weight)
+        return -0.5 * sum_of_squares(x / std, weight) - size * (jnp.log(std) + 0.5 * jnp.log(2 * jnp.pi))
 
     def perturb(
         self, key: Key[Array, ""], x0: Float[Array, "b *shape"], t: Time

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import dimension, sum_of_squares
 from score_sde.internal.pytree import is_traced, pytree, static
 from score_sde.solvers.embedded_pairs import PAIRS, Pair
 
@@ -247,5 +248,5 @@ def _select(which: Bool[Array, " b"], yes: State, no: State) -> State:
 
 def _rms(y: State) -> Float[Array, " b"]:
     """The root mean square of each image over all leaves of the state."""
-    leaves = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(y)]
-    return jnp.sqrt(sum(jnp.sum(leaf**2, axis=1) for leaf in leaves) / sum(leaf.shape[1] for leaf in leaves))
+    leaves = jax.tree.leaves(y)
+    return jnp.sqrt(sum(map(sum_of_squares, leaves)) / sum(map(dimension, leaves)))

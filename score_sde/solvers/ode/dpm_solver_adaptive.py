@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.denoising.dynamics import Denoise
+from score_sde.internal.per_example import root_mean_square
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import adaptive_ode, noise
@@ -35,8 +36,7 @@ class Progress(NamedTuple):
 def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float, atol: Scalar | float) -> Any:
     """√mean ((higher − lower)/max(atol, rtol max(|lower|, |last|)))², for each image."""
     scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(lower), jnp.abs(last)))
-    squares = ((higher - lower) / scale).reshape(higher.shape[0], -1) ** 2
-    return jnp.sqrt(jnp.mean(squares, axis=1))
+    return root_mean_square((higher - lower) / scale)
 
 
 @pytree

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import norm
 from score_sde.internal.pytree import pytree
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
@@ -65,7 +66,7 @@ class Langevin(Solver):
         typical = _typical_step_size(self.snr, denoise.sde, t, s)
 
         def step_size(eps, z):
-            return typical * jnp.minimum(_norm(z) / _norm(eps), self.max_ratio) ** 2
+            return typical * jnp.minimum(norm(z) / norm(eps), self.max_ratio) ** 2
 
         x = _langevin(key, denoise, x, t, self.num_steps, step_size)
         return x, carry, self.num_steps * denoise.evaluations(t)
@@ -109,11 +110,6 @@ def _check(corrector, also: bool = True):
 def _typical_step_size(snr, sde, t, s):
     """2 α (snr σ)²: the step size ε where ‖∇ log p_t‖ = ‖z‖/σ."""
     return 2 * (sde.transition(s, t).scale * snr * sde.sigma(t)) ** 2
-
-
-def _norm(x: Float[Array, "b *shape"]) -> Float[Array, " b"]:
-    """The norm of each image."""
-    return jnp.sqrt(jnp.sum(x.reshape(x.shape[0], -1) ** 2, axis=1))
 
 
 def _langevin(key, denoise, x, t, num_steps, step_size: StepSize):
