@@ -1,7 +1,7 @@
 """The solver protocol, and the base of solvers around a solver."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,18 @@ Scalar = Float[Array, ""]
 Count = Int[Array, ""] | int
 Times = Float[np.ndarray, " n"]
 Step = tuple[Batch, Any, Evaluations]
+
+
+class StepsLeft(NamedTuple):
+    """How many steps of the solve are still to come, for a carry that treats the last steps in another way.
+
+    A solver that begins afresh in the middle of a solve, after a restart, has the carry of `init` but for this number.
+    """
+
+    number: Int[Array, ""]
+
+    def after_a_step(self) -> "StepsLeft":
+        return StepsLeft(self.number - 1)
 
 
 class Solver(abc.ABC):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from score_sde.solvers.base import Batch, Count, Scalar
+from score_sde.solvers.base import Batch, Count, Scalar, StepsLeft
 
 ALWAYS = 2**31 - 1  # a value of `lower_order_below`: every solve lowers the order of its last steps
 
@@ -23,20 +23,22 @@ class History(NamedTuple):
     Attributes:
       answers: D_1, D_2 …
       times: the time of each answer.
-      made: the number of steps made so far.
+      made: the number of answers given since the start or the last restart.
       num_steps: the number of steps of the whole solve.
+      left: the number of steps that are still to come.
     """
 
     answers: Float[Array, "k b *shape"]
     times: Float[Array, " k"]
     made: Int[Array, ""]
     num_steps: Int[Array, ""]
+    left: StepsLeft
 
     def push(self, answer: Batch, t: Scalar) -> "History":
         """The history with the answer at t in front, and without the oldest answer."""
         answers = jnp.concatenate([answer[None], self.answers])[: len(self.answers)]
         times = jnp.concatenate([t[None], self.times])[: len(self.times)]
-        return History(answers, times, self.made + 1, self.num_steps)
+        return History(answers, times, self.made + 1, self.num_steps, self.left.after_a_step())
 
     def order(self, order: int, lower_order_below: Count = 0) -> Int[Array, ""]:
         """The order of the next step: the number of answers that exist, D_0 included, at most `order`.
@@ -45,14 +47,15 @@ class History(NamedTuple):
         step has order 1, the last but one has order 2 at most, and so on.
         """
         # The steps left, the present one included, limit the order. A long solve has no such limit.
-        left = jnp.where(self.num_steps < lower_order_below, self.num_steps - self.made, order)
+        left = jnp.where(self.num_steps < lower_order_below, self.left.number, order)
         return jnp.minimum(jnp.minimum(order, self.made + 1), left)
 
 
 def start(x: Batch, length: int, num_steps: Count) -> History:
     """A history with room for `length` answers, and no answer yet."""
     answers, times = jnp.zeros((length, *x.shape), x.dtype), jnp.zeros(length, x.dtype)
-    return History(answers, times, jnp.zeros((), jnp.int32), jnp.asarray(num_steps, jnp.int32))
+    number = jnp.asarray(num_steps, jnp.int32)
+    return History(answers, times, jnp.zeros((), jnp.int32), number, StepsLeft(number))
 
 
 def usable(order: Count, nodes: Float[Array, " k"], gains: Float[Array, " n"]) -> Int[Array, ""]:

@@ -11,6 +11,7 @@ from scipy import integrate
 from score_sde import sdes, solvers
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import history, integrators, sample
+from score_sde.solvers.base import StepsLeft
 from score_sde.solvers.ode import pndm
 from score_sde.solvers.ode.adams import quadrature
 from tests import ground_truth
@@ -102,7 +103,8 @@ def test_weights_of_ipndm():
         weights = []
         for i in range(made + 1):  # the combination of answers of which the i-th is 1 and the others 0
             units = jnp.zeros((4, 1, 1)).at[i].set(1.0)
-            past = history.History(units[1:], jnp.zeros(3), jnp.asarray(made, jnp.int32), num_steps)
+            left = StepsLeft(num_steps - made)
+            past = history.History(units[1:], jnp.zeros(3), jnp.asarray(made, jnp.int32), num_steps, left)
             weights.append(float(pndm.adams(past, 4, units[0])[0, 0]))
         np.testing.assert_allclose(weights, np.array(expected) / sum(expected), atol=1e-6)
 

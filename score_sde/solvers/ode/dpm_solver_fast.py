@@ -8,7 +8,7 @@ from jaxtyping import Array, Int
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.internal.pytree import pytree, static
-from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, StepsLeft
 from score_sde.solvers.integrators import PREDICTIONS, ddim, require_one_of, rise
 from score_sde.solvers.ode.dpm_solver import TYPES, neighbouring_orders, usual_fractions
 
@@ -42,9 +42,8 @@ class DPMSolverFast(Solver):
         if self.remainder not in (0, 1, 2):
             raise ValueError(f"DPMSolverFast needs remainder 0, 1 or 2, got remainder={self.remainder}.")
 
-    def init(self, x: Batch, num_steps: Count) -> Int[Array, ""]:
-        """The number of steps left."""
-        return jnp.asarray(num_steps, jnp.int32)
+    def init(self, x: Batch, num_steps: Count) -> StepsLeft:
+        return StepsLeft(jnp.asarray(num_steps, jnp.int32))
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         sde = denoise.sde
@@ -62,9 +61,9 @@ class DPMSolverFast(Solver):
 
             return step
 
-        order = jnp.where(jnp.isfinite(h), self._order(left), 1)
+        order = jnp.where(jnp.isfinite(h), self._order(left.number), 1)
         x, between = jax.lax.switch(order - 1, (first, higher(2), higher(3)))
-        return x, left - 1, denoise.evaluations(t) + between
+        return x, left.after_a_step(), denoise.evaluations(t) + between
 
     def _order(self, left: Int[Array, ""]) -> Int[Array, ""]:
         # remainder 0: orders … 3, 3, 2, 1, which are the steps left, at most 3. Otherwise 3, and

@@ -73,7 +73,7 @@ class UniPC(Solver):
         x = base + self._integral(sde, past, now, s, answer[None][:0])
         evaluations = denoise.evaluations(t)
         if self.correct and self.correct_last:
-            last = (past.made == past.num_steps) & (sde.sigma(s) > 0)
+            last = (past.left.number == 0) & (sde.sigma(s) > 0)
             x = jax.lax.cond(last, lambda: self._corrected(sde, denoise, past, now, x, s), lambda: x)
             evaluations = evaluations + jnp.where(last, denoise.evaluations(s), 0)
         return x, (past, now, s), evaluations
