@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResidualBlock
 from score_sde.networks.embeddings import Embedding, null_condition
-from score_sde.networks.fields import check_at_least, check_shared
+from score_sde.networks.fields import check_at_least, check_attention, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 
 
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         """The length of the output.
 
         Raises: ValueError if the length is None. ValueError where x has no spatial axis, or a side
-          that the levels cannot halve.
+          that the levels cannot halve, or where no level has a height of `attention_resolutions`.
         """
         if self.out_features is None:
             raise ValueError("Encoder needs out_features, got None; give the length of the output.")
@@ -132,4 +132,5 @@ class Encoder(nn.Module):
                 f"Encoder with {len(self.channel_multipliers)} levels needs sides divisible by {factor}, got {space}; "
                 "pad or resize the data, or use fewer channel_multipliers."
             )
+        check_attention(self, space[0], "at the end")
         return self.out_features

@@ -37,6 +37,21 @@ def check_at_least(network: Any, minimum: int, *names: str) -> None:
             raise ValueError(f"{type(network).__name__} needs {name} >= {minimum} in whole numbers, got {value}.")
 
 
+def check_attention(network: Any, height: int, always: str) -> None:
+    """Raises ValueError unless each of attention_resolutions is the height of a level.
+
+    Args:
+      height: of the first level; each further level halves it.
+      always: where attention is without any, for the message.
+    """
+    heights = [height // 2**level for level in range(len(network.channel_multipliers))]
+    if not set(network.attention_resolutions) <= set(heights):
+        raise ValueError(
+            f"{type(network).__name__} needs attention_resolutions among the heights {heights} of its levels, got "
+            f"{network.attention_resolutions}; choose among them, or () for attention {always} only."
+        )
+
+
 def check_blocks(network: Any, name: str) -> None:
     """Raises ValueError unless the field `name`, a number of blocks, is a whole number from 1 to MOST_BLOCKS."""
     check_at_least(network, 1, name)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResamplingConvolution, ResidualBlock
 from score_sde.networks.embeddings import Embedding, null_condition
-from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
+from score_sde.networks.fields import check_at_least, check_attention, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 from score_sde.networks.resample import blur, downsample, upsample
 
@@ -272,12 +272,7 @@ class UNet(nn.Module):
                 f"UNet with {len(self.channel_multipliers)} levels needs sides divisible by {factor}, got {space}; "
                 "pad or resize the data, or use fewer channel_multipliers."
             )
-        heights = [space[0] // 2**level for level in range(len(self.channel_multipliers))]
-        if not set(self.attention_resolutions) <= set(heights):
-            raise ValueError(
-                f"UNet needs attention_resolutions among the heights {heights} of its levels, got "
-                f"{self.attention_resolutions}; choose among them, or () for attention in the middle only."
-            )
+        check_attention(self, space[0], "in the middle")
 
 
 NCSNpp = functools.partial(UNet, resample_taps=(1, 3, 3, 1), progressive_input="residual", noise_embedding="fourier")
