@@ -11,16 +11,19 @@ from unittest import mock
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.likelihood import density
 from score_sde.runs import held_out_bits_per_dim, loss_by_noise_level
+from score_sde.runs.measures import held_out_batches
 from score_sde.solvers import loop
 
 MESHES = {
     "one": {"num_devices": 1},
+    "data2": {"num_devices": 2},
     "data8": {"data": 8},
     "data4_fsdp2": {"data": 4, "fsdp": 2},
     "fsdp8": {"fsdp": 8},
@@ -28,12 +31,16 @@ MESHES = {
     "data4_parts4": {"data": 4, "accumulation_steps": 4},
 }
 MEASURED = ("one", "fsdp8", "data2_fsdp2_tensor2")
+CLASSIFIED = ("one", "data2", "data2_fsdp2_tensor2")  # the meshes of the second task
 LARGE = 4096  # numbers, of arrays that fsdp divides
 
 
-def experiment_on(accumulation_steps: int = 1, **mesh: int) -> Experiment:
-    """Points by an MLP that is wide enough for its kernels to be divided."""
+def experiment_on(accumulation_steps: int = 1, task: str = "denoising", **mesh: int) -> Experiment:
+    """Points by an MLP that is wide enough for its kernels to be divided: a denoiser, or a classifier of the two moons."""
     config = density2d.get_config("moons")
+    if task == "classification":
+        config.task, config.objective = ConfigDict({"name": task}), ConfigDict({"name": "cross_entropy"})
+        config.data.train.labels = config.data.eval.labels = True
     config.network.update({"width": 64, "depth": 1})
     config.data.train.num_examples = config.data.eval.num_examples = 300
     config.training.update({"batch_size": 32, "eval_batch_size": 50})
@@ -52,6 +59,11 @@ def train(experiment: Experiment, num_steps: int = 20):
         history.append(jax.device_get((metrics["loss"], examples["loss"])))
     losses, examples = zip(*history, strict=True)
     return state, np.stack(losses), np.stack(examples)
+
+
+def held_out(experiment: Experiment, state) -> dict[str, float]:
+    """What the task measures on the held-out examples."""
+    return experiment.task.evaluate(experiment.run_key("evaluate"), state.params, held_out_batches(experiment))
 
 
 def share_of_a_device(tree) -> float:
@@ -88,14 +100,15 @@ def measure(experiment: Experiment, state) -> dict:
     return {**measured, "held_out": curve.num_examples, "programs": programs}
 
 
-def run(name: str) -> dict:
-    """The numbers of one mesh."""
-    experiment = experiment_on(**MESHES[name])
+def run(name: str, task: str = "denoising") -> dict:
+    """The numbers of one task on one mesh."""
+    experiment = experiment_on(task=task, **MESHES[name])
     state, losses, examples = train(experiment)
     block = state.params["network"]
     result = {
         "losses": losses.tolist(),
         "examples": examples.tolist(),
+        "evaluated": held_out(experiment, state) if task == "classification" else {},
         "devices": len(jax.tree.leaves(state.params)[0].devices()),
         "share": {part: share_of_a_device(getattr(state, part)) for part in ("params", "ema", "opt_state")},
         "bytes": parallel.bytes_per_device(state),
@@ -110,10 +123,12 @@ def run(name: str) -> dict:
             )
         ),
     }
-    return result | (measure(experiment, state) if name in MEASURED else {})
+    return result | (measure(experiment, state) if name in MEASURED and task == "denoising" else {})
 
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 8)
     sizes = {n: parallel.mesh_for_batch(n).size for n in (1, 7, 12, 16, 30, 32, 64, 128)}
-    pathlib.Path(sys.argv[1]).write_text(json.dumps({"sizes": sizes} | {name: run(name) for name in MESHES}))
+    results = {name: run(name) for name in MESHES}
+    results |= {f"classification {name}": run(name, "classification") for name in CLASSIFIED}
+    pathlib.Path(sys.argv[1]).write_text(json.dumps({"sizes": sizes} | results))

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 from score_sde import parallel
 from score_sde.networks import MLP
 from score_sde.parallel import host, mesh, processes
-from tests.multiprocess.eight_devices import MEASURED, MESHES
+from tests.multiprocess.eight_devices import CLASSIFIED, MEASURED, MESHES
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = {"data": 2, "fsdp": 4, "tensor": 2}
@@ -32,14 +32,19 @@ def eight(tmp_path_factory):
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("name", [name for name in MESHES if name != "one"])
-def test_eight_devices_train_as_one_does(eight, name):
+TRAINED = [("", name) for name in MESHES if name != "one"] + [("classification ", name) for name in CLASSIFIED[1:]]
+
+
+@pytest.mark.parametrize(("task", "name"), TRAINED)
+def test_eight_devices_train_as_one_does(eight, task, name):
     """The mean loss and every example's, over 20 steps: the order of sums is the only difference."""
-    one, many = eight["one"], eight[name]
+    one, many = eight[f"{task}one"], eight[f"{task}{name}"]
     assert len(one["losses"]) == 20
     np.testing.assert_allclose(many["losses"], one["losses"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(many["examples"], one["examples"], rtol=1e-4, atol=1e-5)
-    assert many["devices"] == {"data4_parts4": 4}.get(name, 8) and many["like_the_shapes"]
+    assert many["devices"] == {"data4_parts4": 4, "data2": 2}.get(name, 8) and many["like_the_shapes"]
+    assert many["evaluated"] == pytest.approx(one["evaluated"], rel=1e-4, abs=1e-5)
+    assert bool(one["evaluated"]) == (task != "")
 
 
 @pytest.mark.parametrize(("name", "fsdp"), [("data8", 1), ("data4_fsdp2", 2), ("fsdp8", 8)])
@@ -51,15 +56,16 @@ def test_fsdp_divides_the_bytes_of_a_device(eight, name, fsdp):
     assert eight[name]["shards"]["block_0_in"] == [64, 64 // fsdp]
 
 
-def test_tensor_divides_the_features_inside_a_block(eight):
+@pytest.mark.parametrize("task", ["", "classification "])
+def test_tensor_divides_the_features_inside_a_block(eight, task):
     """Columns of the kernels in, rows of the one out; fsdp takes the other axis, and small arrays are whole."""
-    assert eight["data2_fsdp2_tensor2"]["shards"] == {
+    assert eight[f"{task}data2_fsdp2_tensor2"]["shards"] == {
         "input": [2, 64],
         "block_0_in": [32, 32],
         "block_0_embedding": [32, 32],
         "block_0_out": [32, 32],
     }
-    assert eight["data2_fsdp2_tensor2"]["share"]["params"] < 0.4
+    assert eight[f"{task}data2_fsdp2_tensor2"]["share"]["params"] < 0.4
 
 
 @pytest.mark.parametrize("mesh", MEASURED[1:])

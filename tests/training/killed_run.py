@@ -1,10 +1,10 @@
 """A run that is killed at a chosen moment: python -m tests.training.killed_run reads jobs, one JSON object a line.
 
-A job is {"workdir": …, "kill": …}. The answer is a line with the exit status of a child process
-that trained there. All imports are done once, and each child is forked. So a run takes a second,
-and tens of kills are affordable. The production code has no hooks. The child replaces functions by
-functions that kill it with SIGKILL, or kills itself from a thread, after some time or when a file
-appears.
+A job is {"workdir": …, "task": "denoising", "kill": …}. The answer is a line with the exit status
+of a child process that trained there. All imports are done once, and each child is forked. So a run
+takes a second, and tens of kills are affordable. The production code has no hooks. The child
+replaces functions by functions that kill it with SIGKILL, or kills itself from a thread, after some
+time or when a file appears.
 
     {"after": 0.8}                              0.8 s after the child began
     {"file": "checkpoints/*tmp*", "delay": 0}   when a file of that name appears in the workdir, or after a delay
@@ -56,23 +56,32 @@ MOMENTS = {
 class FlatMLP(nn.Module):
     """The multilayer perceptron on the pixels of an image in a row: an image network that compiles at once."""
 
+    out_features: int | None = None
+
     @nn.compact
     def __call__(self, x, noise_label, condition=None, train=False):
-        flat = MLP(width=16, depth=1)(x.reshape(len(x), -1), noise_label, condition, train)
-        return flat.reshape(x.shape)
+        mlp = MLP(width=16, depth=1, out_features=self.out_features)
+        flat = mlp(x.reshape(len(x), -1), noise_label, condition, train)
+        return flat.reshape(x.shape) if self.out_features is None else flat
 
 
-def config_of(**training) -> ConfigDict:
-    """40 steps on the digits; checkpoints, log lines, evaluations and pictures fall on different steps."""
+def config_of(task: str = "denoising", **training) -> ConfigDict:
+    """40 steps on the digits; checkpoints, log lines, evaluations and pictures (of a denoiser) fall on different steps."""
     NETWORKS["flat_mlp"] = FlatMLP
     config = base.get_config()
     config.network = ConfigDict({"name": "flat_mlp"})
     config.data.augment.dequantize = True
     config.ema.half_lives_kimg = (0.5, 5.0)
     config.optimizer.schedule.warmup_steps = 10
-    config.data.eval = ConfigDict({"name": "digits", "split": "test", "labels": False})
+    labels = task == "classification"
+    config.data.train.labels = labels
+    config.data.eval = ConfigDict({"name": "digits", "split": "test", "labels": labels})
     schedule = {"num_steps": 40, "batch_size": 32, "eval_batch_size": 512, "eval_levels": 2, "keep_every": None}
     every = {"log_every": 5, "eval_every": 16, "sample_every": 12, "checkpoint_every": 7}
+    if task == "classification":
+        config.task = ConfigDict({"name": task})
+        config.objective = ConfigDict({"name": "cross_entropy"})
+        every["sample_every"] = 0
     config.training.update({**schedule, **every, **training})
     config.sampling.grid.num_steps = 2
     config.sampling.num_preview = 4
@@ -175,7 +184,7 @@ def child(job: dict) -> None:
     elif kill:
         kill_from_thread(workdir, **kill)
     with jax.numpy_dtype_promotion("standard"):
-        state = run_training(Experiment(config_of(**job.get("training", {}))), workdir, quiet=True)
+        state = run_training(Experiment(config_of(job["task"], **job.get("training", {}))), workdir, quiet=True)
     (workdir / "state.sha256").write_text(digest(state))
 
 
