@@ -10,6 +10,7 @@ from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
 from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
 from score_sde.guidance import GUIDANCE, SCHEDULES, THRESHOLDS, Guidance, Schedule
+from score_sde.latents import CODECS, Codec
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
 from score_sde.objectives import OBJECTIVES, TIME_SAMPLERS, WEIGHTINGS, Objective, TimeSampler, Weighting
@@ -33,6 +34,7 @@ _FAMILIES = {
     Divergence: Family(DIVERGENCES, Divergence),
     Guidance: Family(GUIDANCE, Guidance),
     Schedule: Family(SCHEDULES, Schedule),
+    Codec: Family(CODECS, Codec),
 }
 CATALOGUES = Catalogues(
     at={
@@ -49,6 +51,7 @@ CATALOGUES = Catalogues(
         "sampling.threshold": Family(THRESHOLDS, Guidance),
         "task": Family(TASKS, Task, num_args=3),
         "likelihood.divergence": _FAMILIES[Divergence],
+        "codec": _FAMILIES[Codec],
     },
     of=_FAMILIES,
 )

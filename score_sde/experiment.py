@@ -38,6 +38,7 @@ from score_sde.denoising.parameterizations import Parameterization
 from score_sde.generation.conditions import SamplingConditions
 from score_sde.generation.generator import Generator
 from score_sde.guidance import Guidance
+from score_sde.latents import Codec, EncodedSource
 from score_sde.likelihood import LogProb
 from score_sde.objectives import Objective
 from score_sde.objectives.loss_by_noise_level import NoiseLevelLoss
@@ -143,7 +144,8 @@ class Experiment:
 
         Raises: ValueError where the config has other sizes.
         """
-        return self._task_class.network_fields(self.settings.network, self._network_takes, self.train_source.spec)
+        spec = self.codec.spec(self.train_source.spec)
+        return self._task_class.network_fields(self.settings.network, self._network_takes, spec)
 
     @functools.cached_property
     def resolved(self) -> dict[str, Any]:
@@ -190,14 +192,36 @@ class Experiment:
         return numbered_like(self._build("data.eval"), self.train_source.spec, "config.data.eval")
 
     @functools.cached_property
+    def codec(self) -> Codec:
+        """Between the data and what the model learns. Raises: ValueError where the config also augments the data."""
+        codec, augment = self._build("codec"), self.settings.data.augment
+        on = [name for name, value in dataclasses.asdict(augment).items() if value]
+        if on and not codec.is_identity:
+            raise ValueError(
+                f"config.codec={self.settings.codec['name']} encodes each example once, before it is augmented, so that "
+                f"data.augment.{on[0]} would change encoded numbers and not images; switch it off, or use codec.name=identity."
+            )
+        return codec
+
+    def _encoded(self, source: Source) -> Source:
+        """The source as the model sees it."""
+        return source if self.codec.is_identity else EncodedSource(source, self.codec)
+
+    @functools.cached_property
     def spec(self) -> DataSpec:
-        """The spec of one example after cropping, which is the spec of the network's input and of samples."""
+        """The spec of one example after cropping, which is the spec of decoded samples."""
+        return self.train_batches.spec if self.codec.is_identity else self.train_source.spec
+
+    @property
+    def latent_spec(self) -> DataSpec:
+        """The spec of the network's input: one example, encoded and cropped."""
         return self.train_batches.spec
 
     @functools.cached_property
     def train_batches(self) -> TrainBatches:
+        """Of encoded examples."""
         return TrainBatches(
-            source=self.train_source,
+            source=self._encoded(self.train_source),
             batch_size=self.settings.training.batch_size,
             seed=self.settings.seed,
             on_error=self.settings.data.on_error,
@@ -211,14 +235,21 @@ class Experiment:
         index, count = (0, 1) if jax.process_count() == 1 else parallel.batch_part(self.mesh)
         return {"process_index": index, "process_count": count}
 
-    def eval_batches(self, batch_size: int, max_examples: int | None = None) -> EvalBatches:
-        """Every held-out example once (or the first `max_examples`), in batches of all processes together."""
-        source = self.eval_source
+    def eval_batches(self, batch_size: int, max_examples: int | None = None, encoded: bool = False) -> EvalBatches:
+        """Every held-out example once (or the first `max_examples`), in batches of all processes together.
+
+        They are the data themselves, as samples are compared with them; with `encoded` they are what the model sees.
+        """
+        source = self._encoded_eval_source if encoded else self.eval_source
         if max_examples is not None and max_examples < len(source):
             source = Subset(source, np.arange(max_examples))
         data = self.settings.data
         how = {"crop": data.augment.crop, "on_error": data.on_error, **self._part_of_batch}
         return EvalBatches(source=source, batch_size=batch_size, **how)
+
+    @functools.cached_property
+    def _encoded_eval_source(self) -> Source:
+        return self._encoded(self.eval_source)
 
     @functools.cached_property
     def solver(self) -> Solver:
@@ -230,9 +261,10 @@ class Experiment:
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """A generator with the solver, grid, condition and guidance of `config.sampling`, over the mesh."""
-        how = self.solver, self.grid, self.spec.shape, self.mesh, self.sampling_condition, self.guidance
-        return Generator(self.denoiser, *how, place=self.place)
+        """A generator with the solver, grid, condition, guidance and codec of the config, over the mesh."""
+        told = self.sampling_condition
+        how = self.solver, self.grid, self.latent_spec.shape, self.mesh, told, self.guidance
+        return Generator(self.denoiser, *how, place=self.place, codec=self.codec, observation=told.observation)
 
     @functools.cached_property
     def guidance(self) -> tuple[Guidance, ...]:
@@ -248,6 +280,12 @@ class Experiment:
 
     @functools.cached_property
     def log_prob(self) -> LogProb:
+        """Raises: ValueError where the model's density is of encoded data."""
+        if not self.codec.is_identity:
+            raise ValueError(
+                f"Likelihood and bits/dim need codec.name=identity, got {self.settings.codec['name']}: the model has a density "
+                "of encoded data, which is none of the data themselves. Measure samples instead, as by --metrics=fid."
+            )
         section = self.settings.likelihood
         adaptive = Adaptive(rtol=section.rtol, atol=section.atol)
         return LogProb(adaptive=adaptive, t_min=section.t_min, divergence=self._build("likelihood.divergence"))
@@ -281,8 +319,11 @@ class Experiment:
 
     @functools.cached_property
     def sampling_condition(self) -> SamplingConditions:
-        """(first index, number) -> the condition of these images."""
-        return SamplingConditions(self.spec, self.settings.sampling.label, self._checked_held_out)
+        """(first index, number) -> the condition of these images; it also says their observation."""
+        takes_observation = any(rule.takes_observation for rule in self.guidance)
+        return SamplingConditions(
+            self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation
+        )
 
     def check_held_out(self) -> None:
         """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""

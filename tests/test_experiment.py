@@ -68,6 +68,15 @@ def broken(**sections):
     return Experiment(config)
 
 
+def test_every_bit_of_a_seed_counts():
+    """JAX by itself keeps the lower 32; for seeds of so many bits the keys stay what they were."""
+    data = [jax.random.key_data(broken(seed=seed).run_key("train")) for seed in (5, 5 + 2**32, 5 + 2**33, 5 + 2**62)]
+    assert len({tuple(np.asarray(key).tolist()) for key in data}) == 4
+    for seed in (5, 2**31 + 5, 2**32 - 1):
+        expected = jax.random.fold_in(jax.random.key(seed), 1)
+        assert jnp.array_equal(jax.random.key_data(broken(seed=seed).run_key("train")), jax.random.key_data(expected))
+
+
 def test_every_use_of_every_seed_has_a_key_of_its_own():
     """Also what is folded into each: the step, the image, the repeat."""
     purposes = ("init", "train", "sample", "likelihood", "evaluate")

@@ -252,6 +252,7 @@ class Settings:
       training: the length of the training, and what happens during it.
       sampling: how samples are drawn.
       likelihood: how log-densities are computed.
+      codec: encodes the data that are learned, and decodes samples.
     """
 
     seed: Annotated[int, at_least(0)]
@@ -267,3 +268,4 @@ class Settings:
     sampling: Sampling
     likelihood: Likelihood
     task: Member = dataclasses.field(default_factory=lambda: {"name": "denoising"})
+    codec: Member = dataclasses.field(default_factory=lambda: {"name": "identity"})

@@ -4,8 +4,9 @@ SOURCES maps a config name to its class.
 """
 
 from score_sde.data.arrays import ArraySource
-from score_sde.data.base import DataSpec, Source
+from score_sde.data.base import Batch, DataSpec, Source
 from score_sde.data.batches import EvalBatches, TrainBatches
+from score_sde.data.class_rows import RowsOfClass
 from score_sde.data.classes import class_number, numbered_like
 from score_sde.data.densities import DENSITIES, Density
 from score_sde.data.density import DensitySource

@@ -18,7 +18,8 @@ from score_sde.data.base import (
     as_path,
     check_finite,
     check_rows,
-    condition_names,
+    rider_names,
+    rider_shapes,
 )
 from score_sde.data.classes import labels_of
 from score_sde.data.digests import digest_of_array, digest_of_json
@@ -46,6 +47,8 @@ class ArraySource(Source):
         numbered in alphabetical order. None means no labels.
       conditions: further arrays [n, ...] that come with each example, as a mapping from the
         network's name to the file's name, or as a list where both names agree.
+      observations: further arrays [n, ...] of what was measured of each example, named as in
+        `conditions`. The network is not told observations: guidance is.
       levels: the number of quantization levels of an integer array. None is 256 for uint8, and 2
         for bool.
       value_range: (low, high) of a floating array, mapped to [−1, 1]. None takes the values as they
@@ -56,7 +59,7 @@ class ArraySource(Source):
       channels_first: whether the channels are on axis 1, as in [n, c, h, w].
       num_classes: the number of classes. None is the largest label + 1, or the number of names.
       class_names: the names of the classes 0, 1, … of integer labels. None means no names.
-      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+      spatial: the conditions and observations that are flipped and cropped with x. None is those with the spatial
         sizes of x.
     Raises: FileNotFoundError if a file is missing. ValueError if an array is missing, or has the
       wrong type, length, shape or range.
@@ -69,6 +72,7 @@ class ArraySource(Source):
         key: str = "x",
         label_key: str | None = None,
         conditions: Mapping[str, str] | Sequence[str] | None = None,
+        observations: Mapping[str, str] | Sequence[str] | None = None,
         levels: int | None = None,
         value_range: tuple[float, float] | None = None,
         channels: int | None = None,
@@ -77,7 +81,8 @@ class ArraySource(Source):
         class_names: Sequence[str] | None = None,
         spatial: Sequence[str] | None = None,
     ):
-        self._path, renamed = as_path(path, "ArraySource"), condition_names(conditions)
+        self._path, (told, measured) = as_path(path, "ArraySource"), rider_names(conditions, observations)
+        renamed = told | measured
         names = [key, *([] if label_key is None else [label_key]), *renamed.values()]
         arrays = _open_arrays(self._path, names)
         self._x = arrays[key]
@@ -102,7 +107,7 @@ class ArraySource(Source):
             shape=self._x.shape[1:],
             levels=levels,
             num_classes=num_classes,
-            conditions={name: values.shape[1:] for name, values in self._riders.items()},
+            **rider_shapes(self._riders, measured),
             class_names=None if class_names is None else tuple(class_names),
             spatial=None if spatial is None else tuple(spatial),
         )
@@ -110,9 +115,9 @@ class ArraySource(Source):
     def __len__(self) -> int:
         return len(self._x)
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
-        """The labels, without reading x."""
-        return self._riders["label"].copy()
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+        """The labels at `indices`, without reading x."""
+        return self._riders["label"][indices]
 
     def summary(self) -> str:
         """One line about the data, with the file, and the classes without an example."""
@@ -139,7 +144,7 @@ class ArraySource(Source):
         x = self._checked_values(x, indices) if levels is None else self._checked_levels(x, indices, levels)
         riders = {name: as_condition(np.asarray(values[indices]), name) for name, values in self._riders.items()}
         for name, values in riders.items():
-            check_finite(values, indices, f"Condition {name!r}", str(self._path))
+            check_finite(values, indices, f"{self.spec.kind_of(name)} {name!r}", str(self._path))
         return {"x": x, **riders}
 
     def _checked_levels(

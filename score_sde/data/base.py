@@ -9,14 +9,14 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Integer, Shaped
+from jaxtyping import Bool, Float, Int32, Integer, Shaped, UInt8
 
-Examples = dict[str, np.ndarray]  # the output of a source: "x", "label" and the other conditions
-Batch = dict[str, Any]  # the input of training: "x", "index", "condition" {name: array}; "is_real" where padded
+Examples = dict[str, np.ndarray]  # the output of a source: "x", "label", other conditions and observations
+Batch = dict[str, Any]  # the input of training: "x", "index", "condition" and "observation" {name: array}; "is_real" where padded
 
 
 SKIP = "set data.on_error=skip to train on the others"  # the remedy that messages about a single example offer
@@ -45,10 +45,12 @@ class DataSpec:
       num_classes: the labels are 0, …, num_classes − 1. None without labels.
       class_names: the name of each class, in the order of the class numbers. None without labels,
         or where classes have only numbers.
-      spatial: the conditions that lie over x as a mask lies over an image. They are flipped and
+      spatial: the conditions and observations that lie over x as a mask lies over an image. They are flipped and
         cropped with x. None is those with the spatial sizes of x: [h, w] or [h, w, …] beside
         images, [length, …] beside signals.
       conditions: name -> shape per example of every array that comes with x, "label" included.
+      observations: name -> shape per example of what was measured of x. The network is not told
+        observations: guidance is.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +59,7 @@ class DataSpec:
     conditions: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     spatial: tuple[str, ...] | None = None
+    observations: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if not self.shape or min(self.shape) < 1:
@@ -65,12 +68,19 @@ class DataSpec:
             raise ValueError(f"DataSpec needs 2 <= levels <= 65536, or None for continuous data, got {self.levels}.")
         if self.class_names is not None:
             self._check_class_names(self.class_names)
+        if twice := sorted(self.conditions.keys() & self.observations.keys()):
+            raise ValueError(f"A name is a condition or an observation, got {twice} as both; leave one of them out.")
         for name in self.spatial or ():
-            if len(self.conditions.get(name, ())) < max(1, len(self.shape) - 1):
+            if len(self.riders.get(name, ())) < max(1, len(self.shape) - 1):
                 raise ValueError(
-                    f"spatial needs conditions with the axes {self.shape[:-1]} of x, got {name!r} of shape "
-                    f"{self.conditions.get(name, 'absent')}; leave it out."
+                    f"spatial needs conditions or observations with the axes {self.shape[:-1]} of x, got {name!r} of shape "
+                    f"{self.riders.get(name, 'absent')}; leave it out."
                 )
+
+    @property
+    def riders(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of conditions and observations: all that rides along with x."""
+        return {**self.conditions, **self.observations}
 
     def _check_class_names(self, names: tuple[str, ...]) -> None:
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -80,8 +90,12 @@ class DataSpec:
                 f"{f', {repeated[0]!r} more than once' if repeated else ''}."
             )
 
+    def kind_of(self, name: str) -> str:
+        """What a name in `riders` is, for a message: "Observation" or "Condition"."""
+        return "Observation" if name in self.observations else "Condition"
+
     def moving(self) -> tuple[str, ...]:
-        """The conditions that are flipped and cropped with x.
+        """The conditions and observations that are flipped and cropped with x.
 
         Raises: ValueError for a condition with the axes of x but another size, if `spatial` does
           not say whether the condition lies over x.
@@ -89,12 +103,13 @@ class DataSpec:
         if self.spatial is not None:
             return self.spatial
         sizes = self.shape[:-1]
-        names = [name for name, shape in self.conditions.items() if len(shape) > 1 and shape[: len(sizes)] == sizes]
-        for name, shape in self.conditions.items():
+        names = [name for name, shape in self.riders.items() if len(shape) > 1 and shape[: len(sizes)] == sizes]
+        for name, shape in self.riders.items():
             if len(sizes) == 2 and len(shape) == 3 and name not in names:
                 raise ValueError(
-                    f"The condition {name!r} of shape {shape} may be an image beside x of shape {self.shape}; set "
-                    f"data.train.spatial=({name!r},) to flip it with x, or data.train.spatial=() to leave it as it is."
+                    f"The {self.kind_of(name).lower()} {name!r} of shape {shape} may be an image beside x of shape "
+                    f"{self.shape}; set data.train.spatial=({name!r},) to flip it with x, or data.train.spatial=() to leave "
+                    "it as it is."
                 )
         return tuple(names) if sizes else ()
 
@@ -128,8 +143,26 @@ class DataSpec:
         """
         if self.levels is None:
             raise ValueError("quantize needs quantized data, got a continuous source (levels=None).")
-        k = np.rint((np.asarray(x, np.float64) + 1) * ((self.levels - 1) / 2))
+        x = np.asarray(x, np.float64)
+        if not np.isfinite(x).all():
+            raise ValueError(
+                f"quantize needs finite values, got {np.sum(~np.isfinite(x))} of {x.size} that are not; find out where the "
+                "network or solver diverged."
+            )
+        k = np.rint((x + 1) * ((self.levels - 1) / 2))
         return np.clip(k, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+    def image_u8(self, x: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:
+        """255 k/(levels − 1), rounded, with the level k of `quantize`: the image in 8 bits that is nearest to x.
+
+        The examples of the source have the same grey values. Continuous data, and data of more than 256 levels, are rounded to
+        256 levels of [−1, 1].
+
+        Raises: ValueError for NaN or infinite values, which no grey level can show.
+        """
+        if self.levels is None or self.levels > 256:
+            return dataclasses.replace(self, levels=256).quantize(x)
+        return np.rint(self.quantize(x) * (255 / (self.levels - 1))).astype(np.uint8)
 
 
 class Source(abc.ABC):
@@ -149,16 +182,20 @@ class Source(abc.ABC):
         """The examples at `indices`, stacked.
 
         "x" [b, *spec.shape] holds the levels k (unsigned integers) where spec.levels is set, and
-        float32 values otherwise. "label" is int32 [b]. Every other name in spec.conditions is
+        float32 values otherwise. "label" is int32 [b]. Every other name in spec.riders is
         float32 [b, ...] or int32 [b, ...].
 
         Raises: BadExample for an example that cannot be used, while other examples can.
         """
 
     def labels(self) -> Int32[np.ndarray, " n"]:
-        """The label of every example. A source that knows the labels without reading x overrides this method."""
+        """The label of every example."""
         chunks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
-        return np.concatenate([self.gather(indices)["label"] for indices in chunks])
+        return np.concatenate([self.labels_at(indices) for indices in chunks])
+
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+        """The labels of the examples at `indices`; sources that know them without reading x override this."""
+        return self.gather(indices)["label"]
 
     def summary(self) -> str:
         """One line about the data, for the start of a run."""
@@ -209,16 +246,40 @@ def as_path(path: str | os.PathLike, source: str) -> pathlib.Path:
     return pathlib.Path(path).expanduser()
 
 
-def condition_names(conditions: Mapping[str, str] | Sequence[str] | None) -> dict[str, str]:
+def condition_names(conditions: Mapping[str, str] | Sequence[str] | None, field: str = "conditions") -> dict[str, str]:
     """The name in the data of each condition, by the network's name for it. In a list, both names agree."""
     named = conditions if isinstance(conditions, Mapping) else {name: name for name in conditions or ()}
     taken = sorted({"x", "label"} & set(named))
     if isinstance(conditions, str) or taken:
         raise ValueError(
-            "conditions needs names, as {'embedding': 'name in the data'}, other than x and label (which "
+            f"{field} needs names, as {{'embedding': 'name in the data'}}, other than x and label (which "
             f"label_key or labels give), got {conditions!r}."
         )
     return dict(named)
+
+
+def rider_names(
+    conditions: Mapping[str, str] | Sequence[str] | None, observations: Mapping[str, str] | Sequence[str] | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The names in the data of the conditions and of the observations, by our names for them.
+
+    Raises: ValueError for a name that is both, or x or label.
+    """
+    both = condition_names(conditions), condition_names(observations, "observations")
+    if twice := sorted(both[0].keys() & both[1].keys()):
+        raise ValueError(f"A name is a condition or an observation, got {twice} as both; leave one of them out.")
+    return both
+
+
+def rider_shapes(
+    riders: Mapping[str, np.ndarray], observations: Collection[str]
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    """{"conditions": …, "observations": …} for a `DataSpec`: the shapes of arrays [n, …] that ride along, without "x"."""
+    shapes = {name: values.shape[1:] for name, values in riders.items() if name != "x"}
+    return {
+        "conditions": {name: shape for name, shape in shapes.items() if name not in observations},
+        "observations": {name: shape for name, shape in shapes.items() if name in observations},
+    }
 
 
 def as_condition(values: Shaped[np.ndarray, "*any"], name: str) -> Shaped[np.ndarray, "*any"]:

@@ -30,8 +30,9 @@ _AUGMENT, _DEQUANTIZE = 0, 1  # numbers of the random streams of a position
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainBatches:
-    """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "condition": {name: array [b, ...]}}.
+    """batches[step] = {"x" float32 [b, *shape], "index" int32 [b], "condition": {name: array}, "observation": {name: array}}.
 
+    Conditions and observations are arrays [b, ...]. Without any, their dictionary is empty.
     With on_error="skip", a batch also has "replaced" [b]: the rows that replace an example which
     cannot be used.
 
@@ -91,7 +92,7 @@ class TrainBatches:
         if self.dequantize:
             noise = uniforms_f32(fold(keys, _DEQUANTIZE), self.spec.dimension).reshape(x.shape)
             x += (noise - np.float32(0.5)) * np.float32(self.spec.bin_width)
-        return _batch(x, index, batch) | ({"replaced": replaced} if self.on_error == "skip" else {})
+        return _batch(x, index, batch, self.spec) | ({"replaced": replaced} if self.on_error == "skip" else {})
 
     @functools.cached_property
     def _examples(self) -> Replacing:
@@ -197,7 +198,7 @@ class EvalBatches:
             centre = np.subtract(self.source.spec.shape[:-1], self.crop) // 2
             corners = np.broadcast_to(centre, (len(indices), len(centre)))
             examples = _cropped(examples, self.source.spec, corners, self.crop)
-        return _batch(self.spec.scale(examples["x"]), index, examples), replaced
+        return _batch(self.spec.scale(examples["x"]), index, examples, self.spec), replaced
 
     @functools.cached_property
     def _examples(self) -> Replacing:
@@ -221,10 +222,11 @@ class EvalBatches:
         return prefetch(self.__getitem__, 0, len(self), depth=depth, num_threads=num_threads)
 
 
-def _batch(x: Float[np.ndarray, "b ..."], index: Int64[np.ndarray, " b"], examples: Examples) -> Batch:
-    """The examples of a source as a batch: x, the indices of the examples, and all conditions under "condition"."""
-    condition = {name: values for name, values in examples.items() if name != "x"}
-    return {"x": x, "index": index.astype(np.int32), "condition": condition}
+def _batch(x: Float[np.ndarray, "b ..."], index: Int64[np.ndarray, " b"], examples: Examples, spec: DataSpec) -> Batch:
+    """The examples of a source as a batch: x, the indices, the conditions and the observations."""
+    riders = {name: values for name, values in examples.items() if name != "x"}
+    observation = {name: riders.pop(name) for name in spec.observations}
+    return {"x": x, "index": index.astype(np.int32), "condition": riders, "observation": observation}
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> Int64[np.ndarray, " b"]:
@@ -249,9 +251,17 @@ def _cropped(batch: Examples, spec: DataSpec, corners: Int64[np.ndarray, "b axes
 def _cropped_spec(spec: DataSpec, crop: tuple[int, ...] | None) -> DataSpec:
     if crop is None:
         return spec
-    moving = {name: (*crop, *spec.conditions[name][len(crop) :]) for name in spec.moving()}
+    moving = {name: (*crop, *spec.riders[name][len(crop) :]) for name in spec.moving()}
+    conditions, observations = (
+        {name: moving.get(name, shape) for name, shape in riders.items()}
+        for riders in (spec.conditions, spec.observations)
+    )
     return dataclasses.replace(
-        spec, shape=(*crop, spec.shape[-1]), conditions={**spec.conditions, **moving}, spatial=tuple(moving)
+        spec,
+        shape=(*crop, spec.shape[-1]),
+        spatial=tuple(moving),
+        conditions=conditions,
+        observations=observations,
     )
 
 
@@ -263,10 +273,10 @@ def _check_crop(spec: DataSpec, crop: tuple[int, ...] | None) -> None:
     if not spatial or not fits:
         raise ValueError(f"crop needs one size from 1 to {spatial} for each spatial axis of {spec.shape}, got {crop}.")
     for name in spec.moving():
-        if spec.conditions[name][: len(crop)] != spatial:
+        if spec.riders[name][: len(crop)] != spatial:
             raise ValueError(
-                f"crop needs conditions of x's size {spatial} where they lie over it, got {name!r} of shape "
-                f"{spec.conditions[name]}; resize it, or set crop=None."
+                f"crop needs conditions and observations of x's size {spatial} where they lie over it, got {name!r} of shape "
+                f"{spec.riders[name]}; resize it, or set crop=None."
             )
 
 

@@ -134,9 +134,9 @@ class Renumbered(Source):
         batch = self._source.gather(indices)
         return {**batch, "label": self._numbers[batch["label"]]}
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
         """The labels of the source, renumbered."""
-        return self._numbers[self._source.labels()]
+        return self._numbers[self._source.labels_at(indices)]
 
 
 def numbered_like(source: Source, spec: DataSpec, who: str) -> Source:

@@ -18,7 +18,8 @@ from score_sde.data.base import (
     as_condition,
     as_path,
     check_finite,
-    condition_names,
+    rider_names,
+    rider_shapes,
 )
 from score_sde.data.cache import ExampleCache
 from score_sde.data.classes import normal, numbered
@@ -54,7 +55,9 @@ class FolderSource(Source):
         are subfolders.
       conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the
         images.
-      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+      observations: the same for what was measured of each image. The network is not told
+        observations: guidance is.
+      spatial: the conditions and observations that are flipped and cropped with x. None is those with the spatial
         sizes of x.
       cache_bytes: the memory for decoded images. 0 decodes every time.
     Raises: FileNotFoundError if there is no such folder, no image in it, or no such .npy file.
@@ -72,11 +75,13 @@ class FolderSource(Source):
         labels: bool = False,
         class_names: Sequence[str] | None = None,
         conditions: Mapping[str, str] | None = None,
+        observations: Mapping[str, str] | None = None,
         spatial: Sequence[str] | None = None,
         cache_bytes: int = 2**30,
     ):
         self._folder = as_path(path, "FolderSource")
-        renamed = condition_names(conditions)
+        told, measured = rider_names(conditions, observations)
+        renamed = told | measured
         self._listing = _listing(self._folder, renamed.values())
         self.files = list(self._listing.files)
         size = as_size(image_size)
@@ -96,7 +101,7 @@ class FolderSource(Source):
             shape=shape,
             levels=256,
             num_classes=len(self.class_names) if labels else None,
-            conditions={name: values.shape[1:] for name, values in self._riders.items()},
+            **rider_shapes(self._riders, measured),
             class_names=self.class_names if labels else None,
             spatial=None if spatial is None else tuple(spatial),
         )
@@ -105,9 +110,9 @@ class FolderSource(Source):
     def __len__(self) -> int:
         return len(self.files)
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
-        """The labels, without reading x."""
-        return self._riders["label"].copy()
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+        """The labels at `indices`, without reading x."""
+        return self._riders["label"][indices]
 
     def digest(self) -> str:
         """The digest of the files' relative paths and sizes, and of the conditions."""
@@ -122,7 +127,7 @@ class FolderSource(Source):
         """The images at `indices`, decoded or copied from memory."""
         riders = {name: values[indices] for name, values in self._riders.items()}
         for name, values in riders.items():
-            check_finite(values, indices, f"Condition {name!r}", str(self._folder))
+            check_finite(values, indices, f"{self.spec.kind_of(name)} {name!r}", str(self._folder))
         return {**self._images(indices), **riders}
 
     def summary(self) -> str:

@@ -52,9 +52,9 @@ class InMemory(Source):
         """The rows at `indices`, copied."""
         return {name: values[indices] for name, values in {"x": self._x, **self._riders}.items()}
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
-        """The labels, copied."""
-        return self._riders["label"].copy()
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+        """The labels at `indices`."""
+        return self._riders["label"][indices]
 
     def digest(self) -> str:
         """The digest of all arrays, by blocks for large arrays (`digests`)."""

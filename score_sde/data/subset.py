@@ -26,9 +26,9 @@ class Subset(Source):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
         """The labels of source[indices[i]]."""
-        return self._source.labels()[self._indices]
+        return self._source.labels_at(self._indices[indices])
 
     def digest(self) -> str | None:
         """The digest of the source's digest and the indices."""

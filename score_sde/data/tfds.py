@@ -16,7 +16,8 @@ from score_sde.data.base import (
     as_condition,
     as_labels,
     check_finite,
-    condition_names,
+    rider_names,
+    rider_shapes,
 )
 from score_sde.data.cache import ExampleCache
 from score_sde.data.decoding import ImageDecoder, as_size
@@ -46,7 +47,9 @@ class TFDSSource(Source):
       label_key: the feature with one integer per example. None means no labels.
       conditions: further features of fixed shape that come with each example, as a mapping from the
         network's name to the data set's name, or as a list where both names agree.
-      spatial: the conditions that are flipped and cropped with x. None is those with the spatial
+      observations: further features of what was measured of each example, named as in `conditions`.
+        The network is not told observations: guidance is.
+      spatial: the conditions and observations that are flipped and cropped with x. None is those with the spatial
         sizes of x.
       image_size: (height, width), or one number for a square, to which images are cropped and
         resized. It is needed where the images differ in size.
@@ -69,6 +72,7 @@ class TFDSSource(Source):
         image_key: str = "image",
         label_key: str | None = None,
         conditions: Mapping[str, str] | Sequence[str] | None = None,
+        observations: Mapping[str, str] | Sequence[str] | None = None,
         spatial: Sequence[str] | None = None,
         image_size: int | Sequence[int] | None = None,
         channels: int | None = None,
@@ -78,7 +82,9 @@ class TFDSSource(Source):
     ):
         builder = _builder(dataset, data_dir, download)
         self._name = f"{dataset} ({split})"
-        self._x_key, self._label_key, self._conditions = image_key, label_key, condition_names(conditions)
+        self._x_key, self._label_key = image_key, label_key
+        told, self._observations = rider_names(conditions, observations)
+        self._riders = told | self._observations
         size, convert = as_size(image_size), channels is not None
         self._decoder = ImageDecoder(channels=channels, convert=convert, image_size=size, background=background)
         features = builder.info.features
@@ -97,11 +103,9 @@ class TFDSSource(Source):
     def __len__(self) -> int:
         return len(self._records)
 
-    def labels(self) -> Int32[np.ndarray, " n"]:
-        """The labels, read without decoding the images."""
-        chunks = [range(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
-        records = (record for chunk in chunks for record in self._records.__getitems__(list(chunk)))
-        return self._as_labels([record[self._label_key] for record in records])
+    def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
+        """The labels at `indices`, read without decoding the images."""
+        return self._as_labels([record[self._label_key] for record in self._records.__getitems__(indices.tolist())])
 
     def _as_labels(self, values: Sequence[Any]) -> Int32[np.ndarray, " b"]:
         return as_labels(np.array(values), f"{self._label_key} of {self._name}")
@@ -112,7 +116,7 @@ class TFDSSource(Source):
 
     def _keys(self) -> list[str]:
         label = [] if self._label_key is None else [self._label_key]
-        return [self._x_key, *label, *self._conditions.values()]
+        return [self._x_key, *label, *self._riders.values()]
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
         """The records at `indices`, read and decoded, or copied from memory."""
@@ -126,7 +130,7 @@ class TFDSSource(Source):
             shape=first["x"].shape[1:],
             levels=256 if first["x"].dtype == np.uint8 else None,
             num_classes=None if self._label_key is None else features[self._label_key].num_classes,
-            conditions={name: values.shape[1:] for name, values in first.items() if name != "x"},
+            **rider_shapes(first, self._observations),
             class_names=None if self._label_key is None else tuple(features[self._label_key].names),
             spatial=spatial,
         )
@@ -137,7 +141,7 @@ class TFDSSource(Source):
         batch = {"x": np.stack(x)}
         if self._label_key is not None:
             batch["label"] = self._as_labels([record[self._label_key] for record in records])
-        for name, key in self._conditions.items():
+        for name, key in self._riders.items():
             batch[name] = as_condition(np.stack([record[key] for record in records]), key)
         for name, values in batch.items():
             check_finite(values, indices, f"Feature {name!r}", self._name)

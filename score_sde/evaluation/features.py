@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 import score_sde
-from score_sde import parallel, plots
+from score_sde import parallel
 from score_sde.config import plain
 from score_sde.data import DataSpec, EvalBatches
 from score_sde.data.prefetch import prefetch
@@ -110,6 +110,7 @@ def sample_features(
     """
     facts = {"num_samples": num_samples, "first_index": first_index, "batch_size": batch_size}
     facts |= _facts_of(extractor, wanted, experiment.spec) | {"num_classes": experiment.spec.num_classes}
+    facts |= rounded_to(experiment.spec)
     manifest = describe(experiment, params, "sampling", shape=list(experiment.spec.shape), **facts)
     firsts, end = list(range(first_index, first_index + num_samples, batch_size)), first_index + num_samples
     features = NpzShards(folder / manifest["digest"][:DIGITS], firsts)
@@ -235,6 +236,11 @@ def _facts_of(extractor: Extractor, wanted: Sequence[str], spec: DataSpec) -> di
     return facts | {"platform": jax.default_backend()}
 
 
+def rounded_to(spec: DataSpec) -> dict[str, int]:
+    """{"levels": n} for a manifest, of images of n < 256 levels: their samples were once rounded to 256 levels."""
+    return {"levels": spec.levels} if in_8_bits(spec) and spec.levels is not None and spec.levels < 256 else {}
+
+
 def is_image(shape: tuple[int, ...]) -> bool:
     """Whether examples look like grey or colour images."""
     return len(shape) == 3 and shape[-1] in (1, 3)
@@ -246,7 +252,7 @@ def in_8_bits(spec: DataSpec) -> bool:
 
 
 def to_levels(x: Float[np.ndarray, "b *shape"], spec: DataSpec, first_index: int = 0) -> Shaped[np.ndarray, "b *shape"]:
-    """Images of at most 256 levels as 0…255, rounded to the nearest; other data as they are.
+    """Images of at most 256 levels as 0…255, each number at the nearest level of the data; other data as they are.
 
     Raises: FloatingPointError, with the index, for an example that is not finite.
     """
@@ -256,4 +262,4 @@ def to_levels(x: Float[np.ndarray, "b *shape"], spec: DataSpec, first_index: int
             f"Image {first_index + bad[0]} is not finite ({len(bad)} in this batch), so no distance can be told; use another "
             "solver or grid, or look at the samples with score-sde sample --format=npz --dtype=float32."
         )
-    return plots.to_uint8(x) if in_8_bits(spec) else x
+    return spec.image_u8(x) if in_8_bits(spec) else x

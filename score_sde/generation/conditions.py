@@ -1,4 +1,4 @@
-"""The condition of each image that is drawn, as a function of the image's index alone."""
+"""The condition and the observation of each image that is drawn, as functions of the image's index alone."""
 
 import dataclasses
 import functools
@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int64
 
-from score_sde.data import DataSpec, EvalBatches, class_number
+from score_sde.data import Batch, DataSpec, EvalBatches, RowsOfClass, class_number
 from score_sde.denoising.denoiser import Condition
+from score_sde.guidance import Observation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +20,14 @@ class SamplingConditions:
     If labels are the only condition, images get the classes in turn, or all get `label` (a number
     or a name). If there are more conditions, image i gets all its conditions from one held-out
     example, so that they agree. That is example i mod n of the n held-out examples, or of the n
-    held-out examples of class `label`.
+    held-out examples of class `label`. The same holds if guidance takes observations.
 
     Attributes:
       spec: the spec of the data, which names the conditions.
       label: `sampling.label` of a config. None is all classes.
       held_out: a function that returns the held-out examples. It is called only if there are more
-        conditions than labels.
+        conditions than labels, or if guidance takes observations.
+      takes_observation: whether a rule of the guidance takes observations.
     Raises: ValueError, when called, for a label that is not a class or has no held-out example, or
       for held-out data without the conditions of the training data.
     """
@@ -32,31 +35,55 @@ class SamplingConditions:
     spec: DataSpec
     label: int | str | None
     held_out: Callable[[], EvalBatches]
+    takes_observation: bool = False
 
     def __call__(self, first_index: int, number: int) -> Condition:
-        spec, label = self.spec, self.label
-        if label is not None and spec.num_classes is None:
-            raise ValueError(f"sampling.label needs a model with labels as a condition, got {label!r}; set it to None.")
-        number_of_class = None if label is None else class_number(label, spec, "sampling.label")
-        indices = np.arange(first_index, first_index + number)
-        if set(spec.conditions) <= {"label"}:
+        spec, label = self.spec, self._class
+        if set(spec.conditions) <= {"label"} and not self.is_observed:
             if spec.num_classes is None:
                 return {}
-            labels = indices % spec.num_classes if number_of_class is None else np.full(number, number_of_class)
+            indices = np.arange(first_index, first_index + number)
+            labels = indices % spec.num_classes if label is None else np.full(number, label)
             return {"label": jnp.asarray(labels.astype(np.int32))}
-        rows = self._rows_of_class(number_of_class)
-        condition = self._examples.at(rows[indices % len(rows)])["condition"]
+        condition = self._examples_of(first_index, number)["condition"]
         return {name: jnp.asarray(condition[name]) for name in spec.conditions}
 
+    def observation(self, first_index: int, number: int) -> Observation:
+        """What guidance is told of these images: the observations of the examples that their conditions are of.
+
+        Without a rule that takes observations, or held-out observations, it is {}.
+        """
+        if not self.is_observed:
+            return {}
+        observation = self._examples_of(first_index, number)["observation"]
+        return {name: jnp.asarray(values) for name, values in observation.items()}
+
     @functools.cached_property
-    def _examples(self) -> EvalBatches:
+    def is_observed(self) -> bool:
+        """Whether a rule takes observations and the held-out data have some."""
+        return self.takes_observation and bool(self._held_out.source.spec.observations)
+
+    @functools.cached_property
+    def _class(self) -> int | None:
+        """The number of the class of all images. Raises: ValueError for no class, or a model that is told no labels."""
+        if self.label is not None and self.spec.num_classes is None:
+            raise ValueError(f"sampling.label needs a model with labels as a condition, got {self.label!r}; set it to None.")
+        return None if self.label is None else class_number(self.label, self.spec, "sampling.label")
+
+    @functools.cached_property
+    def _held_out(self) -> EvalBatches:
         return self.held_out()
 
-    def _rows_of_class(self, label: int | None) -> np.ndarray:
-        """The indices of the held-out examples of a class. None is all of them."""
-        if label is None:
-            return np.arange(len(self._examples.source))
-        rows = np.flatnonzero(self._labels == label)
+    def _examples_of(self, first_index: int, number: int) -> Batch:
+        """Of each image, the held-out example that its condition and its observation come from."""
+        rows = self._rows(first_index + number)
+        return self._held_out.at(rows[np.arange(first_index, first_index + number) % len(rows)])
+
+    def _rows(self, wanted: int) -> Int64[np.ndarray, " n"]:
+        """The indices of the held-out examples of the class; of many examples, of at least the first `wanted`."""
+        if self._class is None:
+            return np.arange(len(self._held_out.source))
+        rows = self._rows_of_class.first(wanted)
         if not rows.size:
             raise ValueError(
                 f"sampling.label={self.label!r} needs a held-out example of this class, because an image gets all its "
@@ -65,5 +92,5 @@ class SamplingConditions:
         return rows
 
     @functools.cached_property
-    def _labels(self) -> np.ndarray:
-        return self._examples.source.labels()
+    def _rows_of_class(self) -> RowsOfClass:
+        return RowsOfClass(self._held_out.source, self._class or 0)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Int, Key
 from score_sde import parallel
 from score_sde.denoising.denoiser import Condition, Denoiser, Params
 from score_sde.denoising.dynamics import Denoise
-from score_sde.guidance import Guidance, guide
+from score_sde.guidance import Guidance, Observation, guide
+from score_sde.latents import Codec, Identity
 from score_sde.solvers import Solver, sample
 from score_sde.solvers.grids import Grid
 
@@ -39,11 +40,14 @@ class Generator(NamedTuple):
     (measured: 4e-7, and 5e-5 with the adaptive solvers).
 
     Attributes:
+      shape: the shape of one image as the denoiser sees it.
       condition: condition(first_index, number) is the condition of a batch of images.
+      observation: observation(first_index, number) is what guidance is told of these images.
       guidance: the rules around the bound denoiser, the innermost first.
       keep: the steps after which the states are kept (0 is the start). None are kept by default.
       place: puts parameters on the mesh. None copies them to every device. Parameters that `place`
         divides stay divided: XLA gathers the parameters of a layer when the layer runs.
+      codec: decodes what was drawn, and the kept states.
     """
 
     denoiser: Denoiser
@@ -55,6 +59,8 @@ class Generator(NamedTuple):
     guidance: tuple[Guidance, ...] = ()
     keep: tuple[int, ...] = ()
     place: Callable[[Params], Params] | None = None
+    codec: Codec = Identity()
+    observation: Callable[[int, int], Observation] = lambda first_index, number: {}
 
     def batches(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int, first_index: int = 0
@@ -84,8 +90,9 @@ class Generator(NamedTuple):
         """
         parallel.check_batch_size(batch_size, self.mesh)
         sharding = parallel.batch_sharding(self.mesh)
-        condition = jax.device_put(dict(self.condition(first_index, batch_size)), sharding)
-        denoise = self.denoise(params, condition)
+        told = dict(self.condition(first_index, batch_size)), dict(self.observation(first_index, batch_size))
+        condition, observation = jax.device_put(told, sharding)
+        denoise = self.denoise(params, condition, observation)
         shape = (batch_size, *self.shape)
         samples = sample(
             key,
@@ -97,13 +104,15 @@ class Generator(NamedTuple):
             keep=self.keep,
             sharding=sharding,
         )
-        trajectory = None if samples.trajectory is None else jnp.moveaxis(samples.trajectory, 0, 1)
-        parts = parallel.to_host((samples.x, condition, samples.nfe, trajectory))
+        x, trajectory = self.codec.decode(samples.x), samples.trajectory
+        if trajectory is not None:
+            trajectory = jnp.stack([self.codec.decode(state) for state in trajectory], axis=1)
+        parts = parallel.to_host((x, condition, samples.nfe, trajectory))
         return Generated(first_index, *jax.tree.map(lambda rows: rows[:count], parts))
 
-    def denoise(self, params: Params, condition: Condition) -> Denoise:
-        """The network with these parameters and this condition, under the guidance."""
-        return guide(self.denoiser.bind(params, condition), self.guidance)
+    def denoise(self, params: Params, condition: Condition, observation: Observation | None = None) -> Denoise:
+        """The network with these parameters and this condition, under the guidance, which is told the observation."""
+        return guide(self.denoiser.bind(params, condition), self.guidance, observation)
 
     def __call__(
         self, key: Key[Array, ""], params: Params, number: int, batch_size: int | None = None, first_index: int = 0

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,7 +22,12 @@ class Guidance(abc.ABC):
     """A rule that changes what a denoiser says. Its fields are its settings; it holds no model and no data.
 
     A list of rules is applied inside out: the first wraps the model, the second wraps the result, and so on.
+
+    Attributes:
+      takes_observation: whether the rule reads the observation. If so, sampling reads one held-out example for each image.
     """
+
+    takes_observation: ClassVar[bool] = True
 
     @abc.abstractmethod
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
@@ -56,6 +61,18 @@ class Conditional(Denoise, Protocol):
 
 class EstimateRule(Guidance):
     """A rule that changes each estimate by itself, without another call of the model."""
+
+    takes_observation: ClassVar[bool] = False
+
+    def __new__(cls, *settings: Any, **fields: Any):
+        """Raises TypeError for the call of an earlier version, whose first argument was the denoiser."""
+        given = [*settings, *fields.values()]
+        if any(callable(value) or isinstance(value, SDE) for value in given):
+            raise TypeError(
+                f"{cls.__name__} holds settings and no denoiser, got {', '.join(type(v).__name__ for v in given)}; write "
+                f"guide(denoise, ({cls.__name__}(…),)), which returns the guided denoiser. The denoiser knows its SDE."
+            )
+        return super().__new__(cls)
 
     @abc.abstractmethod
     def change(self, sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate) -> Estimate:

@@ -6,7 +6,7 @@ Two things vary. A `Pair` says where both answers come from: with and without th
 
 import abc
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,8 @@ class Contrast(Guidance):
     Raises: ValueError where log_snr_min > log_snr_max or rescale is outside of [0, 1].
     Source: the interval: Kynkäänniemi et al., arXiv 2404.07724; `rescale`: Lin et al., arXiv 2305.08891, Sec. 3.4.
     """
+
+    takes_observation: ClassVar[bool] = False
 
     scale: float = 1.0
     log_snr_min: float | None = None

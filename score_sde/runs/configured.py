@@ -75,6 +75,7 @@ def run_training(
 def _held_out(experiment: Experiment) -> EvalBatches | None:
     """The held-out examples, if training or its pictures use them."""
     size, spec = experiment.settings.training.eval_batch_size, experiment.spec
-    if not (experiment.settings.training.eval_every or set(spec.conditions) - {"label"}):
+    told = set(spec.conditions) - {"label"} or experiment.sampling_condition.is_observed
+    if not (experiment.settings.training.eval_every or told):
         return None
-    return experiment.eval_batches(parallel.round_up(size, experiment.mesh))
+    return experiment.eval_batches(parallel.round_up(size, experiment.mesh), encoded=True)

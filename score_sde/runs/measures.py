@@ -34,10 +34,10 @@ def held_out_batches(
 ) -> Iterator[dict[str, Any]]:
     """Every held-out example once (or the first `max_examples`), in batches on the devices of the mesh.
 
-    The batches are padded: "is_real" is False on padding.
+    The batches are padded: "is_real" is False on padding. Examples are encoded, as the model sees them.
     """
     size = _batch_size(experiment, experiment.settings.training.eval_batch_size, max_examples)
-    batches = experiment.eval_batches(size, max_examples)
+    batches = experiment.eval_batches(size, max_examples, encoded=True)
     is_quiet = quiet or jax.process_index() != 0
     with Progress(len(batches), batch_size=size, quiet=is_quiet, name="noise levels") as progress:
         for number, batch in enumerate(batches, start=1):
@@ -66,6 +66,7 @@ def held_out_bits_per_dim(
       folder: where the values of each batch are saved, so that an interrupted run continues. A
         subfolder is named after everything that determines the values. None saves nothing.
     """
+    experiment.log_prob  # noqa: B018  a codec is refused before any work
     size = _batch_size(experiment, experiment.settings.likelihood.batch_size, max_examples)
     batches = experiment.eval_batches(size, max_examples)
     parts = _bits_of_batches(experiment, params, batches)

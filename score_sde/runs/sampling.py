@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from score_sde import parallel, plots
+from score_sde.data import DataSpec
 from score_sde.generation.generator import Generated, join
 from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
@@ -55,7 +56,7 @@ def stream_samples(
 
     Args:
       kind: "png", one file per image; "npz", one file per batch; "npy", one array.
-      dtype: "uint8", rounded to the nearest level, or "float32", x in the units of the model. None
+      dtype: "uint8", rounded to the nearest level of the data, or "float32", x in the units of the model. None
         is "uint8" for images.
       ema: the average as it was asked for, which the manifest names. None is that of `trained`.
       output: the folder. None is a folder in the workdir, named after the step and the kind.
@@ -71,6 +72,8 @@ def stream_samples(
     facts |= {"num_samples": num_samples, "step": trained.step}
     facts["ema"] = ema or trained.average
     facts["num_classes"] = experiment.spec.num_classes
+    if dtype == "uint8" and (experiment.spec.levels or 256) < 256:  # once they were rounded to 256 levels
+        facts["levels"] = experiment.spec.levels
     shards = _shards(kind, output, facts)
     prepare(shards, describe(experiment, trained.params, "sampling", **facts), grows="num_samples", free=["batch_size"])
     counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
@@ -82,7 +85,7 @@ def stream_samples(
         for number in remaining:
             first = shards.firsts[number]
             part = experiment.generator.batch(key, params, size, first, counts[first])
-            yield number, _arrays(part, dtype, kind), {"evaluations": part.nfe.mean()}
+            yield number, _arrays(part, dtype, kind, experiment.spec), {"evaluations": part.nfe.mean()}
 
     compute_parts(shards, draw, part_size=batch_size, name="sample", quiet=quiet)
     return output
@@ -119,7 +122,7 @@ def _shards(kind: str, folder: pathlib.Path, facts: dict[str, Any]) -> Shards:
     return (PngShards if kind == "png" else NpzShards)(folder, [])
 
 
-def _arrays(part: Generated, dtype: str, kind: str) -> Arrays:
+def _arrays(part: Generated, dtype: str, kind: str, spec: DataSpec) -> Arrays:
     """The arrays of a batch that are written."""
     x = part.x
     if dtype == "uint8":
@@ -129,6 +132,6 @@ def _arrays(part: Generated, dtype: str, kind: str) -> Arrays:
                 f"Image {bad[0]} is not finite ({len(bad)} in this batch), and no grey level can show that; use another "
                 "solver or grid, or look at the numbers with --format=npz --dtype=float32."
             )
-        x = plots.to_uint8(x)
+        x = spec.image_u8(x)
     index = {"index": part.first_index + np.arange(len(x))} if kind == "npz" else {}
     return {"x": x, "nfe": part.nfe, **index, **part.condition}

@@ -36,7 +36,8 @@ def describe(experiment: Experiment, params: Params, section: str, **facts: Any)
     Its "digest" is the SHA-256 of the rest.
     """
     config = copy.deepcopy(experiment.resolved)
-    content = {**facts, "parameters": digest_of(params), "config": {n: config[n] for n in (*MODEL_SECTIONS, section)}}
+    sections = (*MODEL_SECTIONS, section, *([] if experiment.codec.is_identity else ["codec"]))
+    content = {**facts, "parameters": digest_of(params), "config": {n: config[n] for n in sections}}
     content["config"].get("sampling", {}).pop("num_preview", None)
     content["config"]["network"].pop("remat", None)
     return {**content, "digest": hashlib.sha256(_as_json(content).encode()).hexdigest()}

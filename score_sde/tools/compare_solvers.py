@@ -111,8 +111,8 @@ def run_problem(trained: Trained, number: int = 64, end: float | None = None, re
     Wasserstein distance.
     """
     experiment = trained.experiment
-    sde, shape = experiment.sde, experiment.spec.shape
-    denoise = experiment.generator.denoise(trained.params, experiment.sampling_condition(0, number))
+    sde, shape, told = experiment.sde, experiment.latent_spec.shape, experiment.sampling_condition
+    denoise = experiment.generator.denoise(trained.params, told(0, number), told.observation(0, number))
     start = _start(sde)
     end = float(getattr(experiment.grid, "end", 1e-3 * sde.t_max)) if end is None else end
     key = experiment.run_key("sample")
@@ -121,7 +121,7 @@ def run_problem(trained: Trained, number: int = 64, end: float | None = None, re
     with stage(f"the reference: heun, {reference_steps} steps"):
         reference = np.asarray(sample(key, denoise, Heun(), grid, x_start.shape, x_start=x_start).x)
     source = experiment.eval_source
-    data = np.asarray(next(iter(experiment.eval_batches(min(len(source), 2048))))["x"])
+    data = np.asarray(next(iter(experiment.eval_batches(min(len(source), 2048), encoded=True)))["x"])
     if len(shape) == 3:
         statistics = FeatureStatistics.of(oriented_gradients(data))
 

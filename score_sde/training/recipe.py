@@ -23,7 +23,9 @@ PURPOSES = ("init", "train", "sample", "likelihood", "evaluate")
 
 def key_of(seed: int, purpose: str) -> Key[Array, ""]:
     """The key of one use of a seed: "init", "train", "sample", "likelihood" or "evaluate"."""
-    return jax.random.fold_in(jax.random.key(seed), PURPOSES.index(purpose))
+    with jax.enable_x64(True):  # else a seed of more than 32 bits loses the upper ones without a word
+        key = jax.random.key(seed)
+    return jax.random.fold_in(key, PURPOSES.index(purpose))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,7 @@ from flax import linen as nn
 
 import score_sde as ss
 from score_sde.data import DataSpec, Source
+from score_sde.latents import Identity
 from score_sde.likelihood import ExactTrace, Hutchinson
 from score_sde.objectives import DenoisingScoreMatching, SigmaSquared, TimeSampler, Uniform, Weighting
 from score_sde.denoising.parameterizations import Epsilon, NoiseLabel, TimeLabel
@@ -107,6 +108,7 @@ KINDS = {
     "sampling.guidance": ("Threshold", {"limit": 2.0}),
     "task": ("Denoising", {"condition_dropout": 0.0}),
     "likelihood.divergence": ("Hutchinson", {"num_probes": 2}),
+    "codec": ("Identity", {}),
 }
 
 
@@ -157,6 +159,7 @@ def test_every_kind_of_section_takes_a_class_from_outside(path):
         "sampling.guidance": lambda: experiment.guidance[0].limit == 2.0,
         "task": lambda: experiment.task.condition_dropout == 0.0,
         "likelihood.divergence": lambda: experiment.log_prob.divergence.num_probes == 2,
+        "codec": lambda: experiment.codec.is_identity,
     }
     assert objects[path]()
 

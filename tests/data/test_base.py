@@ -25,6 +25,29 @@ def test_quantize_rounds_and_clips():
     np.testing.assert_array_equal(spec.quantize(x), [0, 0, 0, 1, 7, 8, 16, 16])
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_an_image_in_8_bits_has_the_grey_values_of_the_data(levels):
+    """For 256 levels it is the nearest level; for fewer, samples have no values that the data do not have."""
+    spec = DataSpec(shape=(1,), levels=levels)
+    data = spec.image_u8(spec.scale(np.arange(levels)))
+    assert data[0] == 0 and data[-1] == 255 and len(set(data.tolist())) == levels and data.dtype == np.uint8
+    noisy = np.random.default_rng(0).uniform(-1.5, 1.5, 1000).astype(np.float32)
+    assert set(spec.image_u8(noisy).tolist()) <= set(data.tolist())
+    np.testing.assert_array_equal(spec.image_u8(spec.scale(np.arange(levels)) + 0.2 * spec.bin_width), data)
+
+
+@pytest.mark.parametrize("levels", [None, 65536])
+def test_an_image_of_other_data_has_256_levels(levels):
+    x = np.array([-7.0, -1.0, 0.0, 0.4 / 127.5, 1.0, 7.0], np.float32)
+    np.testing.assert_array_equal(DataSpec(shape=(1,), levels=levels).image_u8(x), [0, 0, 128, 128, 255, 255])
+
+
+def test_quantize_refuses_what_is_not_finite():
+    for round_ in (DataSpec(shape=(1,), levels=17).quantize, DataSpec(shape=(1,)).image_u8):
+        with pytest.raises(ValueError, match="quantize needs finite values, got 2 of 3 that are not"):
+            round_(np.array([np.nan, np.inf, 0.0], np.float32))
+
+
 def test_quantize_refuses_continuous_data():
     with pytest.raises(ValueError, match="quantize needs quantized data, got a continuous source"):
         DataSpec(shape=(2,)).quantize(np.zeros((1, 2), np.float32))

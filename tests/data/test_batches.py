@@ -294,7 +294,8 @@ def test_an_image_of_another_size_has_to_be_explained():
     np.testing.assert_array_equal(flipped["condition"]["low"][:, 0, 0, 0] == 2, is_flipped)
     assert 0 < is_flipped.sum() < 64
     with pytest.raises(
-        ValueError, match=r"crop needs conditions of x's size \(5, 6\) .*, got 'low' of shape \(3, 3, 1\)"
+        ValueError,
+        match=r"crop needs conditions and observations of x's size \(5, 6\) .*, got 'low' of shape \(3, 3, 1\)",
     ):
         TrainBatches(source=Overlaid(4, ("low",), low=(3, 3, 1)), batch_size=2, seed=0, crop=(3, 2))
     still = TrainBatches(source=Overlaid(64, (), low=(3, 3, 1)), batch_size=64, seed=0, random_flip=True)[0]
@@ -304,6 +305,7 @@ def test_an_image_of_another_size_has_to_be_explained():
 @pytest.mark.parametrize(("name", "shape"), [("vector", (6,)), ("nothing", "absent")])
 def test_what_lies_over_x_has_its_axes(name, shape):
     with pytest.raises(
-        ValueError, match=rf"spatial needs conditions with the axes \(5, 6\) of x, got '{name}' of shape"
+        ValueError,
+        match=rf"spatial needs conditions or observations with the axes \(5, 6\) of x, got '{name}' of shape",
     ):
         Overlaid(4, (name,))

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from experiments.results import run_all_checkpoints, run_evaluation, run_sampling
-from score_sde import plots
 from score_sde.evaluation.checkpoint_curve import checkpoint_steps
 from score_sde.evaluation.ledger import read_rows
 from score_sde.evaluation.references import load_reference
@@ -166,7 +165,7 @@ def test_digits_with_pictures(tmp_path):
     experiment = from_workdir(tmp_path)
     params = pick_params(read_state(experiment, tmp_path), None)
     x = experiment.generator(experiment.run_key("sample"), params, 20, 8, 20).x
-    assert np.array_equal(np.stack(images), plots.to_uint8(x)[..., 0])
+    assert np.array_equal(np.stack(images), experiment.spec.image_u8(x)[..., 0])
     assert (tmp_path / "memorization_00000000_seed1.png").is_file() and value(row) > 0
     assert all(20 <= pair["sample"] < 40 for pair in row["results"]["memorization"]["closest"])
 

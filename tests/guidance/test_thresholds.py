@@ -50,6 +50,24 @@ def test_thresholds():
         DynamicThreshold(99.5)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda denoise: Threshold(denoise, VP),
+        lambda denoise: Threshold(denoise, 1.0),
+        lambda denoise: Threshold(limit=denoise),
+        lambda denoise: DynamicThreshold(denoise, 0.99, 1.0),
+        lambda denoise: DynamicThreshold(denoise, VP, 0.99),
+    ],
+)
+def test_the_call_of_an_earlier_version_says_what_to_write(call):
+    for denoise in (FunctionDenoiser(VP, functools.partial(constant, 1.0)), lambda x, t: x):
+        with pytest.raises(
+            TypeError, match=r"Threshold holds settings and no denoiser, got .*; write guide\(denoise, \("
+        ):
+            call(denoise)
+
+
 def test_thresholds_in_a_solve():
     """Samples of a density beyond the limit end at it, with any solver, and new limits compile nothing."""
     wide = GaussianMixture(jnp.ones(1), jnp.asarray([[3.0, 0.0]]), 0.1 * jnp.ones((1, 2)))
