@@ -27,7 +27,7 @@ from score_sde.training.description import CONFIG_FILE, DESCRIPTION_FILE
 from score_sde.training.logs.stages import stage
 from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints
-from score_sde.training.state import Params, TrainState, average_name, pick_params
+from score_sde.training.state import Params, TrainState, average_name, pick_params, with_averages
 
 Conditions = Mapping[str, Shaped[np.ndarray, "n *any"] | Shaped[Array, "n *any"]]
 
@@ -51,6 +51,11 @@ class Plain:
     grid: Grid | None = None
     held_out: EvalBatches | None = None
     log_prob: LogProb = dataclasses.field(default_factory=LogProb)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Of one example."""
+        return self.recipe.spec
 
     @property
     def denoiser(self) -> Denoiser:
@@ -128,8 +133,8 @@ class Trained:
 
     @property
     def spec(self) -> DataSpec:
-        """The spec of one example."""
-        return self.model.recipe.spec
+        """The spec of one sample, after decoding."""
+        return self.model.spec
 
     @property
     def denoiser(self) -> Denoiser:
@@ -282,4 +287,6 @@ def restored(
 def read_state(model: Experiment | Plain, workdir: pathlib.Path, step: int | None = None) -> TrainState:
     """The whole state at a checkpoint, with all averages and the optimizer's moments. Raises: as `load`."""
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
-        return checkpoints.restore(model.recipe.state_shapes(), step)
+        # A run may have gone on with other averages since.
+        like = with_averages(model.recipe.state_shapes(), checkpoints.averages(step))
+        return checkpoints.restore(like, step)

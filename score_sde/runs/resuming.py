@@ -10,6 +10,9 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from score_sde.config import changes, closest, may_change, plain
 from score_sde.data import Source
 from score_sde.internal.files import read_json
@@ -18,9 +21,10 @@ from score_sde.training.description import CONFIG_FILE, Description
 from score_sde.training.logs.stages import stage
 from score_sde.training.recipe import Recipe
 from score_sde.training.saving.checkpoints import Checkpoints, misfits, shapes_of
-from score_sde.training.state import TrainState
+from score_sde.training.state import TrainState, with_averages
 
 HISTORY_FILE = "history.json"
+HALF_LIVES = "ema.half_lives_kimg"
 ACCUMULATION = "optimizer.accumulation_steps"
 # Fields of a source that say where and how its data are stored.
 PLACES = ("path", "data_dir", "download", "cache_bytes")
@@ -78,7 +82,8 @@ def begin(
     _check_allowed(found, moved, allow_change, checkpoints, description)
     _check_structure(found, recipe, checkpoints)
     with stage("reading the newest checkpoint"):
-        state = checkpoints.restore(recipe.state_shapes())
+        state = checkpoints.restore(_state_of_run(recipe, checkpoints, found))
+    state = _with_new_averages(state, recipe)
     step, fields = int(state.step), {field: list(values) for field, values in found.items()}
     past = position.get("changes", []) + ([{"step": step, "fields": fields}] if found else [])
     record = {"data": known | facts, "changes": past, "init_from": position.get("init_from")}
@@ -166,10 +171,27 @@ def _sections_or_fields(fields: Collection[str]) -> list[str]:
     return list(dict.fromkeys(name if name in several else field for name, field in zip(sections, fields, strict=True)))
 
 
+def _state_of_run(recipe: Recipe, checkpoints: Checkpoints, found: Changes) -> TrainState:
+    """Shapes, types and shardings of the state in the checkpoint, which has the averages that the run had."""
+    like = recipe.state_shapes()
+    return with_averages(like, checkpoints.averages()) if HALF_LIVES in found else like
+
+
+def _with_new_averages(state: TrainState, recipe: Recipe) -> TrainState:
+    """The state with the averages of the config: those that the run has go on, and new ones start at the parameters."""
+    wanted = list(recipe.state_shapes().ema)
+    if set(wanted) == set(state.ema):
+        return state
+    # Copies: the step donates the state, and no buffer can be donated twice.
+    new = {name: jax.tree.map(jnp.copy, state.params) for name in wanted if name not in state.ema}
+    return state._replace(ema={name: state.ema.get(name, new.get(name)) for name in wanted})
+
+
 def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -> None:
     """Raises ValueError where an allowed change gives a state that does not fit the checkpoint."""
-    lasting = [field for field in found if not may_change(field)]
-    differ = misfits(checkpoints.shapes(), shapes_of(recipe.state_shapes()._asdict())) if lasting else []
+    lasting = [field for field in found if not may_change(field) and field != HALF_LIVES]
+    shapes = shapes_of(_state_of_run(recipe, checkpoints, found)._asdict())
+    differ = misfits(checkpoints.shapes(), shapes) if lasting else []
     if differ:
         raise ValueError(
             f"A run cannot go on with {', '.join(lasting)} changed: its arrays would differ ({listed(differ)}). "
@@ -221,6 +243,12 @@ def _notes(step: int, found: Changes, moved: Changes) -> list[str]:
             "but dropout draws other numbers."
         )
     lasting = {field: values for field, values in found.items() if not (may_change(field) or field in moved)}
+    if HALF_LIVES in lasting:
+        new = [h for h in lasting[HALF_LIVES][1] if h not in lasting[HALF_LIVES][0]]
+        notes += [
+            f"The average with the half-life {half_life:g} starts at the parameters of step {step}."
+            for half_life in new
+        ]
     if lasting:
         told = "; ".join(_told(field, *values) for field, values in lasting.items())
         notes.append(f"From step {step} on, as --allow_change allows, {told}.")

@@ -46,6 +46,12 @@ def ema_name(half_life_kimg: float) -> str:
     return short if float(short) == half_life_kimg else repr(float(half_life_kimg)).removesuffix(".0")
 
 
+def with_averages(like: TrainState, names: Collection[str]) -> TrainState:
+    """Shapes and shardings of a state like `like` with the averages of these names, first those that `like` has too."""
+    ordered = [name for name in like.ema if name in names] + sorted(set(names) - set(like.ema))
+    return like._replace(ema=dict.fromkeys(ordered, like.params))
+
+
 def state_sharding(state: Any, task: Task, mesh: Mesh, *, over_fsdp: bool = True) -> Any:
     """The sharding of each array of a state, or of a part of it.
 

@@ -141,15 +141,27 @@ def test_a_name_that_is_no_field_is_refused(begun, tmp_path):
     assert not (tmp_path / "new" / "config.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("network__width", 16), ("optimizer__name", "sgd"), ("ema__half_lives_kimg", (0.5,))]
-)
+@pytest.mark.parametrize(("field", "value"), [("network__width", 16), ("optimizer__name", "sgd")])
 def test_a_change_of_the_state_itself_cannot_be_allowed(field, value, begun):
     """And the message says what can be done instead."""
     section, name = field.split("__")
     message = f"cannot go on with .*{section}.{name}.* changed: its arrays.*--init_from=.*run with another --workdir"
     with pytest.raises(ValueError, match=message):
         run(changed(**{field: value}), "run", section)
+
+
+def test_other_averages_go_on_where_they_are_allowed(copy, capsys):
+    """What is averaged already goes on bit by bit; what is new starts at the parameters of the checkpoint; the rest stays."""
+    shutil.copytree("run", "same")
+    with pytest.raises(ValueError, match=r"another config: ema.half_lives_kimg: .*--allow_change=ema.half_lives_kimg"):
+        run(changed(ema__half_lives_kimg=(5.0, 1e9)), "run")
+    at_once = run(changed(4, ema__half_lives_kimg=(5.0, 1e9)), "same", "ema")
+    assert bits(at_once.ema["1e+09"]) == bits(at_once.params) != bits(at_once.ema["5"])
+    kept = run(changed(), "same")
+    other = run(changed(ema__half_lives_kimg=(5.0, 1e9)), "run", "ema.half_lives_kimg")
+    assert set(other.ema) == {"5", "1e+09"} and set(kept.ema) == {"0.5", "5"}
+    assert bits(other.params) == bits(kept.params) and bits(other.ema["5"]) == bits(kept.ema["5"])
+    assert "The average with the half-life 1e+09 starts at the parameters of step 4." in capsys.readouterr().out
 
 
 def test_accumulation_steps_may_change(copy, capsys):

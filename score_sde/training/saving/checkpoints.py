@@ -183,6 +183,10 @@ class Checkpoints:
             found = found[name]
         return found
 
+    def averages(self, step: int | None = None) -> set[str]:
+        """The names of the averages in the state saved at `step` (None: the newest)."""
+        return {name.split("/")[1] for name in self.shapes(step) if name.startswith("ema/")}
+
     def shapes(self, step: int | None = None) -> dict[str, tuple[int, ...]]:
         """The shape of each array of the state saved at `step` (None: the newest), by its names joined with "/"."""
         step = self.existing(step)
