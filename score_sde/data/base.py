@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Integer, Shaped, UInt8
 
 Examples = dict[str, np.ndarray]  # the output of a source: "x", "label", other conditions and observations
-Batch = dict[str, Any]  # the input of training: "x", "index", "condition" and "observation" {name: array}; "is_real" where padded
+Batch = dict[str, Any]  # "x", "index", "condition" and "observation" {name: array}; "is_real" where padded
 
 
 SKIP = "set data.on_error=skip to train on the others"  # the remedy that messages about a single example offer

@@ -9,6 +9,7 @@ from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
 from score_sde.guidance.contrast import NullContrast, Pair, Place, Predicts, reading
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -38,9 +39,8 @@ class CFGZeroStar(NullContrast):
 
     def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
         given, null = (place.value(self.predicts, each) for each in (positive, negative))
-        axes = tuple(range(1, given.ndim))
-        square = jnp.sum(null * null, axis=axes, keepdims=True)
-        fitted = jnp.sum(given * null, axis=axes, keepdims=True) / jnp.where(square > 0, square, 1.0)
+        square = per_example(null * null)
+        fitted = expand_like(per_example(given * null) / jnp.where(square > 0, square, 1.0), given)
         return place.shifted(self.predicts, positive, (place.scale - 1) * (given - fitted * null))
 
 

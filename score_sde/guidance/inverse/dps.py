@@ -9,6 +9,7 @@ from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.inverse.base import Images, measurement_of, residual
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import norm
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
@@ -45,8 +46,8 @@ class DPS(Wrapper):
             return residual(measurement, estimate.x0), estimate
 
         error, pullback, estimate = jax.vjp(error_of, x, has_aux=True)
-        norm = expand_like(jnp.sqrt(jnp.sum(error.reshape(len(x), -1) ** 2, axis=1)), error)
-        gradient = pullback(error / jnp.where(norm > 0, norm, 1))[0]
+        size = expand_like(norm(error), error)
+        gradient = pullback(error / jnp.where(size > 0, size, 1))[0]
         known = Known(denoise, x, t, estimate)
         moved, carry, evaluations = self.solver.step(key, known, x, t, s, carry)
         if not known.was_asked:
