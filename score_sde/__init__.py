@@ -23,6 +23,7 @@ FAMILIES = {
         "solvers",
         "guidance",
         "likelihood",
+        "latents",
         "editing",
         "data",
         "metrics",

@@ -321,9 +321,7 @@ class Experiment:
     def sampling_condition(self) -> SamplingConditions:
         """(first index, number) -> the condition of these images; it also says their observation."""
         takes_observation = any(rule.takes_observation for rule in self.guidance)
-        return SamplingConditions(
-            self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation
-        )
+        return SamplingConditions(self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation)
 
     def check_held_out(self) -> None:
         """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""

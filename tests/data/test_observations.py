@@ -118,7 +118,9 @@ def test_rules_that_take_no_observation_read_no_held_out_data(path, tmp_path):
 def test_without_held_out_observations_a_rule_says_what_it_needs(path):
     experiment = Experiment(config(path))
     with pytest.raises(ValueError, match=r'Measured needs an observation "y", got \[\]'):
-        experiment.generator.denoise({}, experiment.sampling_condition(0, 2), experiment.sampling_condition.observation(0, 2))
+        experiment.generator.denoise(
+            {}, experiment.sampling_condition(0, 2), experiment.sampling_condition.observation(0, 2)
+        )
 
 
 class Asked(Numbered):
