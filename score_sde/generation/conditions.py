@@ -67,7 +67,9 @@ class SamplingConditions:
     def _class(self) -> int | None:
         """The number of the class of all images. Raises: ValueError for no class, or a model that is told no labels."""
         if self.label is not None and self.spec.num_classes is None:
-            raise ValueError(f"sampling.label needs a model with labels as a condition, got {self.label!r}; set it to None.")
+            raise ValueError(
+                f"sampling.label needs a model with labels as a condition, got {self.label!r}; set it to None."
+            )
         return None if self.label is None else class_number(self.label, self.spec, "sampling.label")
 
     @functools.cached_property

@@ -166,8 +166,11 @@ class Trainer:
             self.workdir,
             schedule=None if made_from is None else made_from.schedule,
             held_out=self._held_out,
-            preview=Preview(self._model.generator, self._num_preview) if settings.sample_every else None,
+            preview=self._preview() if settings.sample_every else None,
         )
+
+    def _preview(self) -> Preview:
+        return Preview(self._model.generator, self._num_preview, self._model.spec)
 
     def trained(self, state: TrainState) -> Trained:
         """The model with the first average of a state."""

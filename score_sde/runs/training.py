@@ -12,7 +12,7 @@ import jax
 
 from score_sde import parallel, plots
 from score_sde.config import Schedule, sections
-from score_sde.data import EvalBatches, Source
+from score_sde.data import DataSpec, EvalBatches, Source
 from score_sde.data.held_out import check_alike
 from score_sde.generation.generator import Generator
 from score_sde.internal.files import remove_temporaries, remove_temporaries_of, write_json
@@ -51,10 +51,11 @@ CANNOT_WRITE = {
 
 
 class Preview(NamedTuple):
-    """How samples are drawn during the training, and how many."""
+    """How samples are drawn during the training, how many, and the spec of one of them."""
 
     generator: Generator
     number: int
+    spec: DataSpec
 
 
 class Job(NamedTuple):
@@ -313,7 +314,7 @@ def _draw(job: Job, preview: Preview, step: int, state: TrainState, logger: Metr
     recipe = job.recipe
     images = preview.generator(recipe.run_key("sample"), pick_params(state, None), preview.number)
     title = f"Step {step:,}: samples of {images.nfe.mean():.0f} evaluations"
-    picture = sample_picture(recipe.spec, images.x, images.condition, title)
+    picture = sample_picture(preview.spec, images.x, images.condition, title)
     if job.workdir is not None and job.is_writer and picture is not None:
         plots.save_image(job.workdir / "samples" / f"step_{step:08d}.png", picture)
         logger.log_image(step, "samples", picture)

@@ -99,7 +99,7 @@ def test_guidance_is_given_the_held_out_observation_of_each_image(path):
         rows = np.arange(ROWS) if label is None else np.flatnonzero(label == LABEL)
         key = jax.random.key(0)
         with jax.numpy_dtype_promotion("standard"):
-            images = experiment.generator(key, experiment.init_state().params, 4, batch_size=2, first_index=9)
+            images = experiment.generator(key, experiment.recipe.init_state().params, 4, batch_size=2, first_index=9)
         drawn = rows[(9 + np.arange(4)) % len(rows)]
         np.testing.assert_allclose(images.x, Y[drawn], atol=1e-5)
         np.testing.assert_array_equal(images.condition["label"], LABEL[drawn])

@@ -96,7 +96,7 @@ def test_a_run_trains_measures_and_draws_pictures(trained):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert any("eval/eps_error" in row for row in rows)
     assert list(workdir.rglob("*.png"))
-    params = experiment.init_state().params
+    params = experiment.recipe.init_state().params
     assert loss_by_noise_level(experiment, params, 4).num_examples == 4
 
 
