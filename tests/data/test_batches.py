@@ -74,7 +74,7 @@ def test_index_label_and_x_stay_together():
     np.testing.assert_array_equal(batch["x"][:, 0, 0, 0], batch["index"])
     np.testing.assert_array_equal(batch["condition"]["label"], batch["index"] % 7)
     types = jax.tree.map(lambda value: value.dtype.name, batch)
-    assert types == {"x": "float32", "index": "int32", "condition": {"label": "int32"}}
+    assert types == {"x": "float32", "index": "int32", "condition": {"label": "int32"}, "observation": {}}
 
 
 @pytest.mark.parametrize("process_count", [2, 3, 6])
