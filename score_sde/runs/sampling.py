@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from score_sde import parallel, plots
+from score_sde import parallel
 from score_sde.data import DataSpec
 from score_sde.generation.generator import Generated, join
 from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards

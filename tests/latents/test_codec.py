@@ -15,6 +15,7 @@ from score_sde.runs import held_out_bits_per_dim, run_training
 from score_sde.runs.measures import held_out_batches, loss_by_noise_level
 from score_sde.runs.sampling import stream_samples
 from score_sde.runs.streams import describe
+from score_sde.trained import restored
 from tests.latents.own import Lossy, Quantized, SpaceToDepth, Wrong, calls_of
 
 CODEC = {"name": "tests.latents.own:SpaceToDepth", "gain": 0.5}
@@ -115,9 +116,12 @@ def test_samples_are_decoded_and_so_are_the_kept_states(trained):
 
 def test_files_hold_images_of_the_datas_shape_in_8_bits(trained):
     experiment, workdir, _ = trained
-    folder = stream_samples(experiment, workdir, 3, 8, kind="npy", quiet=True)
+    model = restored(experiment, workdir)
+    folder = stream_samples(model, 3, 8, kind="npy", quiet=True)
     x = np.load(folder / "x.npy")
     assert x.shape == (3, 8, 8, 1) and x.dtype == np.uint8
+    drawn = model.sample(3, experiment.run_key("sample"), batch_size=8)  # in the 17 levels of the data
+    np.testing.assert_array_equal(x, np.rint(drawn * (255 / 16)))
 
 
 def test_the_likelihood_of_encoded_data_is_refused(trained):
