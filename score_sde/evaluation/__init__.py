@@ -1,1 +1,1 @@
-"""Evaluation: a run or a folder of images becomes numbers, against a reference, in one line of a ledger."""
+"""Evaluation: it measures a run or a folder of images against a reference, and adds one line to a ledger."""

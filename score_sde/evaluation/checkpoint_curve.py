@@ -1,4 +1,4 @@
-"""A run's checkpoints, each evaluated: metrics against the images seen in training."""
+"""The evaluation of every checkpoint of a run: metrics against the images seen in training."""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from score_sde.training.saving.verification import FOLDER, steps_on_disk
 
 
 def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str) -> dict[str, Any] | None:
-    """The row that this command has written already of the same parameters, or None."""
+    """The row that this command has already written for the same parameters, or None."""
     try:
         rows, _ = read_rows([workdir])
     except FileNotFoundError:
@@ -32,7 +32,10 @@ def evaluated_before(workdir: pathlib.Path, command: str, checkpoint_digest: str
 
 
 def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
-    """The steps of all checkpoints of a run. Raises: FileNotFoundError where there is none."""
+    """The steps of all checkpoints of a run.
+
+    Raises: FileNotFoundError where there is none.
+    """
     steps = steps_on_disk(workdir)
     if not steps:
         raise FileNotFoundError(f"No checkpoint in {workdir / FOLDER}; train there first.")
@@ -42,9 +45,9 @@ def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
 def evaluate_checkpoints(
     experiment: Experiment, workdir: pathlib.Path, evaluation: Evaluation, reporter_of: Callable[[Trained], Reporter]
 ) -> Iterator[tuple[Trained, dict[str, Any], bool]]:
-    """Evaluates every checkpoint of a run; for each the model, its row, and whether the row is new.
+    """Evaluates every checkpoint of a run. Yields (the model, its row, whether the row is new) for each.
 
-    A checkpoint that the ledger has already, by the same command, is not evaluated again.
+    A checkpoint is not evaluated again if the ledger has its row by the same command.
     """
     evaluation = evaluation.checked()
     for step in checkpoint_steps(workdir):
@@ -54,7 +57,7 @@ def evaluate_checkpoints(
 
 
 def draw_checkpoints(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> dict[str, pathlib.Path]:
-    """Draws each metric of the rows against the images seen in training; the pictures by metric."""
+    """Draws each metric of the rows against the images seen in training. Returns the pictures by metric."""
     pictures = {}
     for name in rows[0]["results"]:
         found = [row["results"][name] for row in rows]

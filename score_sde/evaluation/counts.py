@@ -1,10 +1,10 @@
-"""How many samples a number needs: too few are refused before they are drawn, and unusual numbers become a warning."""
+"""Checks of the number of samples: too few raise an error before they are drawn, and unusual numbers give a warning."""
 
 from collections.abc import Sequence
 
 from score_sde.metrics import Inputs, Metric, Reference
 
-FEW = 10_000  # images in a reference
+FEW = 10_000  # a reference with fewer images gets a warning
 
 
 def check_counts(metrics: Sequence[Metric], num_samples: int, reference: Reference | None = None) -> None:
@@ -14,9 +14,9 @@ def check_counts(metrics: Sequence[Metric], num_samples: int, reference: Referen
 
 
 def count_warnings(inputs: Inputs, metrics: Sequence[Metric]) -> list[str]:
-    """Why the numbers of these metrics cannot be held against published ones.
+    """The reasons why the numbers of these metrics cannot be compared with published numbers.
 
-    Each metric has its own warnings. Those of all that compare with the statistics of a reference follow.
+    First come the warnings of each metric. The warnings for all metrics with a reference follow.
     """
     count, warnings = len(inputs.pool), [text for metric in metrics for text in metric.warnings(inputs)]
     outputs = dict.fromkeys(output for metric in metrics for output in metric.needs.statistics)
@@ -34,7 +34,7 @@ def count_warnings(inputs: Inputs, metrics: Sequence[Metric]) -> list[str]:
 
 
 def singular_warning(count: int, dimension: int) -> list[str]:
-    """Why the smaller of two sets says little, if it does."""
+    """The reason why the smaller of two sets says little, if there is one."""
     if count > dimension:
         return []
     text = (

@@ -1,4 +1,4 @@
-"""A model of a generated 2-D density held against it."""
+"""The evaluation of a model of a generated 2-D density against that density."""
 
 import math
 import pathlib
@@ -16,10 +16,15 @@ from score_sde.training.reporter import Reporter
 
 
 class Fit(NamedTuple):
-    """How a model fits a generated 2-D density.
+    """The fit of a model to a generated 2-D density.
 
-    Fields: `numbers` as `numbers` tells them; `of_components`: whether all densities are those of the component that the label
-    names; `samples` [n, 2]; `true` and `learned` densities on a grid of `resolution`² points over `extent`.
+    Attributes:
+      numbers: the result of the function `numbers`.
+      of_components: whether all densities are those of the component that the label names.
+      samples: points [n, 2].
+      extent: the range of a square grid.
+      true: the density at the points of the grid.
+      learned: the learned density at the points of the grid.
     """
 
     numbers: dict[str, float]
@@ -43,12 +48,13 @@ class Fit(NamedTuple):
 
 
 def fit_of(trained: Trained, num_samples: int = 10_000, resolution: int = 80, reporter: Reporter | None = None) -> Fit:
-    """Holds a model of a generated 2-D density against it.
+    """Compares a model of a generated 2-D density with the density.
 
-    The numbers: mean log-density of held-out points, learned and exact, in nats, with the standard error of their
-    difference (its mean is an estimate of the KL divergence); and the exact mean log-density of samples, which for
-    samples from the density itself would be that of the held-out points. Where the model is given labels, all densities are
-    those of the component that the label names.
+    The numbers are in nats. The first two are the mean log-density of held-out points, learned and
+    exact. The standard error of their difference is given too; its mean estimates the KL
+    divergence. The last number is the exact mean log-density of samples. For samples from the
+    density itself it would equal that of the held-out points. Where the model has labels, all
+    densities are those of the component that the label names.
 
     Raises: ValueError for any other kind of data.
     """
@@ -73,9 +79,9 @@ def fit_of(trained: Trained, num_samples: int = 10_000, resolution: int = 80, re
 def numbers(
     learned: Float[np.ndarray, " n"], exact: Float[np.ndarray, " n"], of_samples: Float[np.ndarray, " m"]
 ) -> dict[str, float]:
-    """What `fit_of` tells, from the learned and exact log-densities of held-out points and the exact ones of samples.
+    """The numbers of `fit_of`, from the log-densities of held-out points (learned and exact) and of samples (exact).
 
-    Samples where the density is 0 are counted, and are in no mean.
+    Samples where the density is 0 are counted, and are not part of a mean.
     """
     difference, is_inside = exact - learned, np.isfinite(of_samples)
     means = {
@@ -99,7 +105,7 @@ def _log_prob(
 
 
 def _densities(experiment, params, density, samples, resolution):
-    """(extent, the density, the learned density) where the samples lie; with labels their mixture, as often as drawn."""
+    """(extent, the density, the learned density) on a grid over the samples. With labels, the mixture of the drawn labels."""
     low, high = np.percentile(samples.x, [0.1, 99.9], axis=0)
     centre, reach = ((low + high) / 2).tolist(), 0.6 * float((high - low).max())
     extent = (centre[0] - reach, centre[0] + reach, centre[1] - reach, centre[1] + reach)

@@ -1,7 +1,8 @@
-"""Images that a data set holds twice, though not bit by bit: recompressed, a little brighter, captioned, shifted by a pixel.
+"""Near duplicates in a data set: images that were recompressed, brightened, captioned or shifted by a pixel.
 
-Two images are compared by the correlation of their thumbnails or of their features. Thumbnails have each channel's mean
-taken away, so that two blue skies are no duplicates and a change of brightness or contrast hides none.
+Two images are compared by the correlation of their thumbnails or of their features. The mean of
+each channel is subtracted from a thumbnail. So two blue skies are not duplicates, and a change of
+brightness or contrast hides no duplicate.
 """
 
 import functools
@@ -19,15 +20,15 @@ from score_sde.metrics import similar_pairs
 from score_sde.metrics.features import Extractor
 from score_sde.training.logs.stages import stage
 
-SIZE = 16  # pixels: what recompression changes is gone, and what one sees in a small image is there
-MOST = 100_000  # images among which all pairs are taken; the time grows with the square
+SIZE = 16  # pixels; small enough to lose the effects of recompression, and large enough to show the content
+MOST = 100_000  # the most images whose pairs are compared; the time grows with the square
 KEPT, LISTED, PICTURED = 1000, 100, 12
-# Of the pairs of CIFAR-10's training images, those above are duplicates to the eye, and few of those below are.
+# In CIFAR-10's training images, pairs above this value look like duplicates, and few pairs below it do.
 LIKELY = 0.95
 
 
 def thumbnails(images: Shaped[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b d"]:
-    """Each image averaged down to at most 16×16, less the mean of each channel."""
+    """Each image averaged down to at most 16×16, minus the mean of each channel."""
     rows, columns = (_averages(size) for size in images.shape[1:3])
     small = np.einsum("ih,bhwc,jw->bijc", rows, images.astype(np.float32), columns, optimize=True)
     return (small - small.mean(axis=(1, 2), keepdims=True)).reshape(len(images), -1)
@@ -35,7 +36,7 @@ def thumbnails(images: Shaped[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b 
 
 @functools.cache
 def _averages(size: int) -> Float32[np.ndarray, "t size"]:
-    """The matrix that averages `size` pixels over min(size, SIZE) equal parts; a pixel on a boundary counts for both."""
+    """The matrix that averages `size` pixels over min(size, SIZE) equal parts. A pixel on a boundary counts for both."""
     number = min(size, SIZE)
     edges = np.arange(number + 1) * size / number
     pixels = np.arange(size)
@@ -44,9 +45,11 @@ def _averages(size: int) -> Float32[np.ndarray, "t size"]:
 
 
 def near_duplicates(rows: Float[np.ndarray, "n d"], index: Int[np.ndarray, " n"], of: str) -> dict[str, Any]:
-    """The closest pairs of examples as plain JSON, with how many are likely duplicates (at most 1,000 are counted).
+    """The closest pairs of examples as JSON values, and the number of likely duplicates (at most 1,000 are counted).
 
-    Args: index: the example that each row is of. of: what the rows are.
+    Args:
+      index: the example of each row.
+      of: what the rows are, in words.
     """
     with stage(f"comparing all pairs of {len(rows):,} {of}"):
         similarity, pairs = similar_pairs(rows - rows.mean(axis=1, keepdims=True), KEPT)
@@ -74,9 +77,12 @@ def near_duplicates_by_features(
     passed_over: Iterable[int] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """`near_duplicates` of an extractor's features, which stay in `folder`; of each group in `repeated` only the first.
+    """`near_duplicates` of an extractor's features, which are kept in `folder`.
 
-    Args: passed_over: the examples that could not be read and have no features.
+    Of each group in `repeated` only the first example is used.
+
+    Args:
+      passed_over: the examples that could not be read and have no features.
     """
     options: dict[str, Any] = {"batch_size": batch_size, "max_examples": max_examples, "quiet": quiet}
     rows = source_features(experiment, split, extractor, ("pool",), folder, **options).read()
@@ -88,14 +94,14 @@ def near_duplicates_by_features(
 
 
 def compared(total: int) -> Int[np.ndarray, " n"]:
-    """The examples among which pairs are looked for: all, or 100,000 at random."""
+    """The examples whose pairs are compared: all, or 100,000 at random."""
     return np.sort(np.random.default_rng(0).permutation(total)[:MOST])
 
 
 def draw_pairs(experiment: Experiment, split: str, found: Mapping[str, Any], path: pathlib.Path) -> pathlib.Path | None:
-    """Writes the likely duplicates, at most twelve, one above the other; None, and no picture, where there is none.
+    """Writes a picture of the likely duplicates, at most twelve, one above the other.
 
-    A picture that an earlier call left there is deleted then.
+    Without any it returns None, writes no picture, and deletes the picture of an earlier call.
     """
     pairs = [pair for pair in found["closest"][:PICTURED] if pair["correlation"] >= found["threshold"]]
     if not pairs or len(experiment.spec.shape) != 3:

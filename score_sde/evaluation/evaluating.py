@@ -1,4 +1,4 @@
-"""One evaluation: samples become features, features become numbers, and the numbers a line of the ledger."""
+"""One evaluation: samples become features, features become numbers, and the numbers become a line of the ledger."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ from score_sde.training.stopping import kept
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """One evaluation of one checkpoint; how many images it drew, and the seconds of that."""
+    """One evaluation of one checkpoint, with the number of images that it drew and their time."""
 
     trained: Trained
     evaluation: Evaluation
@@ -47,7 +47,7 @@ class _Job:
 
     @property
     def experiment(self) -> Experiment:
-        """That of the run's config."""
+        """The experiment of the run's config."""
         return self.trained.experiment
 
     @property
@@ -61,27 +61,27 @@ class _Job:
             return get_extractor(self.evaluation.features, self.experiment.mesh)
 
     def stage(self, name: str) -> contextlib.AbstractContextManager[None]:
-        """Named on the console where it takes long."""
+        """A context for a part of the work, which is named on the console if it takes long."""
         return self.reporter.stage(name)
 
     @functools.cached_property
     def metrics(self) -> dict[str, Metric]:
-        """All that are evaluated."""
+        """All metrics of the evaluation."""
         return self.evaluation.chosen
 
     @property
     def of_samples(self) -> dict[str, Metric]:
-        """Those of samples."""
+        """The metrics that need samples."""
         return {name: metric for name, metric in self.metrics.items() if metric.needs.outputs}
 
     @functools.cached_property
     def model(self) -> EvaluatedModel:
-        """What a metric asks that needs no samples."""
+        """The model, for metrics that need no samples."""
         return EvaluatedModel(self.trained, self.reporter, self.evaluation.max_examples)
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The outputs of the extractor that the metrics need of samples."""
+        """The outputs of the extractor that the metrics need for samples."""
         return tuple(sorted({"pool"}.union(*(metric.needs.outputs for metric in self.of_samples.values()))))
 
     def split(self, name: str) -> Reference:
@@ -101,7 +101,7 @@ class _Job:
         return self.splits[name]
 
     def reference(self) -> Reference:
-        """The file's, or that of a split, with its features."""
+        """The reference of the file, or of a split with its features."""
         name = self.evaluation.reference
         return self.split(name) if name in ("train", "eval") else load_reference(pathlib.Path(name))
 
@@ -125,7 +125,7 @@ class _Job:
         return features
 
     def score(self, inputs: Inputs, seed: int) -> dict[str, Result]:
-        """All metrics of one seed's samples, with the pictures that they ask for."""
+        """All metrics of one seed's samples, with the pictures that the metrics ask for."""
         found: dict[str, Result] = {}
         for name, metric in self.of_samples.items():
             for split in metric.needs.splits:
@@ -138,7 +138,7 @@ class _Job:
         return found
 
     def draw(self, file: str, result: Result, first_index: int) -> None:
-        """The picture of the closest pairs of a result that names them, where the data are images."""
+        """The picture of the closest pairs of a result that names them, if the data are images."""
         if "closest" in result and len(self.experiment.spec.shape) == 3:
             size = min(self.evaluation.batch_size, self.evaluation.num_samples)
             with self.stage("drawing the closest pairs"):
@@ -146,11 +146,11 @@ class _Job:
 
 
 def evaluate(trained: Trained, evaluation: Evaluation, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Evaluates a trained model; the row of the ledger that tells it.
+    """Evaluates a trained model. Returns the row of the ledger.
 
-    The features of the samples are kept in the folder evaluations/ of the run and those of the data in references/, so that
-    the same call goes on where it was killed and gives the same numbers. What a metric of the model itself finds is handed to
-    the reporter.
+    The features of the samples are kept in the folder evaluations/ of the run, and the features of
+    the data in references/. If the run is interrupted, the same call continues, and gives the same
+    numbers. The results of metrics of the model itself are passed to the reporter.
     """
     folders = f"{trained.folder / 'evaluations'} and {trained.folder / 'references'}"
     with kept(f"the features computed so far are saved in {folders}. The same command goes on from there."):
@@ -176,13 +176,13 @@ def _evaluate(job: _Job) -> dict[str, Any]:
 
 
 def _told(job: _Job, results: dict[str, Result]) -> dict[str, Result]:
-    """The results, with what a row has to say of metrics from outside of the package."""
+    """The results, with the facts that a row needs about metrics from outside of the package."""
     told = {result: told_outside(name, metric) for name, metric in job.metrics.items() for result in metric.results}
     return {result: values | told[result] for result, values in results.items()}
 
 
 def _identity(job: _Job) -> dict[str, Any]:
-    """What was evaluated, by what."""
+    """The fields that identify the evaluated model and the code."""
     config, about = plain(job.experiment.config), environment()
     origin = read_history(job.workdir).get("init_from")
     sampling = {name: value for name, value in config["sampling"].items() if name != "num_preview"}
@@ -204,7 +204,10 @@ def _identity(job: _Job) -> dict[str, Any]:
 
 
 def _checked_reference(job: _Job) -> Reference:
-    """The reference. Raises: ValueError for what cannot work, before any sample is drawn."""
+    """The reference.
+
+    Raises: ValueError for settings that cannot work, before any sample is drawn.
+    """
     spec = job.experiment.spec
     job.extractor.check(job.wanted)
     job.extractor.check_data(spec.shape, np.uint8 if in_8_bits(spec) else np.float32)
@@ -221,7 +224,7 @@ def _feature_results(job: _Job) -> tuple[dict[str, Result], dict[str, Any]]:
     reference = _checked_reference(job)
     evaluation, warnings = job.evaluation, check_reference(reference, job.extractor, job.experiment)
     per_seed, nfe = [], []
-    resamples = evaluation.bootstrap if len(evaluation.seeds) == 1 else 0  # of several, no interval is kept
+    resamples = evaluation.bootstrap if len(evaluation.seeds) == 1 else 0  # with several seeds, no interval is kept
     for seed in evaluation.seeds:
         features = job.samples(seed)
         rows, first = {name: features.read(name) for name in job.wanted}, seed * evaluation.num_samples

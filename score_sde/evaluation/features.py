@@ -1,4 +1,4 @@
-"""Features of samples and of data sets, computed part by part into a folder: a run that was killed goes on where it stopped."""
+"""Features of samples and of data sets, computed part by part into a folder. An interrupted run continues."""
 
 import hashlib
 import pathlib
@@ -22,14 +22,14 @@ from score_sde.metrics.features import Extractor
 from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.training.state import Params
 
-DIGITS = 16  # of a digest, in the name of a folder
-LEAST_PART = 256  # images of a data set in one file, up to a batch: every file is brought to the disk
-HASHES = "image_hashes"  # 16 bytes of each image of a data set, beside its features
-SPREAD = 64  # rows that tell one data set from another
+DIGITS = 16  # the number of digits of a digest in the name of a folder
+LEAST_PART = 256  # the least number of images in one file, because each file costs a write to the disk
+HASHES = "image_hashes"  # 16 bytes for each image of a data set, stored with its features
+SPREAD = 64  # the number of rows that identify a data set
 
 
 class FeatureSet(NamedTuple):
-    """The features of a set, in parts on the disk; nothing is read before it is asked for."""
+    """The features of a set, in parts on the disk. Nothing is read before it is asked for."""
 
     shards: NpzShards
     manifest: dict[str, Any]
@@ -40,7 +40,7 @@ class FeatureSet(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of everything that determines the features."""
+        """The digest of everything that determines the features."""
         return self.manifest["digest"]
 
     def read(self, name: str = "pool") -> Shaped[np.ndarray, "n ..."]:
@@ -52,14 +52,14 @@ class FeatureSet(NamedTuple):
         return (self.shards.read(first, [name])[name] for first in self.shards.firsts)
 
     def remove(self) -> None:
-        """Deletes the features; images kept beside them stay, with the manifest that says what they are."""
+        """Deletes the features. Kept images stay, with the manifest that describes them."""
         self.shards.remove()
         if not any(entry.is_dir() for entry in self.folder.iterdir()):
             shutil.rmtree(self.folder)
 
 
 class WithSamples(Shards):
-    """Parts of features in one folder, and the images that they are of in another; a part is there when both are."""
+    """Parts of features in one folder, and their images in another. A part is complete when both exist."""
 
     def __init__(self, features: NpzShards, samples: Shards):
         super().__init__(features.folder, features.firsts)
@@ -102,10 +102,13 @@ def sample_features(
     """Draws images first_index … first_index + num_samples − 1, rounds them to 8 bits, and keeps features and "nfe".
 
     Args:
-      wanted: outputs of the extractor; a set with other outputs is another set, and its images are drawn again.
-      folder: a folder inside it is named after what determines the features.
-      keep_samples: "png" or "npz": the images stay too, in its folder samples_png or samples_npz.
-      drawn: gets the number of images of each part that was not there yet.
+      wanted: the outputs of the extractor. A set with other outputs is another set, and its images
+        are drawn again.
+      folder: the folder for a subfolder that is named after everything that determines the
+        features.
+      keep_samples: "png" or "npz" keeps the images too, in the subfolder samples_png or
+        samples_npz.
+      drawn: is called with the number of images of each new part.
     Raises: FloatingPointError for a sample that is not finite.
     """
     facts = {"num_samples": num_samples, "first_index": first_index, "batch_size": batch_size}
@@ -159,9 +162,12 @@ def source_features(
     max_examples: int | None = None,
     quiet: bool = False,
 ) -> FeatureSet:
-    """The features of every image of a split once, as published: no flips, no noise; cropped as the config says; with hashes.
+    """The features of every image of a split once, as published: no flips and no noise, cropped as the config says.
 
-    Args: max_examples: only the first so many.
+    The hash of each image is kept too.
+
+    Args:
+      max_examples: takes only the first so many.
     """
     batches = split_batches(experiment, split, batch_size)
     number = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
@@ -190,7 +196,10 @@ def source_features(
 
 
 def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBatches:
-    """All of a split on every process. Raises: ValueError for another split than "train" or "eval"."""
+    """All examples of a split, on every process.
+
+    Raises: ValueError for another split than "train" or "eval".
+    """
     if split not in ("train", "eval"):
         raise ValueError(f"--split needs train or eval, got {split!r}.")
     source = experiment.train_source if split == "train" else experiment.eval_source
@@ -201,7 +210,7 @@ def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBa
 def source_manifest(
     experiment: Experiment, split: str, extractor: Extractor, wanted: Sequence[str], number: int, batch_size: int
 ) -> dict[str, Any]:
-    """What determines the features of a split, as plain JSON with its digest."""
+    """Everything that determines the features of a split, as JSON values with a digest."""
     batches, data = split_batches(experiment, split, 1), plain(experiment.config)["data"]
     spread = np.unique(np.linspace(0, len(batches.source) - 1, SPREAD).round().astype(np.int64))
     hashes = image_hashes(batches.gather(spread)["x"])
@@ -214,7 +223,10 @@ def source_manifest(
 
 
 def _file_of(source: dict[str, Any]) -> dict[str, int] | None:
-    """Size and time of change of the file that a source reads, which tell what a few rows do not; None for no file."""
+    """The size and the time of change of the file that a source reads. None for no file.
+
+    They reveal changes that a few rows do not.
+    """
     path = pathlib.Path(str(source.get("path", ""))).expanduser()
     if not path.is_file():
         return None
@@ -223,7 +235,7 @@ def _file_of(source: dict[str, Any]) -> dict[str, int] | None:
 
 
 def image_hashes(levels: Shaped[np.ndarray, "b *shape"]) -> UInt8[np.ndarray, "b 16"]:
-    """BLAKE2b of the bytes of each image."""
+    """The BLAKE2b hash of the bytes of each image."""
     hashes = [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in levels]
     return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(levels), 16)
 
@@ -247,12 +259,15 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def in_8_bits(spec: DataSpec) -> bool:
-    """Whether examples are arrays [h, w, c] of at most 256 levels, which 8 bits hold; continuous data they would clip."""
+    """Whether examples are arrays [h, w, c] of at most 256 levels, which 8 bits can hold.
+
+    Continuous data would be clipped.
+    """
     return len(spec.shape) == 3 and spec.levels is not None and spec.levels <= 256
 
 
 def to_levels(x: Float[np.ndarray, "b *shape"], spec: DataSpec, first_index: int = 0) -> Shaped[np.ndarray, "b *shape"]:
-    """Images of at most 256 levels as 0…255, each number at the nearest level of the data; other data as they are.
+    """Images of at most 256 levels as 0…255, rounded to the nearest level. Other data are not changed.
 
     Raises: FloatingPointError, with the index, for an example that is not finite.
     """

@@ -1,4 +1,7 @@
-"""The ledger: one line of JSON for each evaluation, with all that it takes to compare two of them and to make one again."""
+"""The ledger: one line of JSON for each evaluation.
+
+A line has everything that is needed to compare two evaluations and to repeat one.
+"""
 
 import hashlib
 import json
@@ -16,7 +19,7 @@ _SHOWN = ("workdir", "step", "ema", "solver", "steps", "nfe", "num_samples", "se
 
 
 class Row(NamedTuple):
-    """A line of the ledger of `workdir`; `number` counts from 1 over all the ledgers that were read together."""
+    """A line of the ledger of `workdir`. `number` counts from 1 over all ledgers that were read together."""
 
     number: int
     workdir: pathlib.Path
@@ -24,7 +27,7 @@ class Row(NamedTuple):
 
 
 def digest_of_json(content: Any) -> str:
-    """SHA-256 of the content as JSON with sorted names."""
+    """The SHA-256 of the content as JSON with sorted names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -55,7 +58,10 @@ def read_rows(workdirs: Sequence[pathlib.Path]) -> tuple[list[Row], list[str]]:
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
-    """The values of a row. Raises: ValueError where they are not what every row has."""
+    """The values of a row.
+
+    Raises: ValueError where required values are missing or have another type.
+    """
     remedy = "the line is left out"
     values = parse_json(line, where, remedy)
     results = values.get("results")
@@ -83,16 +89,22 @@ def _at(values: dict[str, Any], path: str) -> Any:
 
 
 def find_row(rows: Sequence[Row], number: int) -> Row:
-    """The row of this number. Raises: ValueError where there is none."""
+    """The row of this number.
+
+    Raises: ValueError where there is none.
+    """
     if not 1 <= number <= len(rows):
         raise ValueError(f"The ledger needs a row from 1 to {len(rows)}, got {number}; without options it is printed.")
     return rows[number - 1]
 
 
 def copy_rows(rows: Sequence[Row], folder: pathlib.Path) -> int:
-    """Adds rows to folder/ledger.jsonl, such as one that is published beside the code; returns how many it did not have.
+    """Adds rows to folder/ledger.jsonl, such as a ledger that is published with the code.
 
-    Raises: ValueError for a row with a path that means something on one machine only; nothing is written then.
+    Returns the number of new rows.
+
+    Raises: ValueError for a row with a path that has a meaning on one machine only. Then nothing is
+      written.
     """
     local = {path: row.number for row in rows for path in _absolute_paths(row.values)}
     if local:
@@ -110,7 +122,10 @@ def copy_rows(rows: Sequence[Row], folder: pathlib.Path) -> int:
 
 
 def without_folders(content: Any) -> Any:
-    """The same with the last part of every absolute path, since the rest means something on one machine only."""
+    """The same values with every absolute path replaced by its last part.
+
+    The rest of such a path has a meaning on one machine only.
+    """
     if isinstance(content, dict):
         return {name: without_folders(value) for name, value in content.items()}
     if isinstance(content, list):
@@ -134,7 +149,7 @@ def _absolute_paths(content: Any) -> Iterator[str]:
             yield from _absolute_paths(value)
 
 
-# Column -> where its value stands in a row, if that is another name.
+# Column -> the field of a row with its value, if the name differs.
 _PLACES = {
     "solver": "sampling.solver.name",
     "steps": "sampling.grid.num_steps",
@@ -144,7 +159,7 @@ _PLACES = {
 
 
 def row_value(row: Row, name: str) -> Any:
-    """A cell of the table; None where the row does not have it."""
+    """A cell of the table, or None where the row does not have it."""
     values = row.values
     if name == "workdir":
         return pathlib.PurePath(str(values.get("workdir", row.workdir))).name
@@ -164,7 +179,7 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
-# Field of a result -> what a table calls it; the first that is there is shown.
+# Field of a result -> its name in a table. The first field that exists is shown.
 ERRORS = {"sd": "sd", "standard_error": "se", "split_sd": "sd of splits"}
 ERRORS_TOLD = (
     "se: standard error; sd: standard deviation over seeds, of one seed's value; sd of splits: over the splits."
@@ -172,19 +187,19 @@ ERRORS_TOLD = (
 
 
 def error_of(result: dict[str, Any]) -> float | None:
-    """The spread over seeds where there are several, else the standard error, or the spread over splits, or None."""
+    """The spread over seeds if there are several, else the standard error, the spread over splits, or None."""
     return next((result[name] for name in ERRORS if result.get(name) is not None), None)
 
 
 def with_error(result: dict[str, Any]) -> str:
-    """value ± error, and which error that is."""
+    """value ± error, and the kind of error."""
     text = format_value(float(result["value"]), error_of(result))
     kind = next((ERRORS[name] for name in ERRORS if result.get(name) is not None), "")
     return f"{text} {kind}" if "±" in text else text
 
 
 def cell(value: Any) -> str:
-    """A value as short text: of a path the last part."""
+    """A value as short text. For a path it is the last part."""
     if isinstance(value, list):
         return ",".join(map(str, value))
     if isinstance(value, str) and "/" in value:

@@ -1,4 +1,4 @@
-"""The picture of samples above the training images that they are closest to."""
+"""The picture of samples above their closest training images."""
 
 import pathlib
 from typing import Any
@@ -11,7 +11,7 @@ from score_sde.evaluation.features import split_batches
 from score_sde.experiment import Experiment
 from score_sde.training.state import Params
 
-SMALL = 64  # a batch of at most so many is drawn again as a whole
+SMALL = 64  # the largest batch that is drawn again as a whole
 
 
 def draw_closest(
@@ -22,10 +22,11 @@ def draw_closest(
     first_index: int,
     path: pathlib.Path,
 ) -> None:
-    """Writes the closest pairs: a row of samples, and below each the training image; every process calls it.
+    """Writes the closest pairs: a row of samples with the training image below each sample.
 
-    The samples were thrown away, and are drawn once more: small batches by the program that drew them, and of larger ones
-    only the images, by a program of their own.
+    Every process calls it. The samples were not kept, so they are drawn again. A small batch is
+    drawn as a whole by the program that drew it. Of a larger batch only the needed images are
+    drawn, by another program.
     """
     key, width = experiment.run_key("sample"), batch_size if batch_size <= SMALL else 1
     size, params = parallel.round_up(width, experiment.mesh), experiment.place(params)

@@ -1,4 +1,4 @@
-"""Metrics by their names: those of the catalogue, those outside of the package, and the one that a ledger's number is of."""
+"""Metrics by name: those of the catalogue, those outside of the package, and the metric of a ledger's number."""
 
 import functools
 import json
@@ -14,10 +14,11 @@ from score_sde.metrics.base import SPLIT_DIGESTS
 def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
     """The metrics of these names, each once and under its own name in --metrics.
 
-    A name is one of the catalogue, of a number of one of these metrics, or "module:attribute": a subclass of `Metric`, or a
-    function that makes one.
+    A name is a name of the catalogue, the name of a number of such a metric, or "module:attribute".
+    The attribute is a subclass of `Metric`, or a function that makes one.
 
-    Raises: ValueError for an unknown name, for no name, or for two metrics whose numbers have the same name.
+    Raises: ValueError for an unknown name, for no name, or for two metrics whose numbers have the
+      same name.
     """
     known = {alias: name for name, metric in _catalogue().items() for alias in (*metric.aliases, *metric.results)}
     own = list(dict.fromkeys(name if name in METRICS else known.get(name, name) for name in names))
@@ -38,7 +39,11 @@ def _catalogue() -> dict[str, Metric]:
 
 
 def _from_outside(name: str) -> Metric:
-    """Raises: ValueError for what is no metric, or has a name that a ledger or a file cannot take."""
+    """The metric of "module:attribute".
+
+    Raises: ValueError for an object that is not a metric, or has a name that a ledger or a file
+      cannot have.
+    """
     make = from_outside(f"--metrics={name}", name, Metric)
     try:
         metric = make()
@@ -75,7 +80,7 @@ def _check_needs(what: str, metric: Metric) -> None:
 
 
 def _check_results(chosen: dict[str, Metric]) -> None:
-    """Raises ValueError where a ledger could not tell whose number it has."""
+    """Raises ValueError where two metrics have a number of the same name."""
     owners = {result: name for name, metric in _catalogue().items() for result in metric.results}
     for name, metric in chosen.items():
         for result in metric.results:
@@ -86,9 +91,9 @@ def _check_results(chosen: dict[str, Metric]) -> None:
 
 
 def computed(name: str, metric: Metric, inputs: Inputs) -> dict[str, Result]:
-    """The numbers of a metric, with the digests of the splits that they are of.
+    """The numbers of a metric, with the digests of the splits that it used.
 
-    Raises: ValueError where a metric gives what a ledger cannot hold.
+    Raises: ValueError for results that a ledger cannot hold.
     """
     found = metric.compute(inputs.only(metric.needs))
     if not isinstance(found, dict) or not found.keys() <= set(metric.results):
@@ -99,7 +104,10 @@ def computed(name: str, metric: Metric, inputs: Inputs) -> dict[str, Result]:
 
 
 def _checked(what: str, result: Any) -> Result:
-    """The result. Raises: ValueError where it has no number as its value, or does not fit into a line of JSON."""
+    """The result.
+
+    Raises: ValueError where its value is not a number, or where JSON cannot hold it.
+    """
     value = result.get("value") if isinstance(result, dict) else None
     if not isinstance(value, float | int) or isinstance(value, bool):
         raise ValueError(f"{what} needs results as {{'value': a float, …}}, got {result!r}.")
@@ -113,7 +121,10 @@ def _checked(what: str, result: Any) -> Result:
 
 
 def told_outside(name: str, metric: Metric) -> Result:
-    """What a row says of a metric that is not ours, so that it is read without the metric's code; {} for ours."""
+    """The facts that a row holds about a metric outside of the package, so that it can be compared without its code.
+
+    {} for the metrics of the package.
+    """
     if name in METRICS:
         return {}
     told = {"title": metric.title, "unit": metric.unit, "better": metric.better}
@@ -121,19 +132,19 @@ def told_outside(name: str, metric: Metric) -> Result:
 
 
 def metric_of(result: str) -> Metric | None:
-    """The metric of the catalogue that a ledger's number is of; None for others."""
+    """The metric of the catalogue with this number, or None."""
     return next((metric for metric in _catalogue().values() if result in metric.results), None)
 
 
 def label(name: str, result: Mapping[str, Any]) -> str:
-    """A number of a ledger as an axis has it: its name, its unit, and which values are better."""
+    """The label of a number on an axis: its name, its unit, and which values are better."""
     unit, better = _told(name, result, "unit"), _told(name, result, "better")
     more = ", ".join(text for text in (unit, f"{better} is better" if better else "") if text)
     return f"{name} ({more})" if more else name
 
 
 def title(name: str, result: Mapping[str, Any]) -> str:
-    """A number of a ledger as the title of a plot has it."""
+    """The title of a plot of a number."""
     return _told(name, result, "title") or name
 
 

@@ -1,4 +1,7 @@
-"""Metrics of the model itself on held-out data, which need no samples, with what tells whether two such numbers compare."""
+"""Metrics of the model itself on held-out data. They need no samples.
+
+The module also has the facts that tell whether two such numbers can be compared.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +23,7 @@ from score_sde.training.state import Params
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedModel(Model):
-    """A run's model, whose results are handed on one by one."""
+    """A run's model at one step. Its measurements write their files to the folder."""
 
     trained: Trained
     reporter: Reporter
@@ -42,26 +45,26 @@ class EvaluatedModel(Model):
         return len(self.experiment.eval_source)
 
     def noise_levels(self) -> LossByNoiseLevel:
-        """As `measures.noise_levels`."""
+        """The result of `run_noise_levels`."""
         levels = noise_levels(self.trained, self.max_examples, self.reporter)
         self.reporter.result("noise_levels", levels)
         return levels
 
     def bits_per_dim(self) -> BitsPerDim:
-        """As `measures.likelihood`."""
+        """The result of `run_likelihood`."""
         bits = likelihood(self.trained, self.max_examples, self.reporter)
         self.reporter.result("bits_per_dim", bits)
         return bits
 
     def density(self) -> dict[str, float]:
-        """The numbers of `fit_of`."""
+        """The result of `run_density`."""
         fit = fit_of(self.trained, reporter=self.reporter)
         self.reporter.result("density", fit)
         return fit.numbers
 
 
 def about_model(experiment: Experiment, metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    """The fields of a row that tell the held-out data, and how a likelihood is computed, where a metric needs them."""
+    """The fields of a row about the held-out data, and about the computation of a likelihood, where a metric needs them."""
     row: dict[str, Any] = {}
     if any(metric.needs.model for metric in metrics.values()):
         data = describe_data(experiment, experiment.eval_batches(parallel.round_up(1, experiment.mesh)))

@@ -1,4 +1,4 @@
-"""What must not be compared with a reference is refused, and what is not known or not usual about it becomes a warning."""
+"""Checks of a reference: an invalid comparison raises an error, and an unknown or unusual fact gives a warning."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +16,10 @@ _ADVICE = "Make the right one with score-sde reference, or name another --refere
 
 
 def check_reference(reference: Reference, extractor: Extractor, experiment: Experiment) -> list[str]:
-    """What is not known or not usual about a reference that samples of a run are compared with, as warnings.
+    """Warnings about a reference with which samples of a run are compared.
 
-    Raises: ValueError where it was made with other features, or of images of another resolution, number of channels or crop.
+    Raises: ValueError where it was made with other features, or of images with another resolution,
+      number of channels or crop.
     """
     samples = {"features": extractor.name, "extractor": extractor.digest, "shape": experiment.spec.shape}
     samples["crop"] = plain(experiment.config)["data"]["augment"].get("crop")
@@ -26,7 +27,7 @@ def check_reference(reference: Reference, extractor: Extractor, experiment: Expe
 
 
 def check_holds(reference: Reference, metrics: Sequence[Metric]) -> None:
-    """Raises ValueError for a reference that lacks what a metric needs, before any sample is drawn."""
+    """Raises ValueError, before any sample is drawn, for a reference that lacks what a metric needs."""
     used: dict[str, FeatureStatistics] = {}
     for metric in metrics:
         if metric.needs.rows:
@@ -40,7 +41,7 @@ def check_holds(reference: Reference, metrics: Sequence[Metric]) -> None:
 
 
 def _other_data(reference: Reference, experiment: Experiment) -> list[str]:
-    """Whether a reference that tells its data is of all of the run's training data."""
+    """Whether a reference with a data digest is not of all of the run's training data."""
     about, data, warnings = reference.description, plain(experiment.config)["data"], []
     if "source" not in about:
         return []
@@ -59,10 +60,12 @@ def _other_data(reference: Reference, experiment: Experiment) -> list[str]:
 
 
 def check_alike(reference: Reference, other: Mapping[str, Any], theirs: str, they_are: str) -> list[str]:
-    """What is not known about a reference, as warnings.
+    """Warnings about unknown facts of a reference.
 
-    Args: other: the description of what it is compared with, whose features a message calls `theirs`.
-    Raises: ValueError where features, their weights, or the resolution, the channels or the crop of the images differ.
+    Args:
+      other: the description of the other set. A message calls its features `theirs`.
+    Raises: ValueError where features, their weights, or the resolution, channels or crop of the
+      images differ.
     """
     about = reference.description
     _check_features(reference, other, theirs)

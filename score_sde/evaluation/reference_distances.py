@@ -1,4 +1,4 @@
-"""How far two references lie apart: a test set from a training set, or one half of a set from the other."""
+"""The distance between two references, such as a test set and a training set, or two halves of a set."""
 
 from score_sde.evaluation.counts import singular_warning
 from score_sde.evaluation.reference_checks import check_alike
@@ -6,12 +6,13 @@ from score_sde.metrics import KID, FrechetDistance, Inputs, Reference, Result, f
 
 
 def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Result], list[str]]:
-    """The Fréchet distance of `one` from `other`, and what is not known about them, as warnings.
+    """The Fréchet distance of `one` from `other`, with warnings about unknown facts.
 
-    With the spatial distance where both know it, and the kernel distance where both hold their features. The error is over
-    sets such as `one`, where its features are there, the other fixed.
+    The spatial distance is included where both have it, and the kernel distance where both hold
+    their features. The error is over sets such as `one`, for a fixed `other`, where the features of
+    `one` are available.
 
-    Raises: ValueError where they are of different features, weights, resolutions, channels or crops.
+    Raises: ValueError where features, weights, resolutions, channels or crops differ.
     """
     warnings = check_alike(one, other.description, f"those of {other.name}", f"{other.name} is of")
     warnings += check_alike(other, one.description, f"those of {one.name}", f"{one.name} is of")

@@ -1,7 +1,7 @@
-"""Reference statistics: of every image of a data set once, from our own file or from those of other codes.
+"""Reference statistics: of every image of a data set once, from our own file or from files of other codes.
 
-Another code's file holds a mean and a covariance of Inception features and says nothing of the images: EDM's and
-pytorch-fid's (mu, sigma), ADM's (mu, sigma, mu_s, sigma_s).
+A file of another code holds a mean and a covariance of Inception features, and no facts about the
+images. EDM and pytorch-fid have (mu, sigma), and ADM has (mu, sigma, mu_s, sigma_s).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from score_sde.metrics import FeatureStatistics, Reference
 from score_sde.metrics.features import Extractor
 from score_sde.training.logs.stages import stage
 
-BLOCK = 4096  # rows of which a covariance is taken at once
+BLOCK = 4096  # the number of rows per block of a covariance
 FORMAT = "score_sde reference 1"
 _OUTPUTS = ("pool", "spatial")
 _TOLD = {"digest": str, "features": str, "extractor": str, "shape": list}  # by the description of our own file
@@ -35,7 +35,7 @@ _ARRAYS += ["features", "mu", "sigma", "mu_s", "sigma_s"]
 
 
 def statistics_of(parts: Iterator[Float[np.ndarray, "_ _"]]) -> FeatureStatistics:
-    """The statistics of all rows of all parts, with a few thousand rows in memory."""
+    """The statistics of all rows of all parts, with a few thousand rows in memory at a time."""
     held: list[np.ndarray] = []
     total: FeatureStatistics | None = None
 
@@ -46,7 +46,7 @@ def statistics_of(parts: Iterator[Float[np.ndarray, "_ _"]]) -> FeatureStatistic
     for part in parts:
         held.append(part)
         rows = sum(map(len, held))
-        if rows >= 2 * BLOCK:  # so that what is left is never a single row
+        if rows >= 2 * BLOCK:  # so that the remainder is never a single row
             block = np.concatenate(held)
             total, held = joined(total, block[:BLOCK]), [block[BLOCK:]]
     return joined(total, np.concatenate(held))
@@ -63,9 +63,10 @@ def data_reference(
     max_examples: int | None = None,
     quiet: bool = False,
 ) -> tuple[Reference, FeatureSet]:
-    """The reference of a split ("train", "eval"), and its features, which stay in `folder` part by part.
+    """The reference of a split ("train", "eval"), and its features, which are kept in `folder` part by part.
 
-    Its digest is that of the images, in any order, and of the extractor: the same wherever the images lie.
+    Its digest is that of the images, in any order, and of the extractor. It does not depend on the
+    path of the images.
     """
     features = source_features(
         experiment, split, extractor, wanted, folder, batch_size=batch_size, max_examples=max_examples, quiet=quiet
@@ -79,9 +80,10 @@ def data_reference(
 
 
 def _kept_statistics(features: FeatureSet, wanted: tuple[str, ...]) -> dict[str, FeatureStatistics]:
-    """The statistics of a set, from its folder if they are there.
+    """The statistics of a set, from its folder if they exist.
 
-    With fewer examples than features they are computed again: that is quick, and distances need the examples to be quick.
+    With fewer examples than features they are computed again. This is quick, and distances need the
+    examples to be quick.
     """
     cached = NpzShards(features.folder / "statistics", [0])
     there = _from_arrays(cached.folder, cached.read(0)) if cached.is_done(0) else {}
@@ -94,7 +96,7 @@ def _kept_statistics(features: FeatureSet, wanted: tuple[str, ...]) -> dict[str,
 
 
 def digest_of_set(hashes: UInt8[np.ndarray, "n 16"]) -> str:
-    """SHA-256 of images given by their hashes, in any order."""
+    """The SHA-256 of a set of images, given by their hashes, in any order."""
     return hashlib.sha256(b"".join(sorted(row.tobytes() for row in hashes))).hexdigest()
 
 
@@ -109,11 +111,12 @@ def make_reference(
     keep_features: bool = False,
     quiet: bool = False,
 ) -> Reference:
-    """Writes `output`, a .npz with the statistics; until then the features are in the folder OUTPUT.parts.
+    """Writes `output`, a .npz with the statistics. Until then the features are in the folder OUTPUT.parts.
 
-    All processes call it, and see the same folder; the first writes.
+    All processes call it, and must see the same folder. The first process writes.
 
-    Args: keep_features: the rows go into the file too; kid, prdc and memorization need them.
+    Args:
+      keep_features: whether the file also holds the rows, which kid, prdc and memorization need.
     Raises: ValueError for another name than *.npz, or fewer than two images.
     """
     if output.suffix != ".npz":
@@ -131,16 +134,17 @@ def make_reference(
         arrays["features"] = reference.features
     if jax.process_index() == 0:
         NpzShards.save(output, arrays | {"description": np.array(json.dumps(description))})
-    parallel.meet("the reference is written")  # and nobody reads the parts any longer
+    parallel.meet("the reference is written")  # and no process reads the parts any longer
     if jax.process_index() == 0:
         shutil.rmtree(parts)
     return reference._replace(name=str(output))
 
 
 def load_reference(path: pathlib.Path) -> Reference:
-    """Reads our file, or another code's.
+    """Reads our file, or a file of another code.
 
-    Raises: FileNotFoundError; ValueError for a file of another kind, or one that is cut off or has numbers of no use.
+    Raises: FileNotFoundError where there is no file. ValueError for a file of another kind, a file
+      that is cut off, or unusable numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -161,13 +165,13 @@ def load_reference(path: pathlib.Path) -> Reference:
         raise ValueError(f"{path} is no whole reference, it lacks {lacks}; make it again with score-sde reference.")
     statistics, features = _from_arrays(path, arrays), arrays.get("features")
     rows = None if features is None else _rows(path, features, statistics["pool"])
-    if rows is not None and len(rows) < rows.shape[1]:  # with the examples at hand distances are quick
+    if rows is not None and len(rows) < rows.shape[1]:  # distances are quicker with the examples
         statistics["pool"] = FeatureStatistics.of(rows)
     return Reference(str(path), description.pop("digest"), statistics, description, rows)
 
 
 def _own_description(arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
-    """What our files say of themselves; None for another code's."""
+    """The description in our own files, or None for a file of another code."""
     try:
         description = parse_json(str(arrays["description"]), "The description", "it is not ours")
         ours = str(description["format"]).startswith(FORMAT.rpartition(" ")[0])
@@ -177,7 +181,10 @@ def _own_description(arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
 
 
 def _statistics(path: pathlib.Path, output: str, count: int, mean: np.ndarray, cov: np.ndarray) -> FeatureStatistics:
-    """Raises: ValueError for arrays of a file that no distance can be taken from."""
+    """The statistics of an output in a file.
+
+    Raises: ValueError for arrays from which no distance can be computed.
+    """
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
         raise ValueError(
             f"{path} needs a mean [d] and a covariance [d, d] of its {output!r} features, got shapes {mean.shape} and "
@@ -189,7 +196,10 @@ def _statistics(path: pathlib.Path, output: str, count: int, mean: np.ndarray, c
 
 
 def _rows(path: pathlib.Path, rows: np.ndarray, pool: FeatureStatistics) -> Float[np.ndarray, "n d"]:
-    """Raises: ValueError for features of a file that its statistics are not of."""
+    """The features in a file.
+
+    Raises: ValueError for features that do not belong to the statistics of the file.
+    """
     if rows.shape != (pool.count, len(pool.mean)) or not np.isfinite(rows).all():
         raise ValueError(
             f"{path} needs finite features [{pool.count}, {len(pool.mean)}] beside its statistics, got shape {rows.shape}, "
@@ -226,7 +236,10 @@ def _as_arrays(statistics: dict[str, FeatureStatistics]) -> dict[str, np.ndarray
 
 
 def _from_arrays(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, FeatureStatistics]:
-    """Raises: ValueError for statistics without a count or a covariance."""
+    """The statistics in our own file.
+
+    Raises: ValueError for statistics without a count or a covariance.
+    """
     found = {}
     for name in _OUTPUTS:
         if f"{name}_mean" not in arrays:

@@ -1,4 +1,4 @@
-"""What an evaluation is asked for: the flags of `score-sde evaluate`, checked before anything is computed."""
+"""The settings of an evaluation: the flags of `score-sde evaluate`, checked before anything is computed."""
 
 import pathlib
 import shlex
@@ -11,11 +11,12 @@ from score_sde.metrics.frechet import LEAST_RESAMPLES, RESAMPLES
 
 
 class Evaluation(NamedTuple):
-    """What is evaluated and how; the flags of `score-sde evaluate`.
+    """The settings of an evaluation, which are the flags of `score-sde evaluate`.
 
-    Fields: seed s means images s · num_samples … (s + 1) · num_samples − 1; `reference` is "train", "eval" or a file;
-    `bootstrap` is the resamples for a Fréchet distance's interval, 0 for a normal distribution's, None for 100 where cheap;
-    `keep_samples` is None, "png" or "npz"; `overrides` are those that the experiment was built with.
+    Seed s means images s · num_samples … (s + 1) · num_samples − 1. `reference` is "train", "eval"
+    or a file. `bootstrap` is the number of resamples for the interval of a Fréchet distance. 0 is
+    the interval of a normal distribution, and None is 100 where it is cheap. `keep_samples` is
+    None, "png" or "npz". `overrides` are the overrides with which the experiment was built.
     """
 
     metrics: tuple[str, ...]
@@ -32,7 +33,10 @@ class Evaluation(NamedTuple):
     overrides: tuple[str, ...] = ()
 
     def checked(self) -> "Evaluation":
-        """With metrics under their own names. Raises: ValueError for what cannot be evaluated."""
+        """The same settings, with the metrics' own names.
+
+        Raises: ValueError for settings that cannot be evaluated.
+        """
         chosen = chosen_metrics(self.metrics)
         metrics = tuple(chosen)
         if self.num_samples < 2 or self.batch_size < 1:
@@ -60,16 +64,19 @@ class Evaluation(NamedTuple):
 
     @property
     def chosen(self) -> dict[str, Metric]:
-        """The metrics by their names. Raises: ValueError for names that are not known."""
+        """The metrics by their names.
+
+        Raises: ValueError for unknown names.
+        """
         return chosen_metrics(self.metrics)
 
     @property
     def needs_samples(self) -> bool:
-        """Whether any metric is of samples."""
+        """Whether any metric needs samples."""
         return any(metric.needs.outputs for metric in self.chosen.values())
 
     def command(self, workdir: pathlib.Path, step: int) -> str:
-        """What makes the same row again."""
+        """The command that makes the same row again."""
         flags: dict[str, Any] = {
             "workdir": workdir,
             "checkpoint": step,

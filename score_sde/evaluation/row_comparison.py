@@ -1,7 +1,8 @@
-"""Which rows of ledgers compare: what differs between two, and which points may be joined by a line.
+"""Comparison of ledger rows: the differences of two rows, and the points that may be joined by a line.
 
-Each number has settings of its own that must be equal: those of samples their features, count and reference; those of the
-model the held-out data and how the likelihood is computed.
+Each number depends on settings that must be equal. For numbers of samples these are the features,
+the count and the reference. For numbers of the model they are the held-out data and the computation
+of the likelihood.
 """
 
 from collections.abc import Sequence
@@ -12,17 +13,18 @@ from score_sde.evaluation.ledger import Row, cell, error_of, row_value, with_err
 from score_sde.evaluation.metric_names import metric_of
 from score_sde.plots.html_report import flatten
 
-# Differ between any two evaluations, and say nothing about the number.
+# Fields that differ between any two evaluations and do not affect the number.
 _INCIDENTAL = ("date", "seconds", "images_per_second", "images_drawn", "command", "results", "warnings")
-# What a number of an unknown metric depends on: it is taken for a distance of samples from a reference.
+# The fields on which a number of an unknown metric depends. It is treated as a distance of samples from a
+# reference.
 _OF_A_DISTANCE = ("features", "extractor_digest", "num_samples", "reference.digest")
 DIGITS = 8  # of a digest, in a label
-# What an axis tells already, by the end of the field's name.
+# Fields that an axis shows already, by the end of the field's name.
 _HIDDEN = {"nfe": ("num_steps", "rtol", "atol"), "images": ("step",), "ema": ("ema",)}
 
 
 def settings(row: Row, metric: str) -> dict[str, Any]:
-    """What must be equal where two numbers of a metric are compared: field -> value, without those that the row lacks."""
+    """Field -> value of the settings that must be equal for a comparison. Fields that the row lacks are left out."""
     known: dict[str, Any] = {**row.values, "result": row.values["results"][metric]}
     found = {}
     for field in _fields(row, metric):
@@ -35,7 +37,10 @@ def settings(row: Row, metric: str) -> dict[str, Any]:
 
 
 def _fields(row: Row, metric: str) -> tuple[str, ...]:
-    """Fields of the row, or of the "result": the row tells them of a metric from outside, and ours tells its own."""
+    """The fields, of the row or of the "result", on which a number depends.
+
+    For a metric from outside, the row tells them. A metric of the package tells them itself.
+    """
     told = row.values["results"][metric].get("compared")
     if isinstance(told, list) and all(isinstance(field, str) for field in told):
         return tuple(told)
@@ -44,17 +49,17 @@ def _fields(row: Row, metric: str) -> tuple[str, ...]:
 
 
 def _rounded(value: Any) -> Any:
-    """A list of numbers to three digits, which devices may round differently."""
+    """A list of numbers rounded to three digits, because devices round differently."""
     numbers = isinstance(value, list) and all(isinstance(v, float | int) for v in value)
     return [round(v, 3) for v in value] if numbers else value
 
 
 class _Missing:
-    """Where a row does not have a field; None is a value."""
+    """The mark of a missing field. None is a value."""
 
 
 def judgement(one: Row, other: Row, metric: str) -> str:
-    """Why the numbers of a metric in two rows do not compare, or cannot be judged; empty where they compare."""
+    """The reasons why the numbers of a metric in two rows cannot be compared. Empty where they can."""
     here, there = settings(one, metric), settings(other, metric)
     common = here.keys() & there.keys()
     differ = config_differences({name: here[name] for name in common}, {name: there[name] for name in common})
@@ -70,7 +75,7 @@ def judgement(one: Row, other: Row, metric: str) -> str:
 
 
 def differences(one: Row, other: Row) -> list[str]:
-    """What differs between two rows, then their metrics side by side, each with whether the two numbers compare."""
+    """The differences of two rows, then their metrics side by side. Each says whether the two numbers can be compared."""
     known = [{k: v for k, v in row.values.items() if k not in _INCIDENTAL} for row in (one, other)]
     lines = [
         text.replace(" there, ", f" in row {one.number}, ").replace(" here", f" in row {other.number}")
@@ -87,11 +92,13 @@ def differences(one: Row, other: Row) -> list[str]:
 
 
 def curves(rows: Sequence[Row], metric: str, against: str) -> dict[str, tuple[list[float], list[float], list[float]]]:
-    """{label: (x, values, errors)}, each sorted by x; errors are 0 where they are not known.
+    """{label: (x, values, errors)}, each sorted by x. Errors are 0 where they are not known.
 
-    Rows are joined where nothing but the axis differs that the number depends on; a label tells what differs between curves.
+    Rows are joined if nothing differs that the number depends on, except the axis. The label of a
+    curve tells its differences from other curves.
 
-    Args: against: "nfe", "images" (seen in training) or "ema" (half-life in thousands of images).
+    Args:
+      against: "nfe", "images" (seen in training) or "ema" (half-life in thousands of images).
     Raises: ValueError for another axis, or where no row has both.
     """
     if against not in _HIDDEN:
@@ -113,7 +120,7 @@ def curves(rows: Sequence[Row], metric: str, against: str) -> dict[str, tuple[li
 
 
 def _alike(row: Row, metric: str, against: str) -> dict[str, str]:
-    """All that a number depends on but the axis, as text."""
+    """Everything that a number depends on, except the axis, as text."""
     values = row.values
     known = {"workdir": str(values.get("workdir", row.workdir)), "step": values.get("step"), "ema": values.get("ema")}
     if "num_samples" in _fields(row, metric):  # it is of samples
@@ -127,7 +134,7 @@ def _alike(row: Row, metric: str, against: str) -> dict[str, str]:
 
 
 def _labels(groups: Sequence[dict[str, str]]) -> list[str]:
-    """Of each group what is not the same in all; of a single one the folder."""
+    """For each group, the fields that differ between groups. For a single group, the folder."""
     names = dict.fromkeys(name for group in groups for name in group)
     differ = [name for name in names if len({group.get(name) for group in groups}) > 1]
     shown = {name: _short([group.get(name) for group in groups]) for name in differ or ["workdir"]}
@@ -135,6 +142,9 @@ def _labels(groups: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _short(values: Sequence[str | None]) -> list[str]:
-    """The values, of paths their last part and of digests the first digits where these tell them apart as well."""
+    """The values in a short form: the last part of a path, and the first digits of a digest.
+
+    Values stay in full where the short forms would be equal.
+    """
     short = [cell(value)[: DIGITS if value is not None and len(value) == 64 else None] for value in values]
     return short if len(set(short)) == len(set(values)) else [str(value) for value in values]

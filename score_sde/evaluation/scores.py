@@ -1,4 +1,4 @@
-"""The results of several seeds as one."""
+"""The results of several seeds, combined into one result."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -11,11 +11,13 @@ from score_sde.metrics import Result
 def over_seeds(
     results: Sequence[Mapping[str, Result]], seeds: Sequence[int], lower_is_better: Collection[str] = ()
 ) -> dict[str, Result]:
-    """The results of one seed as they are; of k seeds the mean, the standard deviation and each value.
+    """The results of one seed unchanged. For k seeds, the mean, the standard deviation and each value.
 
-    Counts and digests that are those of every seed stay.
+    Counts and digests that are equal for all seeds are kept.
 
-    Args: lower_is_better: names of numbers of which the least of the k, min_of_k, is in the result too.
+    Args:
+      lower_is_better: the names of numbers for which the result also has min_of_k, the least of the
+        k values.
     """
     if len(results) == 1:
         return {name: dict(result) for name, result in results[0].items()}

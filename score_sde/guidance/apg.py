@@ -14,18 +14,21 @@ from score_sde.internal.pytree import pytree, static
 class APG(NullContrast):
     """x̂0 = x̂0(c) + (scale − 1) (Δ⊥ + η Δ∥), with Δ = x̂0(c) − x̂0(∅) after momentum and a limit to its norm; ε̂ to match.
 
-    Δ∥ is the part of Δ along x̂0(c), which saturates images; Δ⊥ is the rest. First Δ ← Δ + momentum · Δ of the last call,
-    then Δ ← Δ min(1, norm_threshold/‖Δ‖). Norms and products are over one image. scale = 1 is the conditional model.
+    Δ∥ is the part of Δ along x̂0(c), which saturates images, and Δ⊥ is the rest. First Δ ← Δ +
+    momentum · Δ of the last call, then Δ ← Δ min(1, norm_threshold/‖Δ‖). Norms and products are
+    over one image. scale = 1 is the conditional model.
 
-    The last call is the last call of the network, as in the authors' code: a solver with two calls a step has two. A
-    `Memory` keeps it; reverse-mode derivatives and `vmap` of a whole solve need momentum=None.
+    The last call means the last call of the network, as in the authors' code. A solver with two
+    calls a step updates the momentum twice a step. A `Memory` keeps Δ. Reverse-mode derivatives and
+    `vmap` of a whole solve need momentum=None.
 
     Attributes:
-      eta: how much of Δ∥ is kept. 1 is classifier-free guidance where momentum and norm_threshold are None.
-      norm_threshold: the largest ‖Δ‖; None: no limit.
-      momentum: β; the paper takes negative ones. None: 0, and nothing is kept.
-      axes: the axes of an image, from 0, over which norms and products run, as (0, 1) of [h, w, c] for each channel by
-        itself; None: all.
+      eta: the fraction of Δ∥ that is kept. 1 is classifier-free guidance if momentum and
+        norm_threshold are None.
+      norm_threshold: the largest ‖Δ‖. None: no limit.
+      momentum: β. The paper takes negative values. None: 0, and no memory.
+      axes: the axes of an image, from 0, over which norms and products run. For example, (0, 1) of
+        [h, w, c] takes each channel by itself. None: all axes.
 
     Raises: ValueError as `Contrast`, and for norm_threshold <= 0 or |momentum| >= 1.
     Source: Sadat et al., arXiv 2410.02416, Algorithm 1, with its r as norm_threshold.
@@ -55,7 +58,7 @@ class APG(NullContrast):
             difference = difference + self.momentum * before
             memory.write(jnp.where(place.inside, difference, before))
         if self.norm_threshold is not None:
-            # Not min(1, norm_threshold/‖Δ‖), which divides by 0 where both models agree.
+            # This form of min(1, norm_threshold/‖Δ‖) does not divide by 0 where both models agree.
             norm = jnp.sqrt(self._product(difference, difference))
             difference = difference * self.norm_threshold / jnp.maximum(norm, self.norm_threshold)
         along = self._along(positive.x0, difference)

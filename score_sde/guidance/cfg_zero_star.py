@@ -18,13 +18,15 @@ from score_sde.sdes.base import SDE, Time
 class CFGZeroStar(NullContrast):
     """v = s v(∅) + scale · (v(c) − s v(∅)), with s = ⟨v(c), v(∅)⟩/‖v(∅)‖² of each image.
 
-    c is the condition and ∅ the null condition. scale = 1 is the conditional model; scale = 0 is s times the unconditional
-    velocity.
+    c is the condition and ∅ the null condition. scale = 1 is the conditional model. scale = 0 is s
+    times the unconditional velocity.
 
     Attributes:
-      predicts: the value v that is combined: "flow", ε̂ − x̂0, is the paper's; "v", "eps" and "x0" are others.
-      zero_below: where log(α²/σ²) < zero_below, v is 0 and the network is not called; None: nowhere. The paper's zero
-        initialization, which is for the first 4 % of the steps there.
+      predicts: the value v that is combined. "flow", which is ε̂ − x̂0, is the paper's. "v", "eps"
+        and "x0" are alternatives.
+      zero_below: where log(α²/σ²) < zero_below, v is 0 and the network is not called. None:
+        nowhere. This is the paper's zero initialization; the paper has it in the first 4 % of the
+        steps.
 
     Raises: ValueError as `Contrast`, and for a model without a condition.
     Source: Fan et al., arXiv 2503.18886, Algorithm 1.
@@ -46,7 +48,7 @@ class CFGZeroStar(NullContrast):
 
 @pytree
 class ZeroAtFirst(Denoise):
-    """`model`, but a velocity of 0 where log(α²/σ²) < below."""
+    """`model`, but with a velocity of 0 where log(α²/σ²) < below."""
 
     model: Denoise
     below: float
@@ -60,7 +62,7 @@ class ZeroAtFirst(Denoise):
         return self.sde.log_snr(jnp.asarray(t)) < self.below
 
     def evaluations(self, t: Time) -> Evaluations:
-        """None below, those of the model above."""
+        """0 below, and the evaluations of the model above."""
         return jnp.where(self._is_zero(t), 0, jnp.asarray(self.model.evaluations(t)))
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:

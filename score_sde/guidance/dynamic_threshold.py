@@ -14,8 +14,8 @@ from score_sde.sdes.base import SDE, Time
 class DynamicThreshold(EstimateRule):
     """x̂0 ← limit clip(x̂0, −a, a)/a with a = max(limit, the percentile of |x̂0| over one image), and ε̂ to match.
 
-    Strong guidance saturates images; this rule keeps them within the range. Only for data in
-    [−limit, limit].
+    Strong guidance saturates images, and this rule keeps them within the range. It is only for data
+    in [−limit, limit].
 
     Args:
       percentile: the fraction p of |x̂0| below a, between 0 and 1.

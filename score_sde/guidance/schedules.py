@@ -11,7 +11,7 @@ from score_sde.internal.pytree import pytree
 
 
 class Schedule(abc.ABC):
-    """w(λ) of λ = log(α²/σ²): the scale at λ is 1 + w(λ) (scale − 1). w = 0 is the conditional model alone."""
+    """w(λ) of λ = log(α²/σ²). The scale at λ is 1 + w(λ) (scale − 1), so w = 0 is the conditional model."""
 
     @abc.abstractmethod
     def __call__(self, log_snr: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -20,14 +20,15 @@ class Schedule(abc.ABC):
 
 @pytree
 class Piecewise(Schedule):
-    """w is linear between the points (log_snr, weight), and constant beyond the first and the last.
+    """w is linear between the points (log_snr, weight), and constant before the first and after the last point.
 
     Attributes:
       log_snr: increasing values of log(α²/σ²), from noise to data.
       weight: w at each of them.
 
     Raises: ValueError unless both have the same length >= 1 and log_snr increases.
-    Source: schedules that grow towards the data are from Wang et al., arXiv 2404.13040; there in t, here in log-SNR.
+    Source: schedules that grow towards the data are from Wang et al., arXiv 2404.13040, there in t,
+      here in log-SNR.
     """
 
     log_snr: Sequence[int | float] = (-6.0, 6.0)

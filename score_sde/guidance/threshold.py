@@ -11,12 +11,12 @@ from score_sde.sdes.base import SDE, Time
 
 @pytree
 class Threshold(EstimateRule):
-    """x̂0 ← clip(x̂0, −limit, limit), and ε̂ ← (x − α x̂0)/σ, so that the pair still explains x.
+    """x̂0 ← clip(x̂0, −limit, limit) and ε̂ ← (x − α x̂0)/σ, so that the pair is still consistent with x.
 
     Args:
       limit: the end of the range [−limit, limit].
-    Raises: ValueError unless limit > 0. Source: Ho et al., arXiv 2006.11239 (its code); "static" in
-      arXiv 2205.11487.
+    Raises: ValueError unless limit > 0.
+    Source: Ho et al., arXiv 2006.11239 (its code); "static" in arXiv 2205.11487.
     """
 
     limit: float = 1.0

@@ -1,4 +1,4 @@
-"""The one reduction over an example: losses, norms and densities all sum or average its numbers here."""
+"""The one reduction over an example. Losses, norms and densities all sum or average the numbers of an example here."""
 
 import math
 from typing import Any
@@ -10,16 +10,18 @@ Weight = Shaped[Array, "..."] | None
 
 
 def per_example(values: Float[Array, "b *shape"], weight: Weight = None, reduce: str = "sum") -> Float[Array, " b"]:
-    """Σ w v over the numbers v of each example; for "mean", divided by Σ w.
+    """Σ w v over the numbers v of each example. For "mean", it is divided by Σ w.
 
-    A point set that is smaller than its array, or a padded sequence, has weight 0 at the empty places. The values there
-    do not matter: NaN is ignored too. An example whose weights are all 0 has the sum and the mean 0.
+    A point set that is smaller than its array, or a padded sequence, has the weight 0 at the empty
+    places. The values there do not matter, not even NaN. An example whose weights are all 0 has the
+    sum 0 and the mean 0.
 
     Args:
-      weight: numbers or booleans for the first axes of `values`, such as [b, n] for points [b, n, d]. None weights all
-        numbers equally.
+      weight: numbers or booleans for the first axes of `values`, such as [b, n] for points [b, n,
+        d]. None weights all numbers equally.
       reduce: "sum" or "mean".
-    Raises: ValueError for a weight whose shape is not the beginning of the shape of `values`, or another `reduce`.
+    Raises: ValueError for a weight whose shape is not the beginning of the shape of `values`, or
+      another `reduce`.
     """
     if reduce not in ("sum", "mean"):
         raise ValueError(f'per_example needs reduce "sum" or "mean", got {reduce!r}.')
@@ -50,12 +52,12 @@ def root_mean_square(values: Float[Array, "b *shape"], weight: Weight = None) ->
 
 
 def dimension(values: Float[Array, "b *shape"], weight: Weight = None) -> Float[Array, " b"] | int:
-    """Σ w of each example: without a weight, how many numbers an example has."""
+    """Σ w of each example: without a weight, the number of values of an example."""
     return math.prod(values.shape[1:]) if weight is None else per_example(jnp.ones_like(values), weight)
 
 
 def _flat(values: Any, weight: Any, squared: bool = False) -> tuple[Any, Any]:
-    """Both as [b, d]: XLA adds the numbers of [b, d] and of [b, h, w, c] in other orders, to other roundings."""
+    """Both arrays as [b, d]. XLA adds the numbers of [b, d] and of [b, h, w, c] in different orders, with other rounding."""
     flat = values.reshape(values.shape[0], -1)
     flat = flat**2 if squared else flat
     return flat, None if weight is None else _like(values, weight).reshape(flat.shape)

@@ -1,4 +1,4 @@
-"""Latents: models of encoded data. A codec encodes what is learned and decodes what is drawn."""
+"""Latents: models of encoded data. A codec encodes the training data and decodes the samples."""
 
 from score_sde.latents.codec import Codec, Identity
 from score_sde.latents.encoded_source import EncodedSource

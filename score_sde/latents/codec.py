@@ -1,7 +1,7 @@
-"""The codec between data x and what the model learns, z.
+"""The codec between data x and the variable z of the model.
 
-It stands in two places: `EncodedSource` encodes the examples, and the generator decodes what it drew, before images are rounded
-to 8 bits. Networks, SDEs, objectives and solvers see z alone.
+It is used in two places. `EncodedSource` encodes the examples. The generator decodes its samples,
+before images are rounded to 8 bits. Networks, SDEs, objectives and solvers see only z.
 """
 
 import abc
@@ -16,23 +16,24 @@ from score_sde.internal.pytree import pytree
 
 
 class Codec(abc.ABC):
-    """z = encode(x) and x ≈ decode(z), for whole batches, each example by itself.
+    """z = encode(x) and x ≈ decode(z), for whole batches, example by example.
 
-    Attributes: is_identity: whether z = x, so that a density of z is a density of x.
+    Attributes:
+      is_identity: whether z = x, so that a density of z is a density of x.
     """
 
     is_identity: ClassVar[bool] = False
 
     @abc.abstractmethod
     def spec(self, data: DataSpec) -> DataSpec:
-        """What one encoded example is, for data that are described by `data`.
+        """The spec of one encoded example, for data with the spec `data`.
 
         Raises: ValueError for data that it cannot encode.
         """
 
     @abc.abstractmethod
     def encode(self, x: Float[Array, "b *shape"]) -> Float[Array, "b *latent"]:
-        """z of data in the units of the model, which for images are [−1, 1]. JAX can trace it."""
+        """z of data in the units of the model, which are [−1, 1] for images. JAX can trace it."""
 
     @abc.abstractmethod
     def decode(self, z: Float[Array, "b *latent"]) -> Float[Array, "b *shape"]:
@@ -56,7 +57,7 @@ class Identity(Codec):
 
 
 def check_codec(codec: Codec, data: DataSpec) -> None:
-    """Raises ValueError unless `encode` and `decode` give what `spec` and the data say."""
+    """Raises ValueError unless the shapes of `encode` and `decode` agree with `spec` and the data."""
     latent, name = codec.spec(data), type(codec).__name__
     if latent.levels is not None and not codec.is_identity:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A source whose examples are encoded, each once where memory allows."""
+"""A source of encoded examples. Each example is encoded once if memory allows."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +10,13 @@ from score_sde.latents.codec import Codec, check_codec
 
 
 class EncodedSource(Source):
-    """Example i is encode(x_i), with the label and the conditions that x_i has.
+    """Example i is encode(x_i), with the label and the conditions of x_i.
 
-    Encoded examples are kept in memory where all of them together take at most `cache_bytes`; else each is encoded every time
-    that it is read.
+    Encoded examples are kept in memory if all of them together take at most `cache_bytes`.
+    Otherwise each example is encoded every time it is read.
 
-    Raises: ValueError for a codec that cannot encode these data, or whose shapes contradict its `spec`.
+    Raises: ValueError for a codec that cannot encode these data, or whose shapes contradict its
+      `spec`.
     """
 
     def __init__(self, source: Source, codec: Codec, cache_bytes: int = 2**30):
@@ -28,11 +29,11 @@ class EncodedSource(Source):
         return len(self._source)
 
     def gather(self, indices: Integer[np.ndarray, " b"]) -> Examples:
-        """z at `indices`, float32, and what rides along."""
+        """z at `indices` in float32, with the label and the conditions."""
         return self._cache(indices)
 
     def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
-        """Those of the data, for which nothing is encoded."""
+        """The labels of the data. Nothing is encoded for them."""
         return self._source.labels_at(indices)
 
     def digest(self) -> str | None:
@@ -40,7 +41,7 @@ class EncodedSource(Source):
         return self._source.digest()
 
     def summary(self) -> str:
-        """The line of the data, and what they are encoded as."""
+        """The summary of the data, and the spec of the encoded examples."""
         return f"{self._source.summary()}; encoded as {self.spec.shape}"
 
     def _encoded(self, indices: Integer[np.ndarray, " b"]) -> Examples:

@@ -1,6 +1,6 @@
-"""Numbers about samples and models. A metric is one class in one file; its features and its mathematics stand beside it.
+"""Metrics of samples and models. A metric is one class in one file, with its mathematics and its features beside it.
 
-Everything but a feature network runs in float64 on the host.
+Everything except feature networks runs in float64 on the host.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""What a metric is: a class that says what it needs, and turns that into numbers with their errors and warnings.
+"""The interface of a metric: a class that declares what it needs, and computes numbers with errors and warnings.
 
-An evaluation knows metrics by this interface alone. It provides what `Metric.needs` names. Where a run cannot provide it,
-the evaluation stops before a sample is drawn.
+An evaluation knows metrics only by this interface. It provides what `Metric.needs` names. If a run
+cannot provide it, the evaluation stops before a sample is drawn.
 """
 
 import abc
@@ -15,25 +15,27 @@ from score_sde.likelihood import BitsPerDim
 from score_sde.metrics.reference import Reference
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
 
-# A number as a ledger holds it: "value", and where they are known "standard_error" or "split_sd", "interval" (two numbers
-# that hold 95 %), "note" and more. All of it can be written as JSON. {"closest": [{"sample", "training_image",
-# "distance"}]} asks for a picture of these pairs.
+# A number as a ledger holds it: "value", and where known "standard_error" or "split_sd", "interval" (the
+# ends of a 95 % interval), "note" and more. All of it can be written as JSON. {"closest": [{"sample",
+# "training_image", "distance"}]} asks for a picture of these pairs.
 Result = dict[str, Any]
-NORMAL = 1.96  # standard errors on each side of a 95 % interval
+NORMAL = 1.96  # half the width of a 95 % interval, in standard errors
 _SAMPLES = ("features", "extractor_digest", "num_samples")
 _HELD_OUT = ("first_examples", "examples", "bin_width", "data.shape", "data.crop")
 SPLIT_DIGESTS = {"train": "train_digest", "eval": "held_out_digest"}  # field of a result that needs the split
 
 
 class Needs(NamedTuple):
-    """What a metric is computed from.
+    """The inputs of a metric.
 
     Attributes:
-      outputs: of the feature extractor, for each sample. Empty: the metric is not of samples.
-      statistics: outputs of which the reference must hold a mean and a covariance, among "pool" and "spatial".
+      outputs: the outputs of the feature extractor, for each sample. Empty: the metric does not use
+        samples.
+      statistics: the outputs, among "pool" and "spatial", of which the reference must hold a mean
+        and a covariance.
       rows: whether the reference must hold its features themselves.
-      splits: among "train" and "eval": the features of all images of this split of the run's data.
-      model: whether the metric asks the model itself.
+      splits: among "train" and "eval": the splits of the run's data whose features it needs.
+      model: whether the metric calls the model itself.
       likelihood: whether the number depends on the config's `likelihood` section.
     """
 
@@ -46,10 +48,11 @@ class Needs(NamedTuple):
 
 
 class Model(abc.ABC):
-    """The model that is evaluated, for metrics that need it. Held-out data are the run's `data.eval`.
+    """The evaluated model, for metrics that need it. Held-out data are the run's `data.eval`.
 
     Attributes:
-      experiment: the objects that the run's config builds, such as the denoiser, the SDE, the data and the generator.
+      experiment: the objects of the run's config, such as the denoiser, the SDE, the data and the
+        generator.
       params: the average of the parameters that is evaluated.
     """
 
@@ -63,28 +66,30 @@ class Model(abc.ABC):
 
     @abc.abstractmethod
     def noise_levels(self) -> LossByNoiseLevel:
-        """The error of ε̂ on held-out data."""
+        """The error of ε̂ on held-out data. It writes its table and picture to the run's folder."""
 
     @abc.abstractmethod
     def bits_per_dim(self) -> BitsPerDim:
-        """The bits/dim of held-out data."""
+        """The bits/dim of held-out data. It writes its file to the run's folder."""
 
     @abc.abstractmethod
     def density(self) -> dict[str, float]:
-        """The learned density of points against the exact one."""
+        """The learned density of points against the exact density. It writes its file and picture to the run's folder."""
 
 
 class Inputs(NamedTuple):
-    """What an evaluation gives a metric.
+    """The inputs that an evaluation gives to a metric.
 
     Attributes:
-      features: of the samples, a row each, by output of the extractor: "pool" and what `Needs.outputs` names.
-      reference: what the samples are compared with.
+      features: the features of the samples, one row each, by output of the extractor: "pool" and
+        the outputs in `Needs.outputs`.
+      reference: the reference of the samples.
       extractor: the name of the features.
-      resamples: of a bootstrap, 0 for an interval without one, None for the metric's own choice.
-      first_index: of the first sample.
+      resamples: the number of bootstrap resamples. 0 is an interval without a bootstrap, and None
+        is the metric's own choice.
+      first_index: the index of the first sample.
       split: "train" or "eval" -> the reference of this split of the run's data, with its features.
-      held: the model; a metric reads it as `model`.
+      held: the model. A metric reads it as `model`.
     """
 
     features: Mapping[str, Float[np.ndarray, "n _"]]
@@ -97,11 +102,14 @@ class Inputs(NamedTuple):
 
     @property
     def pool(self) -> Float[np.ndarray, "n d"]:
-        """The features that distances are taken between."""
+        """The features between which distances are computed."""
         return self.rows("pool")
 
     def rows(self, output: str) -> Float[np.ndarray, "n _"]:
-        """The samples' features of an output. Raises: ValueError for one that the metric's `needs` do not name."""
+        """The samples' features of an output.
+
+        Raises: ValueError for an output that is not in the metric's `needs`.
+        """
         if output not in self.features:
             given = sorted(self.features)
             raise ValueError(f"A metric of the output {output!r} names it in Needs(outputs=…), got only {given}.")
@@ -109,19 +117,25 @@ class Inputs(NamedTuple):
 
     @property
     def model(self) -> Model:
-        """The model. Raises: ValueError for a metric whose `needs` do not name it."""
+        """The model.
+
+        Raises: ValueError for a metric whose `needs` do not name it.
+        """
         if self.held is None:
             raise ValueError("A metric that asks the model itself says Needs(model=True), got model=False.")
         return self.held
 
     def split_reference(self, split: str) -> Reference:
-        """The reference of a split of the run's data. Raises: ValueError for a metric whose `needs` do not name it."""
+        """The reference of a split of the run's data.
+
+        Raises: ValueError for a metric whose `needs` do not name it.
+        """
         if self.split is None:
             raise ValueError(f"A metric of the images of the split {split!r} names it in Needs(splits=…), got none.")
         return self.split(split)
 
     def only(self, needs: Needs) -> "Inputs":
-        """What `needs` name, and nothing else: a metric that does not name what it reads fails at once."""
+        """The inputs that `needs` names, and no others. A metric that reads another input then fails at once."""
         outputs = ("pool", *needs.outputs) if needs.outputs else ()
         return self._replace(
             features={name: rows for name, rows in self.features.items() if name in outputs},
@@ -130,75 +144,78 @@ class Inputs(NamedTuple):
         )
 
     def named(self, names: tuple[str, ...]) -> str:
-        """The first of two names with Inception features, as published; the second with all other features."""
+        """The first of two names with Inception features, as published, and the second with all other features."""
         return names[0] if self.extractor == "inception" else names[1]
 
 
 class Metric(abc.ABC):
-    """One or several numbers that say how good a model or its samples are.
+    """One or several numbers that measure a model or its samples.
 
-    A metric sets `name`, `needs` and `compute`. Everything else has a default. Each property may be a class attribute or a
-    field of a frozen dataclass instead.
+    A metric sets `name`, `needs` and `compute`. Everything else has a default. Each property may be
+    a class attribute, or a field of a frozen dataclass.
     """
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What --metrics calls it."""
+        """The name in --metrics."""
 
     @property
     def results(self) -> tuple[str, ...]:
-        """All names that its numbers may have in a ledger. Each is another name of the metric in --metrics."""
+        """All names that its numbers may have in a ledger. Each is also a name of the metric in --metrics."""
         return (self.name,)
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """More names in --metrics."""
+        """Further names in --metrics."""
         return ()
 
     @property
     def title(self) -> str:
-        """What the title of a plot calls it."""
+        """The name in the title of a plot."""
         return self.name
 
     @property
     def unit(self) -> str:
-        """The unit of its values, "" for none."""
+        """The unit of its values, or "" for none."""
         return ""
 
     @property
     def needs(self) -> Needs:
-        """What it is computed from."""
+        """The inputs of the metric."""
         return Needs()
 
     @property
     def least_samples(self) -> int:
-        """The number of samples, and of the reference's features where it needs them, from which it can be computed."""
+        """The smallest number of samples, and of features of the reference if it needs them."""
         return 2
 
     @property
     def better(self) -> str:
-        """Which values are better: "lower", "higher", or "" for neither. Of seeds, the least of a "lower" is in the row."""
+        """Which values are better: "lower", "higher", or "" for neither.
+
+        With several seeds, the least value of a "lower" metric is in the row.
+        """
         return ""
 
     @property
     def error(self) -> str:
-        """The field of a result with its error: "standard_error", "split_sd", or "" where only several seeds tell it."""
+        """The field of a result with its error: "standard_error", "split_sd", or "" if only several seeds give an error."""
         return ""
 
     @property
     def bootstraps(self) -> bool:
-        """Whether it reads `Inputs.resamples`, so that --bootstrap means something."""
+        """Whether it uses `Inputs.resamples`, which --bootstrap sets."""
         return False
 
     @property
     def compared_too(self) -> tuple[str, ...]:
-        """Fields beyond those of `compared`, as "result.log_snr"."""
+        """Fields beyond those of `compared`, such as "result.log_snr"."""
         return ()
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The fields of a ledger's row that are equal where two of its numbers may be compared; from `needs`."""
+        """The fields of a ledger's row that must be equal for two of its numbers to be compared, from `needs`."""
         needs, fields = self.needs, list(_SAMPLES if self.needs.outputs else ())
         if needs.statistics or needs.rows:
             fields.append("reference.digest")
@@ -213,9 +230,10 @@ class Metric(abc.ABC):
         """Its numbers by their names in the ledger, which are among `results`."""
 
     def check(self, num_samples: int, reference: Reference | None = None) -> None:
-        """Checks, before a sample is drawn, whether so many samples are enough, and the reference once it is known.
+        """Checks, before a sample is drawn, that there are enough samples, and checks the reference once it is known.
 
-        Raises: ValueError for fewer samples, or fewer images in the reference, than the number can be computed from.
+        Raises: ValueError for fewer samples, or fewer images in the reference, than the metric
+          needs.
         """
         least = self.least_samples
         if self.needs.outputs and num_samples < least:
@@ -230,6 +248,6 @@ class Metric(abc.ABC):
             )
 
     def warnings(self, inputs: Inputs) -> list[str]:
-        """Why its numbers must not be held against published ones."""
+        """The reasons why its numbers must not be compared with published numbers."""
         del inputs
         return []

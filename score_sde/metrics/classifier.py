@@ -1,7 +1,7 @@
-"""A judge of generated samples: a classifier trained on real examples says whether it recognizes them.
+"""A classifier that judges generated samples: it is trained on real examples, and recognizes samples or does not.
 
-Far from everything it was trained on, the kernel vanishes and all classes become equally likely: noise gets confidence
-about 1/k, where a network or a linear classifier would be sure of something.
+Far from all training examples the kernel vanishes, and all classes become equally likely. So noise
+gets a confidence of about 1/k. A network or a linear classifier would be confident on noise too.
 """
 
 import dataclasses
@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Array, Float, Float64, Integer
 
-MOST_EXAMPLES = 10_000  # time grows with the cube (1,500 take 0.8 s of processor time), memory with the square
+MOST_EXAMPLES = 10_000  # the time grows with the cube (0.8 s of processor time for 1,500), the memory with the square
 CHUNK = 2048  # examples classified at once
 
 
 def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n d"]:
-    """Returns the examples as rows in float64."""
+    """The examples as rows in float64."""
     return np.asarray(x).astype(np.float64).reshape(len(x), -1)
 
 
@@ -23,15 +23,17 @@ def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n 
 class KernelClassifier:
     """P(class | x) = softmax(T s(x)), with s(x) = Σᵢ k(f(x), f(xᵢ)) wᵢ the kernel ridge regression of one-hot labels.
 
-    k(f, f') = exp(−|f − f'|² / (2 ℓ²)). Deterministic; made by `fit`.
+    k(f, f') is exp(−|f − f'|² / (2 ℓ²)). The classifier is deterministic. `fit` makes it.
 
     Attributes:
       features: f.
       examples: f(xᵢ) of the training examples, flattened.
-      weights: wᵢ, one column a class.
+      weights: wᵢ, one column per class.
       length: ℓ.
-      temperature: T, the inverse temperature that makes the leave-one-out probabilities likeliest.
-      leave_one_out_accuracy: share of training examples that the others' votes classify rightly.
+      temperature: T, the inverse temperature that maximizes the likelihood of the leave-one-out
+        probabilities.
+      leave_one_out_accuracy: the fraction of training examples that the other examples classify
+        correctly.
     """
 
     features: Callable[..., np.ndarray]
@@ -54,14 +56,14 @@ class KernelClassifier:
 
         Args:
           examples: real examples, such as images in [−1, 1].
-          labels: classes 0…k−1, each present.
-          features: f, such as oriented_gradients; plain values if not given.
-          bandwidth: ℓ² as a part of the median squared distance between features. On the pixels of the 8×8 digits all
-            of 0.1 to 0.4 and of λ = 0.001 to 0.1 have the same leave-one-out accuracy within 0.003.
+          labels: the classes 0…k−1. Every class must be present.
+          features: f, such as oriented_gradients. None is the plain values.
+          bandwidth: ℓ² as a fraction of the median squared distance between features. On the pixels
+            of the 8×8 digits, values of 0.1 to 0.4 with λ = 0.001 to 0.1 have the same
+            leave-one-out accuracy within 0.003.
           ridge: λ.
-
-        Source: leave-one-out residuals wᵢ / (K + λ I)⁻¹ᵢᵢ, Rasmussen and Williams, Gaussian Processes for Machine
-        Learning (2006), Eq. 5.12.
+        Source: leave-one-out residuals wᵢ / (K + λ I)⁻¹ᵢᵢ, Rasmussen and Williams, Gaussian
+          Processes for Machine Learning (2006), Eq. 5.12.
         """
         x, labels = flatten(features(examples)), np.asarray(labels)
         check_training_set(x, labels)
@@ -76,7 +78,7 @@ class KernelClassifier:
         return cls(features, x, weights, length, likeliest_temperature(left_out, labels), accuracy)
 
     def scores(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float64[np.ndarray, "m k"]:
-        """Computes s(x): near 1 − 1/k for a class that is sure, −1/k for one that is excluded, 0 far from all examples.
+        """s(x): near 1 − 1/k for a certain class, near −1/k for an excluded class, and 0 far from all examples.
 
         Raises: ValueError for examples of another size, or values that are not finite.
         """
@@ -92,22 +94,26 @@ class KernelClassifier:
         return np.concatenate([kernel @ self.weights for kernel in kernels])
 
     def probabilities(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float64[np.ndarray, "m k"]:
-        """Computes softmax(T s(x))."""
+        """softmax(T s(x))."""
         return np.exp(log_softmax(self.temperature * self.scores(x)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What a classifier thinks of n samples; errors are one standard error.
+    """The results of a classifier on n samples. Errors are one standard error.
 
     Attributes:
       count: n.
-      confidence: mean probability of the likeliest class, from 1/k (nothing is recognized) to 1.
+      confidence: the mean probability of the most likely class, from 1/k (nothing is recognized) to
+        1.
       confidence_error: its standard error.
-      class_shares: share of the samples in each class, by the likeliest class.
-      coverage: exp(entropy of class_shares) / k: 1 if all classes are equally frequent, 1/k if only one appears.
-      accuracy: share of samples whose likeliest class is the one asked for; None without labels.
-      accuracy_error: its standard error, from (hits + 1)/(n + 2), so that it is not 0 when all or none are right.
+      class_shares: the fraction of the samples in each class, by the most likely class.
+      coverage: exp(entropy of class_shares) / k: 1 if all classes are equally frequent, 1/k if only
+        one appears.
+      accuracy: the fraction of samples whose most likely class is the requested class. None without
+        labels.
+      accuracy_error: its standard error, from (hits + 1)/(n + 2), so that it is not 0 when all or
+        none are right.
     """
 
     count: int
@@ -124,9 +130,9 @@ def judge(
     samples: Float[np.ndarray | Array, "n *shape"],
     labels: Integer[np.ndarray | Array, " n"] | None = None,
 ) -> Judgement:
-    """Classifies samples; with `labels`, the classes asked for, also says how often the sample shows its class.
+    """Classifies samples. With `labels`, the requested classes, it also measures how often a sample shows its class.
 
-    The numbers mean something beside those of held-out real examples and of noise: judge these too.
+    To interpret the numbers, also judge held-out real examples and noise.
     """
     if len(samples) < 2:
         raise ValueError(f"judge needs at least 2 samples to tell an error, got {len(samples)}.")
@@ -165,7 +171,7 @@ def check_training_set(x: np.ndarray, labels: np.ndarray) -> None:
 
 
 def likeliest_temperature(scores: Float64[np.ndarray, "n k"], labels: np.ndarray) -> float:
-    """Returns the T among 200 from 0.1 to 1000 that maximizes Σ log softmax(T s)ᵢ at the labels."""
+    """The T, among 200 values from 0.1 to 1000, that maximizes Σ log softmax(T s)ᵢ at the labels."""
     candidates = np.geomspace(0.1, 1000, 200)
     rows = np.arange(len(labels))
     likelihoods = [log_softmax(candidate * scores)[rows, labels].sum() for candidate in candidates]
@@ -173,11 +179,11 @@ def likeliest_temperature(scores: Float64[np.ndarray, "n k"], labels: np.ndarray
 
 
 def log_softmax(scores: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
-    """Computes s − log Σ exp s along the classes."""
+    """s − log Σ exp s along the classes."""
     shifted = scores - scores.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def squared_distances(x: Float64[np.ndarray, "n d"], y: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
-    """Computes |xᵢ − yⱼ|², at least 0."""
+    """|xᵢ − yⱼ|², at least 0."""
     return np.maximum((x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1) - 2 * x @ y.T, 0.0)

@@ -1,12 +1,12 @@
-"""The Kullback–Leibler divergence of a learned density from a generated 2-D density that is known exactly."""
+"""The Kullback–Leibler divergence of a learned density from a generated 2-D density with a known log-probability."""
 
 from score_sde.metrics.base import Inputs, Metric, Needs, Result
 
 
 class DensityKL(Metric):
-    """The mean of log p(x) − log q(x) over held-out points x, with the data's density p and the model's q.
+    """The mean of log p(x) − log q(x) over held-out points x, with the density p of the data and the model's q.
 
-    Error: standard error over the points.
+    Error: the standard error over the points.
     """
 
     name = "density"

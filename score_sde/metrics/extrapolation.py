@@ -1,13 +1,17 @@
 """The Fréchet distance at infinitely many samples, extrapolated from its bias in the number of samples.
 
-FD(n) = FD∞ + slope/n is the first order in d'/n, where d' is the effective number of features: with eigenvalues λ of the
-reference's covariance and κᵢ = Σⱼ λⱼ/(λᵢ + λⱼ), n samples of the reference itself have Σᵢ λᵢ (κᵢ/2 + 5/4) / n, and
+FD(n) = FD∞ + slope/n is the first order in d'/n, where d' is the effective number of features. Let
+λ be the eigenvalues of the reference's covariance and κᵢ = Σⱼ λⱼ/(λᵢ + λⱼ). Then n samples of the
+reference itself have the distance Σᵢ λᵢ (κᵢ/2 + 5/4) / n, and
 
     d' = 2 Σᵢ λᵢ κᵢ² / Σᵢ λᵢ κᵢ,
 
-which is d where all λ are equal. `python -m benchmarks extrapolation` measures what the fit of 15 numbers of samples from n/2
-to n makes of exact Gaussian features: docs/evaluation.md has the table. Its FD∞ is too low by 6 to 17 % of the bias at n = 4 d'
-and by at most 12 % from 6 d' on, but by up to 36 % at n = 2 d', and too high by 24 to 52 % at n = d'/2.
+which is d where all λ are equal.
+
+Error: `python -m benchmarks extrapolation` measures the fit of 15 numbers of samples from n/2 to n
+  on exact Gaussian features (table in docs/evaluation.md). In units of the bias, FD∞ is too low by
+  up to 36 % at n = 2 d', by 6 to 17 % at 4 d', and by at most 12 % from 6 d' on. At n = d'/2 it is
+  too high by 24 to 52 %.
 """
 
 import math
@@ -19,12 +23,12 @@ from jaxtyping import Float, Float64, Int
 from score_sde.metrics.statistics import FeatureStatistics
 
 PUBLISHED = 5000  # the smallest number of samples in the published fit
-LEAST = 20  # samples, whatever the features
-SAFE = 4  # samples for each effective feature, from which the fit holds
+LEAST = 20  # the smallest number of samples for any features
+SAFE = 4  # the smallest number of samples per effective feature for which the fit holds
 
 
 class Extrapolated(NamedTuple):
-    """FD∞ with the standard error of the fit; the numbers of samples and the distances that it comes from."""
+    """FD∞ with the standard error of the fit, and the numbers of samples and the distances of the fit."""
 
     value: float
     standard_error: float
@@ -33,16 +37,16 @@ class Extrapolated(NamedTuple):
 
     @property
     def bias(self) -> float:
-        """How much the distance at the largest number of samples lies above the extrapolated one."""
+        """The excess of the distance at the largest number of samples over the extrapolated distance."""
         return float(self.distances[-1] - self.value)
 
     def at(self, count: int) -> float:
-        """FD(count) on the line, but not below 0, as no distance is."""
+        """FD(count) on the line, and at least 0, because a distance is not negative."""
         return max(0.0, self.value + self.bias * int(self.counts[-1]) / count)
 
 
 def effective_features(eigenvalues: Float[np.ndarray, " d"]) -> float:
-    """d' of a covariance with these eigenvalues; those that rounding cannot tell from 0 do not count."""
+    """d' of a covariance with these eigenvalues. Eigenvalues that are 0 within rounding do not count."""
     largest = eigenvalues.max(initial=0.0)
     seen = eigenvalues[eigenvalues > len(eigenvalues) * np.finfo(np.float64).eps * largest]
     if not len(seen):
@@ -52,9 +56,11 @@ def effective_features(eigenvalues: Float[np.ndarray, " d"]) -> float:
 
 
 def fewest_samples(reference: FeatureStatistics, enough: int | None = None) -> int:
-    """The number of samples from which FD∞ can be extrapolated: 4 for each effective feature of the reference, 20 at least.
+    """The smallest number of samples for an extrapolation: 4 per effective feature of the reference, and at least 20.
 
-    Args: enough: where 4 d are no more than that, d' is not computed, as its eigenvalues take a while, and 4 d returned.
+    Args:
+      enough: if 4 d is at most this number, 4 d is returned. d' is then not computed, because its
+        eigenvalues take a while.
     """
     at_most = max(LEAST, SAFE * len(reference.mean))
     if enough is not None and at_most <= enough:
@@ -69,11 +75,13 @@ def extrapolate(
     points: int = 15,
     seed: int = 0,
 ) -> Extrapolated:
-    """Fits FD(n) = FD∞ + slope/n over `points` numbers of samples from `smallest` to all, drawn anew for each.
+    """Fits FD(n) = FD∞ + slope/n over `points` numbers of samples from `smallest` to all, each drawn anew.
 
-    Args: smallest: None: 5,000 as published, or 2 for each effective feature, but at most half of the samples.
-    Raises: ValueError for fewer samples than `fewest_samples`, where the line would be wrong by any amount; unless
-      2 <= smallest < n and points >= 3.
+    Args:
+      smallest: the smallest number of samples. None is 5,000 as published, or 2 per effective
+        feature, but at most half of the samples.
+    Raises: ValueError for fewer samples than `fewest_samples`, where the line may be wrong by any
+      amount. ValueError unless 2 <= smallest < n and points >= 3.
     Source: Chong and Forsyth, arXiv 1911.07023, Sec. 4 (15 points from 5,000 of 50,000).
     """
     count = len(features)

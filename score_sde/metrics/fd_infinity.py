@@ -1,4 +1,4 @@
-"""The Fréchet distance that infinitely many samples would have."""
+"""The Fréchet distance of infinitely many samples, extrapolated."""
 
 from score_sde.metrics.base import Inputs, Metric, Needs, Result
 from score_sde.metrics.extrapolation import LEAST, SAFE, extrapolate, fewest_samples
@@ -7,9 +7,9 @@ from score_sde.metrics.reference import Reference
 
 
 class FDInfinity(Metric):
-    """FD∞ of the line FD(n) = FD∞ + slope/n, fitted to 15 numbers of samples n; not below 0.
+    """FD∞ of the line FD(n) = FD∞ + slope/n, fitted to 15 numbers of samples n, and at least 0.
 
-    Error: standard error of the fit, the reference fixed.
+    Error: the standard error of the fit, for a fixed reference.
     Source: Chong and Forsyth, arXiv 1911.07023, Sec. 4.
     """
 
@@ -36,7 +36,7 @@ class FDInfinity(Metric):
         return {inputs.named(self.results): result}
 
     def check(self, num_samples: int, reference: Reference | None = None) -> None:
-        """Also raises ValueError for fewer samples than the line needs with this reference."""
+        """The checks of `Metric.check`. Also raises ValueError for fewer samples than the line needs with this reference."""
         super().check(num_samples, reference)
         if reference is None:
             return
@@ -50,7 +50,7 @@ class FDInfinity(Metric):
             )
 
     def warnings(self, inputs: Inputs) -> list[str]:
-        """With fewer samples than the published numbers are extrapolated from."""
+        """A warning for fewer samples than in the published extrapolations."""
         count = len(inputs.pool)
         if count >= CUSTOMARY:
             return []

@@ -1,4 +1,4 @@
-"""Sets of feature vectors as the metrics take them: rows of finite numbers, as many of them in every set."""
+"""Sets of feature vectors: rows of finite numbers, with the same number of features in every set."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -8,7 +8,9 @@ OtherFeatures = Float[np.ndarray | Array, "m _"]  # of the same d, which `on_hos
 
 
 def on_host(metric: str, *sets: Float[np.ndarray | Array, "_ _"]) -> list[Float[np.ndarray, "_ _"]]:
-    """The sets as numpy arrays of the dtype they came in: arithmetic on a jax.Array would stay in float32.
+    """The sets as numpy arrays of their own dtype.
+
+    The arithmetic of a jax.Array would stay in float32.
 
     Raises: ValueError for values that are not finite, or sets with different numbers of features.
     """

@@ -1,4 +1,4 @@
-"""The Fréchet distance of samples from a reference: FID with Inception features, sFID with its spatial ones, else FD."""
+"""The Fréchet distance of samples from a reference: FID with Inception features, sFID with spatial ones, else FD."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ from score_sde.metrics.extrapolation import extrapolate, fewest_samples
 from score_sde.metrics.frechet_error import frechet_standard_error
 from score_sde.metrics.statistics import FeatureStatistics
 
-CUSTOMARY = 50_000  # samples, in the papers' FID and Inception Score
-RESAMPLES, LEAST_RESAMPLES = 100, 40  # the least, for quantiles of 2.5 %
+CUSTOMARY = 50_000  # the number of samples in the papers' FID and Inception Score
+RESAMPLES, LEAST_RESAMPLES = 100, 40  # the usual number, and the least for quantiles of 2.5 %
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +19,14 @@ class FrechetDistance(Metric):
     """|m − m'|² + tr C + tr C' − 2 tr (C C')^½, with the mean m and the covariance C of the features.
 
     Attributes:
-      name: in --metrics.
+      name: the name in --metrics.
       results: its name with Inception features, and with others.
-      output: of the extractor: "pool", or "spatial" for sFID.
-      cheap: n · d · min(n, d) of n samples and d features. Up to here a hundred resamples take a minute or less on two cores,
-        and the interval is theirs; beyond it is that of a normal distribution.
-
-    Error: standard error over sets of samples, the reference fixed. The bias of their number is on top of it.
+      output: the output of the extractor: "pool", or "spatial" for sFID.
+      cheap: a limit of n · d · min(n, d) for n samples and d features. Up to this limit a hundred
+        resamples take a minute or less on two cores, and they give the interval. Beyond it the
+        interval is that of a normal distribution.
+    Error: the standard error over sets of samples, for a fixed reference. The bias from the number
+      of samples comes in addition.
     Source: Heusel et al., arXiv 1706.08500, Eq. 6; sFID: Nash et al., arXiv 2103.03841, Sec. 5.
     """
 
@@ -41,7 +42,7 @@ class FrechetDistance(Metric):
 
     @classmethod
     def spatial(cls) -> "FrechetDistance":
-        """sFID: of the spatial features."""
+        """sFID: the distance of the spatial features."""
         return cls("sfid", ("sfid", "sfd"), "spatial")
 
     @property
@@ -63,13 +64,13 @@ class FrechetDistance(Metric):
         result = {
             "value": value,
             "standard_error": error,
-            "interval": [max(0.0, value + low), max(0.0, value + high)],  # as no distance is below
+            "interval": [max(0.0, value + low), max(0.0, value + high)],  # because a distance is not negative
             "note": f"standard error over sets of samples, reference fixed, without the bias of their number; {kind}",
         }
         return {inputs.named(self.results): result}
 
     def warnings(self, inputs: Inputs) -> list[str]:
-        """With another number of samples than 50,000: what 50,000 would have, where that can be told."""
+        """A warning for another number of samples than 50,000, with the distance at 50,000 where it can be estimated."""
         rows, name = inputs.rows(self.output), inputs.named(self.results)
         reference, count = inputs.reference.statistics_of(self.output, self.name), len(rows)
         if count == CUSTOMARY:
@@ -96,9 +97,10 @@ def bootstrap(
 ) -> tuple[float, float]:
     """The 2.5 and 97.5 % quantiles of FD* − mean FD* over resamples of the samples.
 
-    Centred, because a resample repeats examples, so that its distance lies above that of the set. An example that was drawn
-    w times has a weight of w: the others cost nothing. A resample of 50,000 samples with 2,048 features takes about 3 s on
-    two cores, most of it in the covariance and its eigenvalues; all of them together 3 GB.
+    The distances are centred, because a resample repeats examples, and its distance lies above that
+    of the set. An example that was drawn w times has the weight w, and the other examples cost
+    nothing. A resample of 50,000 samples with 2,048 features takes about 3 s on two cores, most of
+    it in the covariance and its eigenvalues. All resamples together need 3 GB.
 
     Source: Efron, Bootstrap methods: another look at the jackknife (1979).
     """

@@ -1,10 +1,12 @@
-"""How much a Fréchet distance would differ between sets of samples, from one set.
+"""The standard error of a Fréchet distance over sets of samples, from one set.
 
-With m, C of the samples and m', C' = R Rᵀ of the reference, the distance changes with the share of one sample x by
+Let m, C belong to the samples and m', C' = R Rᵀ to the reference. The derivative of the distance in
+the weight of one sample x is its influence
 
-    φ(x) = 2 (m − m')·(x − m) + |x − m|² − (x − m)ᵀ A (x − m) + constant,   A = R (Rᵀ C R)^−½ Rᵀ,
+    φ(x) = 2 (m − m')·(x − m) + |x − m|² − (x − m)ᵀ A (x − m) + constant,   A = R (Rᵀ C R)^−½ Rᵀ.
 
-its influence; the derivative of tr (Rᵀ C R)^½ in C is A/2. A bootstrap's variance tends to that of φ, over n.
+The derivative of tr (Rᵀ C R)^½ in C is A/2. The variance of a bootstrap tends to the variance of φ,
+over n.
 """
 
 import numpy as np
@@ -12,18 +14,20 @@ from jaxtyping import Array, Float
 
 from score_sde.metrics.statistics import FeatureStatistics
 
-BLOCK = 4096  # rows at once: 50,000 × 2048 in float64 would be 0.8 GB a copy
+BLOCK = 4096  # rows per block; 50,000 × 2048 in float64 would be 0.8 GB per copy
 
 
 def frechet_standard_error(features: Float[np.ndarray | Array, "n *shape"], reference: FeatureStatistics) -> float:
-    """√(Var φ(xᵢ) / n): the spread of the distance over sets of n samples, the reference fixed.
+    """√(Var φ(xᵢ) / n): the spread of the distance over sets of n samples, for a fixed reference.
 
-    Costs one eigendecomposition, where a bootstrap takes a hundred. With fewer samples than features its matrix is n × n.
-
-    Error: of first order, so it leaves out the bias. Up to 1.5 times too large where nearly all of the distance is
-    bias; within a few percent where most of it is not.
+    Cost: one eigendecomposition, where a bootstrap takes a hundred. With fewer samples than
+      features its matrix is n × n.
+    Error: it is of first order, so it leaves out the bias. It is up to 1.5 times too large where
+      nearly all of the distance is bias, and right within a few percent where most of the distance
+      is not bias.
     Raises: ValueError for fewer than two examples, or values that are not finite.
-    Source: the infinitesimal jackknife of Efron, The jackknife, the bootstrap and other resampling plans (1982), ch. 6.
+    Source: the infinitesimal jackknife of Efron, The jackknife, the bootstrap and other resampling
+      plans (1982), ch. 6.
     """
     statistics = FeatureStatistics.of(features)
     shift = statistics.mean - reference.mean
@@ -46,7 +50,8 @@ def _thin_influence(
 ) -> Float[np.ndarray, " n"]:
     """φ of every sample from the n × n problem, where the samples less m are √(n − 1) times the rows of `thin`.
 
-    With thin R = V S Uᵀ it is (Rᵀ C R)^−½ = U S⁻¹ Uᵀ, so that row i has the quadratic form (n − 1) Σₖ Vᵢₖ² Sₖ.
+    With thin R = V S Uᵀ, (Rᵀ C R)^−½ is U S⁻¹ Uᵀ. So row i has the quadratic form (n − 1) Σₖ Vᵢₖ²
+    Sₖ.
     """
     left, singular, _ = np.linalg.svd(reference.within(thin), full_matrices=False)
     rows = thin * np.sqrt(len(thin) - 1)

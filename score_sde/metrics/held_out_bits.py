@@ -4,9 +4,10 @@ from score_sde.metrics.base import Inputs, Metric, Needs, Result
 
 
 class HeldOutBits(Metric):
-    """Bits per dimension of held-out data, an upper bound for quantized data.
+    """Bits per dimension of held-out data. For quantized data it is an upper bound.
 
-    Error: standard error over examples, with the noise of dequantization and probes, but not the solver's error.
+    Error: the standard error over examples. It contains the noise of dequantization and probes, but
+      not the solver's error.
     """
 
     name = "bits_per_dim"

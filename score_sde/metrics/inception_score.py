@@ -1,4 +1,4 @@
-"""The Inception Score: how sure a classifier is of each sample, and how much its answers differ between samples."""
+"""The Inception Score: how certain a classifier is of each sample, and how much its answers differ between samples."""
 
 import dataclasses
 import itertools
@@ -18,9 +18,9 @@ class InceptionScore(Metric):
     """The Inception Score of the classifier's logits; see the function `inception_score`.
 
     Attributes:
-      most_splits: of the samples; fewer samples have a split each.
-
-    Error: the standard deviation over the splits, as published; the spread over seeds is the better one.
+      most_splits: the largest number of splits. Fewer samples have one split each.
+    Error: the standard deviation over the splits, as published. The spread over seeds is a better
+      error.
     Source: Salimans et al., arXiv 1606.03498, Sec. 4.
     """
 
@@ -39,7 +39,7 @@ class InceptionScore(Metric):
         return {inputs.named(self.results): {"value": score.mean, "split_sd": score.std, "splits": splits}}
 
     def warnings(self, inputs: Inputs) -> list[str]:
-        """With another number of samples than the papers'."""
+        """A warning for another number of samples than in the papers."""
         count, name = len(inputs.pool), inputs.named(self.results)
         if count == CUSTOMARY:
             return []
@@ -48,7 +48,7 @@ class InceptionScore(Metric):
 
 
 class OverSplits(NamedTuple):
-    """Mean and standard deviation over the splits."""
+    """The mean and the standard deviation over the splits."""
 
     mean: float
     std: float
@@ -59,8 +59,9 @@ def inception_score(
 ) -> OverSplits:
     """exp of the mean over examples of KL(p(y | x) ‖ p(y)), for each split of the examples, in float64.
 
-    Args: seed: shuffles the examples before they are split; None leaves their order.
-    Error: grows with the size of a split: the published numbers are 10 splits of 50,000 samples.
+    Args:
+      seed: the random seed of the order in which examples are split. None leaves their order.
+    Error: it grows with the size of a split. The published numbers are 10 splits of 50,000 samples.
     Raises: ValueError for more splits than examples, or values that are not finite.
     Source: Salimans et al., arXiv 1606.03498, Sec. 4.
     """

@@ -19,9 +19,11 @@ class KernelDistance(NamedTuple):
 def squared_mmd(x: Features, y: OtherFeatures) -> float:
     """Σ_{i≠j} k(xᵢ, xⱼ)/n(n−1) + Σ_{i≠j} k(yᵢ, yⱼ)/m(m−1) − 2 Σ k(xᵢ, yⱼ)/nm, with k(a, b) = (a·b/d + 1)³, in float64.
 
-    Unbiased: of two samples of one distribution it is 0 on average, and as often negative as positive.
+    The estimate is unbiased. For two samples of one distribution it is 0 on average, so it is often
+    negative.
 
-    Raises: ValueError for fewer than two examples, values that are not finite, or different numbers of features.
+    Raises: ValueError for fewer than two examples, values that are not finite, or different numbers
+      of features.
     Source: Gretton et al., JMLR 13 (2012), Eq. 3; Bińkowski et al., arXiv 1801.01401.
     """
     if min(len(x), len(y)) < 2:
@@ -32,7 +34,7 @@ def squared_mmd(x: Features, y: OtherFeatures) -> float:
 
     def kernel(a: Float64[np.ndarray, "n d"], b: Float64[np.ndarray, "m d"]) -> Float64[np.ndarray, "n m"]:
         k = a @ b.T / a.shape[1] + 1
-        return k * k * k  # k**3 takes numpy several times as long
+        return k * k * k  # numpy takes several times as long for k**3
 
     def within(a: Float64[np.ndarray, "n d"]) -> float:
         k = kernel(a, a)
@@ -49,16 +51,18 @@ def kernel_distance(
     seed: int = 0,
     indices: Int[np.ndarray, "k 2 s"] | None = None,
 ) -> KernelDistance:
-    """The mean and spread of `squared_mmd` over random subsets, drawn without replacement within each.
+    """The mean and spread of `squared_mmd` over random subsets, drawn without replacement within each subset.
 
     Args:
-      seed: of the subsets, drawn as torch-fidelity draws them: with its seed and features 1 as x, its numbers.
-      indices: the subsets themselves, rows of x and of y, instead of drawing them.
-
-    Error: of the mean, `standard_error`, as far as the subsets are disjoint: they are a part of the same finite sets.
-    Raises: ValueError where a subset is larger than a set, for values that are not finite, or different numbers of
-      features.
-    Source: Bińkowski et al., arXiv 1801.01401, Sec. 4; the draws are those of torch-fidelity 0.4.0's metric_kid.py.
+      seed: the random seed of the subsets. They are drawn as in torch-fidelity: with the same seed,
+        and features 1 as x, the numbers are the same.
+      indices: the subsets themselves, as rows of x and of y, instead of a draw.
+    Error: `standard_error` is the error of the mean if the subsets are disjoint. They are parts of
+      the same finite sets, so in general it is too small.
+    Raises: ValueError where a subset is larger than a set, for values that are not finite, or for
+      different numbers of features.
+    Source: Bińkowski et al., arXiv 1801.01401, Sec. 4; the draws are those of torch-fidelity
+      0.4.0's metric_kid.py.
     """
     x, y = on_host("kernel_distance", x, y)
     if indices is None:

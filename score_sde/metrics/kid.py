@@ -11,10 +11,10 @@ class KID(Metric):
     """The mean over 100 subsets of the squared maximum mean discrepancy under a cubic kernel; see `kernel_distance`.
 
     Attributes:
-      subset_size: of the samples and of the reference, but at most half of the smaller set: the spread over subsets that hold
-        everything would be 0.
-
-    Error: standard error over the subsets. They overlap, so it leaves out which samples were drawn.
+      subset_size: the size of the subsets, but at most half of the smaller set. With larger
+        subsets, the spread over subsets would vanish.
+    Error: the standard error over the subsets. The subsets overlap, so the choice of the samples is
+      not part of it.
     Source: Bińkowski et al., arXiv 1801.01401, Sec. 4.
     """
 
@@ -24,7 +24,7 @@ class KID(Metric):
     results = ("kid", "kd")
     title = "kernel distance"
     needs = Needs(rows=True)
-    least_samples = 4  # disjoint pairs of halves
+    least_samples = 4  # so that two disjoint halves have two samples each
     better = "lower"
     error = "standard_error"
 

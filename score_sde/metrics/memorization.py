@@ -1,4 +1,4 @@
-"""Whether a model repeats its training data: how near samples lie to it, beside how near held-out images lie."""
+"""Memorization: how near samples lie to the training data, compared with held-out images."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from score_sde.metrics.base import Inputs, Metric, Needs, Result
 from score_sde.metrics.neighbours import nearest
 
-MOST = 10_000  # samples that are compared
+MOST = 10_000  # the most samples that are compared
 PICTURED = 8
 QUANTILE = 0.01
 
@@ -16,7 +16,7 @@ Features = Float[np.ndarray, "n d"]
 
 
 class Memorization(Metric):
-    """The share of samples nearer to training data than all but 1 % of held-out images; see the function `memorization`.
+    """The fraction of samples nearer to training data than all but 1 % of held-out images; see `memorization`.
 
     Error: binomial.
     """
@@ -34,10 +34,11 @@ class Memorization(Metric):
 def memorization(
     samples: Features, train: Float[np.ndarray, "m d"], held_out: Float[np.ndarray, "k d"], first_index: int = 0
 ) -> dict[str, Any]:
-    """The share of samples nearer to training data than all but 1 % of held-out images, and the closest pairs.
+    """The fraction of samples nearer to training data than all but 1 % of held-out images, and the closest pairs.
 
-    A model of the right distribution has 0.01, as far as held-out images are of the training distribution; more is
-    memorization, or samples that are simpler than images: look at the pairs.
+    A model of the right distribution has 0.01, if held-out images have the training distribution. A
+    larger number means memorization, or samples that are simpler than images. Look at the pairs to
+    see which.
     """
     samples = samples[:MOST]
     distances, index = nearest(samples, train)

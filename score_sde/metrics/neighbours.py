@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: how two sets of features lie among each other's nearest neighbours."""
+"""Precision, recall, density and coverage: fractions of two sets of features that lie among each other's neighbours."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from jaxtyping import Float, Float64, Int
 
 from score_sde.metrics.feature_sets import Features, OtherFeatures, on_host
 
-BLOCK = 2048  # rows of the distance matrix at once: 50,000 × 50,000 distances would be 20 GB
+BLOCK = 2048  # rows of the distance matrix per block; 50,000 × 50,000 distances would be 20 GB
 
 
 class Neighbourhoods(NamedTuple):
-    """Shares in [0, 1]; `density` has no upper end, and is 1 on average for two samples of one distribution."""
+    """Fractions in [0, 1]. `density` has no upper limit, and is 1 on average for two samples of one distribution."""
 
     precision: float
     recall: float
@@ -21,17 +21,21 @@ class Neighbourhoods(NamedTuple):
 
 
 def neighbourhoods(real: Features, generated: OtherFeatures, k: int = 5) -> Neighbourhoods:
-    """Shares of each set within the other, with balls around each example that reach to its k-th nearest of its own set.
+    """Fractions of each set within the other, with a ball around each example up to its k-th nearest of its own set.
 
-    precision: share of generated in any real ball; recall: share of real in any generated ball; density: mean number of
-    real balls around a generated example, over k; coverage: share of real balls that hold a generated example.
+    precision: the fraction of generated examples in any real ball. recall: the fraction of real
+    examples in any generated ball. density: the mean number of real balls around a generated
+    example, over k. coverage: the fraction of real balls that hold a generated example.
 
-    A ball is open: an example at exactly its radius is outside, as in the package prdc. Eq. 1 of 1904.06991 has it
-    inside (<=); the two differ only for exact ties, such as repeated samples.
+    A ball is open: an example at exactly its radius is outside, as in the package prdc. In Eq. 1 of
+    1904.06991 it is inside (<=). The two differ only for exact ties, such as repeated samples.
 
-    Error: depends on both sizes: compare only numbers of equal sizes and k (papers: 10,000 or 50,000 each; k = 3 or 5).
-    Raises: ValueError unless 1 <= k < both sizes, for values that are not finite, or different numbers of features.
-    Source: Kynkäänniemi et al., arXiv 1904.06991, Eqs. 1 and 2; Naeem et al., arXiv 2002.09797, Eqs. 4 and 5.
+    Error: the numbers depend on both sizes. Compare only numbers of equal sizes and k (papers:
+      10,000 or 50,000 each; k = 3 or 5).
+    Raises: ValueError unless 1 <= k < both sizes, for values that are not finite, or different
+      numbers of features.
+    Source: Kynkäänniemi et al., arXiv 1904.06991, Eqs. 1 and 2; Naeem et al., arXiv 2002.09797,
+      Eqs. 4 and 5.
     """
     real, generated = on_host("neighbourhoods", real, generated)
     if not 1 <= k < min(len(real), len(generated)):
@@ -56,7 +60,9 @@ def neighbourhoods(real: Features, generated: OtherFeatures, k: int = 5) -> Neig
 
 
 def nearest(queries: Features, references: OtherFeatures) -> tuple[Float64[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The distance from each query to its nearest reference, and which one that is: what a model has memorized is near.
+    """(the distance from each query to its nearest reference, the index of that reference).
+
+    A small distance to training data is a sign of memorization.
 
     Raises: ValueError for values that are not finite, or different numbers of features.
     """
@@ -67,11 +73,13 @@ def nearest(queries: Features, references: OtherFeatures) -> tuple[Float64[np.nd
 
 
 def similar_pairs(rows: Features, count: int) -> tuple[Float64[np.ndarray, " k"], Int[np.ndarray, "k 2"]]:
-    """The `count` pairs i < j (or all there are) with the largest cosine xᵢ·xⱼ/|xᵢ||xⱼ|, largest first; 0 for a row of zeros.
+    """The `count` pairs i < j with the largest cosine xᵢ·xⱼ/|xᵢ||xⱼ|, largest first. The cosine of a row of zeros is 0.
 
-    Every pair is looked at: n² d/2 multiplications in float32. 50,000 rows of 768 numbers took 26 s on two busy cores.
+    With fewer pairs, all are returned. Every pair is compared: n² d/2 multiplications in float32.
+    50,000 rows of 768 numbers took 26 s on two busy cores.
 
-    Error: of the cosines none, they are computed again in float64; pairs closer than 1e-6 may change places at the end.
+    Error: the cosines are computed again in float64. Pairs closer than 1e-6 may change places at
+      the end of the list.
     Raises: ValueError unless count >= 1, or for values that are not finite.
     """
     if count < 1:
@@ -99,7 +107,7 @@ def similar_pairs(rows: Features, count: int) -> tuple[Float64[np.ndarray, " k"]
 
 
 def _radii(x: Float[np.ndarray, "n d"], k: int) -> Float64[np.ndarray, " n"]:
-    """The squared distance of each example to its k-th nearest other one."""
+    """The squared distance of each example to its k-th nearest other example."""
     blocks = []
     for distances, rows in _squared_distances(x, x):
         distances[np.arange(len(distances)), rows] = 0.0  # its own, which rounding may have moved
@@ -110,7 +118,7 @@ def _radii(x: Float[np.ndarray, "n d"], k: int) -> Float64[np.ndarray, " n"]:
 def _squared_distances(
     x: Float[np.ndarray, "n d"], y: Float[np.ndarray, "m d"]
 ) -> Iterator[tuple[Float64[np.ndarray, "b m"], Int[np.ndarray, " b"]]]:
-    """|xᵢ − yⱼ|² in blocks of rows, with their numbers. Both are centred first, against cancellation."""
+    """|xᵢ − yⱼ|² in blocks of rows, with the row numbers. Both sets are centred first, against cancellation."""
     centre = y.mean(axis=0, dtype=np.float64)
     x, y = x.astype(np.float64) - centre, y.astype(np.float64) - centre
     norms = (y**2).sum(axis=1)

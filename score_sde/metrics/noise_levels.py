@@ -4,9 +4,10 @@ from score_sde.metrics.base import Inputs, Metric, Needs, Result
 
 
 class NoiseLevels(Metric):
-    """‖ε̂ − ε‖²/d on held-out data, the mean over noise levels that are uniform in log-SNR.
+    """‖ε̂ − ε‖²/d on held-out data: the mean over noise levels that are uniform in log-SNR.
 
-    Error: the standard error is an upper bound: the mean of those of the levels, which share their examples.
+    Error: the standard error is an upper bound. It is the mean of the standard errors of the
+      levels, which share their examples.
     """
 
     name = "noise_levels"

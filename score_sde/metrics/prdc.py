@@ -7,19 +7,19 @@ import numpy as np
 from score_sde.metrics.base import Inputs, Metric, Needs, Result
 from score_sde.metrics.neighbours import neighbourhoods
 
-CUSTOMARY = (10_000, 50_000)  # of each set, in the papers
+CUSTOMARY = (10_000, 50_000)  # the sizes of each set in the papers
 _NAMES = {"precision": "precision", "recall": "recall", "density": "prdc_density", "coverage": "coverage"}
 
 
 @dataclasses.dataclass(frozen=True)
 class PRDC(Metric):
-    """Shares of each set within balls around the other's examples, which reach to the k-th neighbour; see `neighbourhoods`.
+    """Fractions of each set within balls around the other set's examples, up to the k-th neighbour; see `neighbourhoods`.
 
     Attributes:
-      k: which neighbour a ball reaches to.
-      most: examples of each set that are compared; the same random ones at each call.
-
-    Error: the spread over seeds. All four depend on the number of examples: compare equal numbers only.
+      k: the number of the neighbour at which a ball ends.
+      most: the most examples of each set that are compared. Each call draws the same ones.
+    Error: the spread over seeds. All four depend on the number of examples, so compare equal
+      numbers only.
     Source: Kynkäänniemi et al., arXiv 1904.06991; Naeem et al., arXiv 2002.09797.
     """
 
@@ -39,14 +39,14 @@ class PRDC(Metric):
     def compute(self, inputs: Inputs) -> dict[str, Result]:
         real, generated = inputs.reference.rows(self.name), inputs.pool
         count = min(len(real), len(generated), self.most)
-        rng = np.random.default_rng(0)  # a source may be in the order of its classes
+        rng = np.random.default_rng(0)  # a random choice, because a source may be in the order of its classes
         parts = [x[np.sort(rng.permutation(len(x))[:count])] for x in (real, generated)]
         shares = neighbourhoods(parts[0], parts[1], k=self.k)._asdict()
         note = f"{count} of each, k={self.k}"
         return {_NAMES[name]: {"value": value, "examples": count, "note": note} for name, value in shares.items()}
 
     def warnings(self, inputs: Inputs) -> list[str]:
-        """With another number of examples than the papers'."""
+        """A warning for another number of examples than in the papers."""
         count = min(len(inputs.pool), len(inputs.reference.rows(self.name)), self.most)
         if count in CUSTOMARY:
             return []

@@ -1,4 +1,4 @@
-"""What samples are compared with: the statistics of a set of images and, where they were kept, its features."""
+"""The reference of samples: the statistics of a set of images and, if they were kept, its features."""
 
 from typing import Any, NamedTuple
 
@@ -9,10 +9,13 @@ from score_sde.metrics.statistics import FeatureStatistics
 
 
 class Reference(NamedTuple):
-    """What samples are compared with.
+    """The reference with which samples are compared.
 
-    Fields: `statistics`, of "pool" and where known of "spatial", have count 0 where the file does not tell it;
-    `description` says what they are of; `features` are the rows themselves, or None where they were not kept.
+    Attributes:
+      statistics: the statistics of "pool" and, where known, of "spatial". Their count is 0 where
+        the file does not tell it.
+      description: facts about the images and the features.
+      features: the rows themselves, or None where they were not kept.
     """
 
     name: str
@@ -23,11 +26,14 @@ class Reference(NamedTuple):
 
     @property
     def num_examples(self) -> int | None:
-        """How many images, or None where the file does not tell."""
+        """The number of images, or None where the file does not tell it."""
         return self.statistics["pool"].count or None
 
     def rows(self, metric: str) -> Float[np.ndarray, "n d"]:
-        """The features. Raises: ValueError where its file does not hold them."""
+        """The features.
+
+        Raises: ValueError where the reference's file does not hold them.
+        """
         if self.features is None:
             raise ValueError(
                 f"{metric} needs the features of the reference, and {self.name} holds only their mean and covariance; make "
@@ -36,7 +42,10 @@ class Reference(NamedTuple):
         return self.features
 
     def statistics_of(self, output: str, metric: str) -> FeatureStatistics:
-        """The statistics of an output of the extractor. Raises: ValueError where its file does not have them."""
+        """The statistics of an output of the extractor.
+
+        Raises: ValueError where the reference's file does not have them.
+        """
         if output not in self.statistics:
             raise ValueError(
                 f"{metric} needs {output} statistics, which {self.name} does not have; make the reference with "

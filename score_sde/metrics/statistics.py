@@ -10,13 +10,13 @@ from jaxtyping import Array, Float, Float64
 
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
-    """n, m = Σ fᵢ / n and C = Σ (fᵢ − m)(fᵢ − m)ᵀ / (n − 1), kept in float64 whatever they come in.
+    """n, m = Σ fᵢ / n and C = Σ (fᵢ − m)(fᵢ − m)ᵀ / (n − 1), in float64 for features of any type.
 
-    Batches are joined by `merge`, so that features need not be kept.
+    `merge` joins the statistics of batches, so the features need not be kept.
 
     Attributes:
-      thin: A [n, d] with AᵀA = C, where n < d and the examples are at hand; None elsewhere. Distances then cost O(n d²),
-        not O(d³).
+      thin: A [n, d] with AᵀA = C, if n < d and the examples are available, else None. With it,
+        distances cost O(n d²) instead of O(d³).
     Raises: ValueError for a mean or a covariance that is not finite, or of different d.
     """
 
@@ -42,7 +42,7 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, features: Float[np.ndarray | Array, "n *shape"]) -> "FeatureStatistics":
-        """Computes the statistics of n >= 2 examples, each flattened to d numbers.
+        """The statistics of n >= 2 examples, each flattened to d numbers.
 
         Raises: ValueError for fewer examples, or for values that are not finite.
         """
@@ -58,7 +58,7 @@ class FeatureStatistics:
         return cls(len(flat), mean, (flat - mean).T @ (flat - mean) / (len(flat) - 1), thin)
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
-        """Computes the statistics of both sets together.
+        """The statistics of both sets together.
 
         Source: Chan, Golub and LeVeque, Updating formulae … for computing sample variances, 1979.
         """
@@ -70,22 +70,22 @@ class FeatureStatistics:
 
     @functools.cached_property
     def root(self) -> Float64[np.ndarray, "d d"]:
-        """R with R Rᵀ = C, computed once: a reference is compared with many sets. See the function of this name."""
+        """R with R Rᵀ = C, computed once, because a reference is compared with many sets. See the function of this name."""
         return root(self.cov)
 
     @functools.cached_property
     def eigenvalues(self) -> Float64[np.ndarray, " _"]:
-        """Those of C that are not 0 for lack of examples, computed once."""
+        """The eigenvalues of C, computed once. Those that are 0 for lack of examples are left out."""
         if self.thin is not None:
             return np.linalg.svd(self.thin, compute_uv=False) ** 2
         return np.linalg.eigvalsh(self.cov)
 
     def within(self, rows: Float[np.ndarray, "n d"]) -> Float64[np.ndarray, "n k"]:
-        """W with W Wᵀ = X C Xᵀ for the rows X: the rows as C sees them; from `thin` where it is known, else from `root`."""
+        """W with W Wᵀ = X C Xᵀ for the rows X, from `thin` where it is known, else from `root`."""
         return rows @ (self.root if self.thin is None else self.thin.T)
 
     def frechet_distance(self, other: "FeatureStatistics") -> float:
-        """Computes the Fréchet distance to another set; see the function of this name.
+        """The Fréchet distance to another set; see the function of this name.
 
         Raises: ValueError for another number of features, or where a covariance has no root.
         """
@@ -111,29 +111,33 @@ def frechet_distance(
 ) -> float:
     """|m1 − m2|² + tr C1 + tr C2 − 2 tr (C1 C2)^½, the squared Wasserstein-2 distance between two Gaussians.
 
-    With C = R Rᵀ, R from the eigendecomposition of C, the last trace is the sum of the singular values of R1ᵀ R2. No
-    square root of a matrix that is not symmetric is taken, and rounding errors of singular covariances are not either:
-    √(1e-16) would add 1e-8 for each empty direction.
+    With C = R Rᵀ, where R comes from the eigendecomposition of C, the last trace is the sum of the
+    singular values of R1ᵀ R2. So no square root of an unsymmetric matrix is needed, and no square
+    root of the rounding errors of singular covariances: √(1e-16) would add 1e-8 for each empty
+    direction.
 
-    Error: rounding, about 1e-14 of the traces; so two equal sets give about 0, of either sign. Of a covariance stored in
-    float32, its own rounding.
-    Raises: ValueError if a covariance is not symmetric, or has a negative eigenvalue beyond rounding; for different d, or
-      values that are not finite.
+    Error: rounding, about 1e-14 of the traces. So two equal sets give about 0, of either sign. For
+      a covariance stored in float32, the rounding of float32.
+    Raises: ValueError if a covariance is not symmetric, or has a negative eigenvalue beyond
+      rounding. ValueError for different d, or values that are not finite.
     Source: Dowson and Landau (1982); Heusel et al., arXiv 1706.08500, Eq. 6.
     """
     return FeatureStatistics(0, mean1, cov1).frechet_distance(FeatureStatistics(0, mean2, cov2))
 
 
 def root(cov: Float[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
-    """Computes R with R Rᵀ = C in float64, leaving out eigenvalues that rounding cannot tell from zero.
+    """R with R Rᵀ = C in float64, without the eigenvalues that are 0 within rounding.
 
-    Rounding is that of float64 arithmetic, d ε₆₄ max |λ|, and where every entry is a float32 number, as in files that
-    store C so, ε₃₂/2 ‖C‖_F: the entries then are off by E, |Eᵢⱼ| <= ε₃₂/2 |Cᵢⱼ|, which moves no eigenvalue by more than
-    ‖E‖ <= ‖E‖_F (Weyl). The values tell it, and not the dtype, so that a cast on the way here changes nothing.
+    The rounding of float64 arithmetic is d ε₆₄ max |λ|. If every entry of C is a float32 number, as
+    in files that store C so, the rounding is ε₃₂/2 ‖C‖_F. The entries then have an error E with
+    |Eᵢⱼ| <= ε₃₂/2 |Cᵢⱼ|, which moves no eigenvalue by more than ‖E‖ <= ‖E‖_F (Weyl). The values
+    decide this, not the dtype, so a cast changes nothing.
 
-    Far from singular, R is Cholesky's factor, at a small part of the price of the eigendecomposition that it is elsewhere.
+    Far from singular, R is Cholesky's factor. It costs a small part of the eigendecomposition,
+    which is used elsewhere.
 
-    Raises: ValueError if C has an asymmetry, or a negative eigenvalue, of more than 100 times that.
+    Raises: ValueError if C has an asymmetry, or a negative eigenvalue, of more than 100 times the
+      rounding.
     """
     cov = np.asarray(cov, np.float64)
     in_float32 = (
@@ -155,7 +159,11 @@ def root(cov: Float[np.ndarray, "d d"]) -> Float64[np.ndarray, "d d"]:
 
 
 def _cholesky(cov: Float64[np.ndarray, "d d"], error: float) -> Float64[np.ndarray, "d d"] | None:
-    """L with L Lᵀ = C, or None where C is not symmetric or its least eigenvalue is not well above rounding and `error`."""
+    """L with L Lᵀ = C, or None.
+
+    It is None where C is not symmetric, or where its least eigenvalue is not well above rounding
+    and `error`.
+    """
     norm = abs(cov).sum(axis=0).max()
     rounding = len(cov) * np.finfo(np.float64).eps * norm + error
     if abs(cov - cov.T).max() > rounding:

@@ -1,7 +1,7 @@
-"""Methods for inverse problems y = A(x0) + σ_y n, one a file.
+"""Methods for inverse problems y = A(x0) + σ_y n, one method per file.
 
-`POSTERIORS` are guidance, for any solver. `RESTORERS` are solvers, for a denoiser under `Measured`. Both map a config's name to
-the method.
+`POSTERIORS` are guidance rules, for any solver. `RESTORERS` are solvers, for a denoiser under
+`Measured`. Both map a config name to the method.
 """
 
 from score_sde.guidance.base import Guidance

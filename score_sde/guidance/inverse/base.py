@@ -1,11 +1,12 @@
-"""What the methods for inverse problems share: the measurement, and denoisers that know it.
+"""The parts that methods for inverse problems share: the measurement, and denoisers that carry it.
 
-Symbols: y = A(x0) + σ_y n with n ~ N(0, I) is what was measured; x_t = α x0 + σ ε; x̂0 = E[x0 | x_t] of the model;
-J = ∂x̂0/∂x_t. By Tweedie's formula Cov[x0 | x_t] = (σ²/α) J, which is symmetric for an exact denoiser.
+Symbols: y = A(x0) + σ_y n with n ~ N(0, I) is the measurement, x_t = α x0 + σ ε, x̂0 = E[x0 | x_t]
+of the model, and J = ∂x̂0/∂x_t. By Tweedie's formula Cov[x0 | x_t] = (σ²/α) J, which is symmetric
+for an exact denoiser.
 
-A method is one of two kinds. A `Posterior` is guidance: it changes the estimate towards E[x0 | x_t, y], and works with any
-solver. The others say how x_s comes from x_t, which depends on s: they are solvers, and find the measurement in a denoiser that
-`Measured` made.
+There are two kinds of method. A `Posterior` is guidance: it changes the estimate towards E[x0 |
+x_t, y], and works with any solver. The other methods define the step from x_t to x_s, which depends
+on s. So they are solvers. They find the measurement in a denoiser that `Measured` made.
 """
 
 import abc
@@ -74,14 +75,14 @@ def check_noise_std(rule: object, noise_std: NoiseStd, least: float = 0.0) -> No
 
 
 class Posterior(Guidance):
-    """A rule that changes the model's estimate of (x0, ε) given x_t towards the one given x_t and y."""
+    """A rule that changes the model's estimate of (x0, ε) given x_t towards the estimate given x_t and y."""
 
     operator: Operator
     noise_std: NoiseStd
 
     @abc.abstractmethod
     def estimate(self, model: Denoise, x: Images, t: Time, measurement: Measurement) -> Estimate:
-        """(x̂0, ε̂) given x_t and y, by one evaluation of the model (and its transposed derivative)."""
+        """(x̂0, ε̂) given x_t and y, by one evaluation of the model and of its transposed derivative."""
 
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
         measurement = measurement_from(self, self.operator, self.noise_std, observation)
@@ -90,7 +91,7 @@ class Posterior(Guidance):
 
 @pytree
 class PosteriorDenoise(Denoise):
-    """`model` with each estimate made by `rule`."""
+    """`model`, with each estimate replaced by `rule`."""
 
     model: Denoise
     measurement: Measurement
@@ -101,7 +102,7 @@ class PosteriorDenoise(Denoise):
         return self.model.sde
 
     def evaluations(self, t: Time) -> Evaluations:
-        """Those of the model: products with Jᵀ are not counted. Each takes about as long as two evaluations."""
+        """The evaluations of the model. Products with Jᵀ are not counted; each takes about as long as two evaluations."""
         return self.model.evaluations(t)
 
     def __call__(self, x: Images, t: Time) -> Estimate:
@@ -117,7 +118,7 @@ class MeasuredDenoise(Denoise, Protocol):
 
 @pytree
 class Measured(Guidance):
-    """The model's own estimates, with the measurement beside them. It comes last in a list of rules.
+    """The model's own estimates, together with the measurement. It must be the last rule of a list.
 
     The solvers for inverse problems (`DPS`, `DDRM`, `Replacement` and others) need it.
 
@@ -137,7 +138,7 @@ class Measured(Guidance):
 
 @pytree
 class WithMeasurement(Denoise):
-    """`model`, and the measurement."""
+    """`model` with the measurement."""
 
     model: Denoise
     measurement: Measurement
@@ -168,7 +169,7 @@ def measurement_of(solver: object, denoise: Denoise) -> Measurement:
 
 
 def with_pullback(model: Denoise, x: Images, t: Time) -> tuple[Estimate, Callable[[Images], Images]]:
-    """The model's estimate, and v ↦ Jᵀ v, for each image by itself."""
+    """(the model's estimate, v ↦ Jᵀ v), image by image."""
 
     def x0_and_eps(x):
         estimate = model(x, t)
@@ -179,7 +180,7 @@ def with_pullback(model: Denoise, x: Images, t: Time) -> tuple[Estimate, Callabl
 
 
 def covariance_gain(sde: SDE, x: Images, t: Time) -> Float[Array, "..."]:
-    """σ²/α, with which Cov[x0 | x_t] = (σ²/α) J. At α = 0, where J = 0, it is given as 0."""
+    """σ²/α, with which Cov[x0 | x_t] = (σ²/α) J. At α = 0, where J = 0, the result is 0."""
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
     return jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1), 0.0)
 
@@ -187,7 +188,7 @@ def covariance_gain(sde: SDE, x: Images, t: Time) -> Float[Array, "..."]:
 def moved(sde: SDE, x: Images, t: Time, estimate: Estimate, gradient: Images) -> Estimate:
     """The estimate with `gradient` ≈ ∇ log p(y | x_t) added to the score: x̂0 + (σ²/α) gradient, ε̂ − σ gradient.
 
-    At α = 0, x_t says nothing of y, and x̂0 stays.
+    At α = 0, x_t contains no information about y, and x̂0 is not changed.
     """
     x0 = estimate.x0 + covariance_gain(sde, x, t) * gradient
     return Estimate(x0, estimate.eps - expand_like(sde.sigma(t), x) * gradient)

@@ -10,11 +10,13 @@ from score_sde.sdes.base import Time
 
 @pytree
 class DDNM(Posterior):
-    """x̂0 + A⁺ (y − A x̂0), and ε̂ as it is: what A sees is y's, the null space is the model's.
+    """x̂0 + A⁺ (y − A x̂0), with ε̂ unchanged: the range of A⁺ comes from y, and the null space from the model.
 
-    For measurements without noise; `DDNMPlus` is for noise. The paper's solver is `Renoise(0.85)`.
+    It is for measurements without noise; `DDNMPlus` is for noise. The paper's solver is
+    `Renoise(0.85)`.
 
-    Error: what A sees does not inform the null space but through x_t, so that samples are too spread there.
+    Error: the measured part informs the null space only through x_t, so samples are too spread
+      there.
     Raises: ValueError for noise_std other than 0.
     Source: Wang et al., arXiv 2212.00490, Eq. 13 and Algorithm 1.
     """

@@ -1,4 +1,4 @@
-"""DDNM+: the null-space models for measurements with noise."""
+"""DDNM+: null-space models for measurements with noise."""
 
 from typing import Any
 
@@ -18,14 +18,16 @@ class DDNMPlus(Solver):
 
     With ȳ = Σ⁺ Uᵀ y and τ = α_s σ_y/Σ:
 
-      not measured    λ = 0                      noise σ_s (√(1 − η²) ε̂ + η z)
-      σ_s >= τ        λ = 1                      noise √(σ_s² − τ²) z
-      σ_s < τ         λ = √(1 − η²) σ_s/τ        noise σ_s η z
+        not measured    λ = 0                      noise σ_s (√(1 − η²) ε̂ + η z)
+        σ_s >= τ        λ = 1                      noise √(σ_s² − τ²) z
+        σ_s < τ         λ = √(1 − η²) σ_s/τ        noise σ_s η z
 
-    λ is as large as the noise that ȳ brings allows. Time travel is a grid with `Jumps` and `Restart(DDNMPlus())`.
+    λ is as large as the noise of ȳ allows. Time travel is a grid with `Jumps`, and
+    Restart(DDNMPlus()).
 
     Raises: ValueError unless 0 <= eta <= 1; for an operator whose decomposition is not known.
-    Source: Wang et al., arXiv 2212.00490, Sec. 3.3 and App. I, with its η = 0.85, as its code has λ for η > 0.
+    Source: Wang et al., arXiv 2212.00490, Sec. 3.3 and App. I, with its η = 0.85. λ for η > 0 is
+      that of the code.
     """
 
     eta: float = 0.85

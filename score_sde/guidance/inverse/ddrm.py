@@ -19,14 +19,14 @@ class DDRM(Solver):
 
     With ȳ = Σ⁺ Uᵀ y, σ̃ = σ/α at s, and τ = σ_y/Σ, the noise of ȳ:
 
-      not measured   x̂0 + σ̃ (√(1 − η²) ε̂ + η z)
-      σ̃ < τ          x̂0 + σ̃ (√(1 − η²) (ȳ − x̂0)/τ + η z)
-      σ̃ >= τ         (1 − η_b) x̂0 + η_b ȳ + √(σ̃² − η_b² τ²) z
+        not measured   x̂0 + σ̃ (√(1 − η²) ε̂ + η z)
+        σ̃ < τ          x̂0 + σ̃ (√(1 − η²) (ȳ − x̂0)/τ + η z)
+        σ̃ >= τ         (1 − η_b) x̂0 + η_b ȳ + √(σ̃² − η_b² τ²) z
 
-    The start is x ~ N(ȳ, σ̃² − τ²) where that is less noisy than the prior. Each of `eta`, `eta_after` (of the second row;
-    None: eta) and `eta_b` is a knob of the noise.
+    The start is x ~ N(ȳ, σ̃² − τ²) where this is less noisy than the prior. The amount of noise is
+    set by `eta`, by `eta_after` (η of the second row; None is eta) and by `eta_b`.
 
-    Error: as of `Replacement`; the model is not told how sure ȳ is of what it measures.
+    Error: the same as for `Replacement`. The model does not know how certain ȳ is.
     Raises: ValueError unless all are in [0, 1]; for an operator whose decomposition is not known.
     Source: Kawar et al., arXiv 2201.11793, Eqs. 7 and 8, with its η = 0.85 and η_b = 1.
     """

@@ -13,12 +13,15 @@ from score_sde.sdes.base import Time
 class DiffPIR(Posterior):
     """argmin over x of ‖y − A x‖² + ρ ‖x − x̂0‖², with ρ = weight · σ_y² α²/σ², and ε̂ to match.
 
-    It is x̂0 + Aᵀ (A Aᵀ + ρ I)⁻¹ (y − A x̂0), in closed form where singular values are known, else by conjugate gradients.
-    The paper's solver is `Renoise(√ζ)`, with ζ between 0.1 and 1.
+    This is x̂0 + Aᵀ (A Aᵀ + ρ I)⁻¹ (y − A x̂0). It is in closed form where singular values are
+    known, and by conjugate gradients elsewhere. The paper's solver is `Renoise(√ζ)`, with ζ between
+    0.1 and 1.
 
-    Error: exact where Cov[x0 | x_t] is σ²/(weight α²) I, so at weight = 1 for data that are spread much more than σ/α.
+    Error: exact where Cov[x0 | x_t] is σ²/(weight α²) I. For weight = 1 these are data that are
+      spread much more than σ/α.
     Raises: ValueError unless noise_std > 0 and weight > 0.
-    Source: Zhu et al., arXiv 2305.08995, Eqs. 12 and 13 and Algorithm 1; `weight` is its λ, 7 in deepinv.
+    Source: Zhu et al., arXiv 2305.08995, Eqs. 12 and 13 and Algorithm 1; `weight` is its λ, 7 in
+      deepinv.
     """
 
     operator: Linear

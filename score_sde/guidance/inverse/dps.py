@@ -20,15 +20,18 @@ from score_sde.solvers.sde.ancestral import Ancestral
 class DPS(Wrapper):
     """x_s = `solver`'s step − scale ∇ ‖y − A(x̂0(x_t))‖, with the norm and the gradient of each image, at x_t.
 
-    For any operator, also one that is not linear. The size of the correction does not depend on the step, so that `scale` goes
-    with the number of steps: the paper takes 1000 with `Ancestral`, and scales from 0.3 to 1.
+    The operator may be nonlinear. The size of the correction does not depend on the step, so a good
+    `scale` depends on the number of steps. The paper takes 1000 steps with `Ancestral`, and scales
+    from 0.3 to 1.
 
-    The authors' code takes one norm over the whole batch, and so do azula's and others': there an image depends on its
-    neighbours, and the correction of each becomes weaker as the batch grows. Here as with a batch of one there.
+    The authors' code takes one norm over the whole batch, and so do azula's and others'. There an
+    image depends on its neighbours, and a larger batch makes each correction weaker. This code
+    agrees with theirs for a batch of one.
 
     Raises: ValueError unless scale >= 0.
-    Source: Chung et al., arXiv 2209.14687, Algorithm 1, with ζ_i of App. C.2. The gradient of the norm is that of its code;
-    with the gradient of the squared norm over the norm, as the paper prints it, `scale` is twice ζ'.
+    Source: Chung et al., arXiv 2209.14687, Algorithm 1, with ζ_i of App. C.2. The gradient of the
+      norm is that of its code. The paper prints the gradient of the squared norm over the norm;
+      with it, `scale` is twice ζ'.
     """
 
     solver: Solver = Ancestral()
@@ -56,9 +59,9 @@ class DPS(Wrapper):
 
 
 class Known(Denoise):
-    """`denoise`, whose estimate at (x, t) is known: a step that starts there does not compute it a second time.
+    """`denoise` with a known estimate at (x, t). A step that starts there does not compute the estimate again.
 
-    It knows x and t as objects of the program that is being built, not by their values.
+    x and t are compared as objects of the program that is being built, not by their values.
     """
 
     def __init__(self, denoise: Denoise, x: Images, t: Time, estimate: Estimate):

@@ -22,13 +22,14 @@ from score_sde.sdes.base import Time
 class MMPS(Posterior):
     """∇ log p(y | x_t) ≈ Jᵀ Aᵀ (σ_y² I + A V Aᵀ)⁻¹ (y − A x̂0), with V = Cov[x0 | x_t] = (σ²/α) Jᵀ.
 
-    The inverse is solved for by `max_steps` conjugate gradient steps, each a product with Jᵀ and with A. The paper stops
-    after a few, which also regularizes.
+    The linear system is solved by at most `max_steps` conjugate gradient steps. Each step is a
+    product with Jᵀ and with A. The paper stops after a few steps, which also regularizes.
 
-    Error: exact for Gaussian data, with enough steps (as many as there are different eigenvalues); for others p(x0 | x_t)
-    is taken for a Gaussian with the right mean and covariance.
+    Error: exact for Gaussian data with enough steps (as many as there are different eigenvalues).
+      For other data, p(x0 | x_t) is replaced by a Gaussian with the right mean and covariance.
     Raises: ValueError unless noise_std >= 0 and max_steps >= 1.
-    Source: Rozet et al., arXiv 2405.13712, Eq. 16 and Algorithm 3; Tweedie's covariance: Finzi et al., arXiv 2306.07526.
+    Source: Rozet et al., arXiv 2405.13712, Eq. 16 and Algorithm 3; Tweedie's covariance: Finzi et
+      al., arXiv 2306.07526.
     """
 
     operator: Linear

@@ -22,15 +22,17 @@ from score_sde.sdes.base import Time
 class PiGDM(Posterior):
     """∇ log p(y | x_t) ≈ g = Jᵀ Aᵀ (r² A Aᵀ + σ_y² I)⁻¹ (y − A x̂0), with r² = σ_d² σ²/(α² σ_d² + σ²).
 
-    It takes p(x0 | x_t) for N(x̂0, r² I), which is right for data N(0, σ_d² I). `data_std` is σ_d: the paper's data have
-    variance 1. noise_std = 0 gives the pseudo-inverse.
+    The method replaces p(x0 | x_t) by N(x̂0, r² I), which is right for data N(0, σ_d² I).
+    `data_std` is σ_d; the paper's data have variance 1. noise_std = 0 gives the pseudo-inverse.
 
     Args:
-      as_published: x̂0 + α r² g with ε̂ left as it is, the paper's Algorithm 1 (with `Renoise` as the solver). By default
-        the pair is that of the score: x̂0 + (σ²/α) g and ε̂ − σ g, right for every SDE.
-      max_steps: of conjugate gradients, for operators whose singular values are not known.
-
-    Error: exact for data N(μ, σ_d² I); else g is too weak or too strong where the data's spread is not σ_d.
+      as_published: whether to use x̂0 + α r² g with ε̂ unchanged, the paper's Algorithm 1 (with
+        `Renoise` as the solver). By default the pair follows from the score: x̂0 + (σ²/α) g and ε̂
+        − σ g, for every SDE.
+      max_steps: the number of conjugate gradient steps, for operators whose singular values are not
+        known.
+    Error: exact for data N(μ, σ_d² I). For other data g is too weak or too strong where their
+      spread is not σ_d.
     Raises: ValueError unless noise_std >= 0 and data_std > 0.
     Source: Song et al., ICLR 2023 (openreview 9_gsMA8MRKQ), Eqs. 7 to 9 and Algorithm 1.
     """

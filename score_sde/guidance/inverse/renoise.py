@@ -1,4 +1,4 @@
-"""The step of DDNM, DiffPIR and DAPS: the estimate of x0 is noised anew to the next level."""
+"""The step of DDNM, DiffPIR and DAPS: new noise is added to the estimate of x0, up to the next noise level."""
 
 from typing import Any
 
@@ -14,8 +14,9 @@ from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
 class Renoise(Solver):
     """x_s = α_s x̂0 + σ_s (√(1 − η²) ε̂ + η z).
 
-    η = 0 is `DDIM`; η = 1 forgets x_t. For a model alone this is no sampler of the SDE: with η > 0 it adds more noise than was
-    removed. It is what the authors of DDNM (η = 0.85), DiffPIR (η = √ζ) and ΠGDM run.
+    η = 0 is `DDIM`, and η = 1 forgets x_t. For a model alone, this does not sample the SDE: with η
+    > 0 it adds more noise than was removed. The authors of DDNM (η = 0.85), DiffPIR (η = √ζ) and
+    ΠGDM run this step.
 
     Raises: ValueError unless 0 <= eta <= 1.
     Source: the code of arXiv 2212.00490; arXiv 2305.08995, Eq. 14.

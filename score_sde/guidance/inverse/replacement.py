@@ -1,4 +1,4 @@
-"""Replacement: what is known of x0 is noised to the level of x_t and put into it."""
+"""Replacement: noise up to the level of x_t is added to the known part of x0, which then replaces that part of x_t."""
 
 from typing import Any
 
@@ -15,17 +15,20 @@ from score_sde.solvers.sde.ancestral import Ancestral
 
 @pytree
 class Replacement(Wrapper):
-    """`solver`'s step from x_t with its measured part replaced by α y + √(σ² − α² σ_y²) z, with fresh z.
+    """`solver`'s step from x_t, with the measured part of x_t replaced by α y + √(σ² − α² σ_y²) z, with fresh z.
 
-    It covers inpainting, colorization and everything else with a known singular value decomposition: the rest of x_t stays.
-    A part that is measured with more noise than x_t has is left to the model. In a step that ends at σ = 0 the measured part
-    of the result is y itself, if it has no noise; the unmeasured part is the model's last denoising. The 2021 code puts y in at
-    the level of the step before, and its last denoising does not reach the unmeasured part.
+    It covers inpainting, colorization and every operator with a known singular value decomposition.
+    The rest of x_t is not changed. A part that is measured with more noise than x_t has is left to
+    the model. In a step that ends at σ = 0, the measured part of the result is y itself, if y has
+    no noise. The unmeasured part is the model's last denoising. The 2021 code puts y in at the
+    level of the step before, and its last denoising does not reach the unmeasured part.
 
     `Restart(Replacement(Ancestral()))` on a grid with `Jumps` is RePaint.
 
-    Error: the measured part does not inform the rest but through x_t: too spread, and not less so with more steps.
-    Source: Song et al., arXiv 2011.13456, App. I.2; Lugmayr et al. (RePaint), arXiv 2201.09865, Eq. 8.
+    Error: the measured part informs the rest only through x_t. So samples are too spread, and more
+      steps do not help.
+    Source: Song et al., arXiv 2011.13456, App. I.2; Lugmayr et al. (RePaint), arXiv 2201.09865, Eq.
+      8.
     """
 
     solver: Solver = Ancestral()

@@ -1,4 +1,4 @@
-"""What the solvers in the coordinates of a singular value decomposition share."""
+"""The parts shared by the solvers that work in the coordinates of a singular value decomposition."""
 
 from typing import NamedTuple
 
@@ -18,9 +18,10 @@ class Seen(NamedTuple):
     """The measurement in coordinates of x0.
 
     Attributes:
-      operator: of which they are the coordinates.
-      y: Σ⁺ Uᵀ y, which is Vᵀ x0 and noise, where it is measured.
-      noise_std: σ_y/Σ, the standard deviation of that noise; infinite where nothing is measured.
+      operator: the operator, which defines the coordinates.
+      y: Σ⁺ Uᵀ y, which is Vᵀ x0 plus noise where it is measured.
+      noise_std: σ_y/Σ, the standard deviation of that noise. It is infinite where nothing is
+        measured.
     """
 
     operator: Decomposed
@@ -58,7 +59,7 @@ def times(values: Array, z: Array) -> Array:
 
 
 def replaced(key: Keys, sde: SDE, x: Batch, t: Scalar, measured: Seen) -> Batch:
-    """x_t with α y + √(σ² − α² σ_y²/Σ²) z in place of each coordinate that is measured with less noise than x_t has."""
+    """x_t, with α y + √(σ² − α² σ_y²/Σ²) z in each coordinate that is measured with less noise than x_t has."""
     operator, y, std = measured
     alpha, sigma = sde.alpha(t), sde.sigma(t)
     is_known = alpha * std <= sigma

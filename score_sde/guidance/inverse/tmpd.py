@@ -22,12 +22,14 @@ from score_sde.sdes.base import Time
 
 @pytree
 class TMPD(Posterior):
-    """∇ log p(y | x_t) ≈ Jᵀ Aᵀ (y − A x̂0)/(σ_y² + A V Aᵀ 1), with V = Cov[x0 | x_t] = (σ²/α) Jᵀ; the division is elementwise.
+    """∇ log p(y | x_t) ≈ Jᵀ Aᵀ (y − A x̂0)/(σ_y² + A V Aᵀ 1), with V = Cov[x0 | x_t] = (σ²/α) Jᵀ and elementwise division.
 
-    The row sums A V Aᵀ 1 stand for the covariance matrix of y: one product with Jᵀ instead of the several of `MMPS`.
+    The row sums A V Aᵀ 1 replace the covariance matrix of y. They need one product with Jᵀ, where
+    `MMPS` needs several.
 
-    Error: exact for Gaussian data whose A V Aᵀ is diagonal, as for masks and independent pixels. Where A mixes pixels with
-    both signs, row sums come near 0 or below, and the estimate can be far off.
+    Error: exact for Gaussian data whose A V Aᵀ is diagonal, as for masks and independent pixels.
+      Where A mixes pixels with both signs, row sums can be near 0 or negative, and the estimate can
+      be far off.
     Raises: ValueError unless noise_std > 0.
     Source: Boys et al., arXiv 2310.06721, Eqs. 9 and 10.
     """

@@ -1,4 +1,4 @@
-"""Operators of inverse problems: what is measured of an image. `OPERATORS` maps a config's name to the operator."""
+"""Operators of inverse problems: the measurement of an image. `OPERATORS` maps a config name to the operator."""
 
 from score_sde.guidance.operators.base import Decomposed, Linear, Operator, conjugate_gradients, measured_values
 from score_sde.guidance.operators.bicubic import Bicubic

@@ -1,7 +1,8 @@
-"""The operators of inverse problems y = A(x0) + σ_y n: linear ones with their adjoint, and what else is known of each.
+"""The operators of inverse problems y = A(x0) + σ_y n.
 
-An operator works on a batch, [b, *shape] -> [b, *m], image by image. `shape` is the shape of one image everywhere. No operator
-keeps a matrix of the size of A (but `Matrix`, which is for small problems).
+Linear operators have an adjoint, and some have more known structure. An operator works on a batch,
+[b, *shape] -> [b, *m], image by image. `shape` is always the shape of one image. No operator stores
+a matrix of the size of A, except `Matrix`, which is for small problems.
 """
 
 import abc
@@ -24,7 +25,7 @@ Coordinates = Shaped[Array, "b *k"]  # real or complex
 
 
 class Operator(abc.ABC):
-    """A: what is measured of x0, before the noise. A member is a `@pytree` dataclass with `__call__`."""
+    """A: the measurement of x0, before the noise. An operator is a `@pytree` dataclass with `__call__`."""
 
     @abc.abstractmethod
     def __call__(self, x: Images) -> Measured:
@@ -43,7 +44,10 @@ class Operator(abc.ABC):
 
 
 class Linear(Operator):
-    """A linear operator: its adjoint is JAX's transpose, and its pseudo-inverse is solved for, unless a member knows better."""
+    """A linear operator. Its adjoint is JAX's transpose, and its pseudo-inverse is solved for.
+
+    A subclass overrides them where it knows a closed form.
+    """
 
     def adjoint(self, y: Measured, shape: Shape) -> Images:
         """Aᵀ y."""
@@ -60,9 +64,10 @@ class Linear(Operator):
         max_steps: Count = 100,
         tolerance: Number = 1e-6,
     ) -> Images:
-        """Aᵀ (gain A Aᵀ + damping I)⁻¹ y; both are one number, or one for each image.
+        """Aᵀ (gain A Aᵀ + damping I)⁻¹ y. `gain` and `damping` are one number, or one for each image.
 
-        By conjugate gradients, which stop at the residual `tolerance` · ‖y‖, or after `max_steps`.
+        It is solved by conjugate gradients, which stop at the residual `tolerance` · ‖y‖, or after
+        `max_steps`.
         """
         gain, damping = expand_like(gain, y), expand_like(damping, y)
         inner = conjugate_gradients(
@@ -78,12 +83,13 @@ class Linear(Operator):
 class Decomposed(Linear):
     """A linear operator with a known singular value decomposition A = U Σ Vᵀ, in coordinates [b, *k] of x.
 
-    V is unitary, so that white noise is white in these coordinates too. A coordinate of singular value 0 is not measured.
+    V is unitary, so white noise is white in these coordinates too. A coordinate with the singular
+    value 0 is not measured.
     """
 
     @abc.abstractmethod
     def singular_values(self, shape: Shape) -> Float[Array, "*k"]:
-        """Σ, one number for each coordinate of an image, or to be broadcast to them."""
+        """Σ, one number for each coordinate of an image, or an array that can be broadcast to them."""
 
     @abc.abstractmethod
     def to_coordinates(self, x: Images) -> Coordinates:
@@ -95,7 +101,7 @@ class Decomposed(Linear):
 
     @abc.abstractmethod
     def measured_coordinates(self, y: Measured, shape: Shape) -> Coordinates:
-        """Uᵀ y, each number at the coordinate of x that it measures; 0 elsewhere."""
+        """Uᵀ y, where each number stands at the coordinate of x that it measures; 0 elsewhere."""
 
     def damped_inverse(
         self,
@@ -106,7 +112,7 @@ class Decomposed(Linear):
         max_steps: Count = 100,
         tolerance: Number = 1e-6,
     ) -> Images:
-        """V Σ (gain Σ² + damping)⁻¹ Uᵀ y, whatever `max_steps` is.
+        """V Σ (gain Σ² + damping)⁻¹ Uᵀ y. `max_steps` is not used.
 
         Values of Σ below `tolerance` times the largest count as 0.
         """
@@ -118,7 +124,7 @@ class Decomposed(Linear):
 
 
 def measured_values(operator: Decomposed, shape: Shape, tolerance: Number = 1e-6) -> Float[Array, "*k"]:
-    """Singular values, those below `tolerance` times the largest set to 0: what rounding leaves of a direction that is lost."""
+    """The singular values. Values below `tolerance` times the largest, which are rounding errors, are set to 0."""
     values = operator.singular_values(shape)
     return jnp.where(values > tolerance * jnp.max(values), values, 0)
 
@@ -126,10 +132,11 @@ def measured_values(operator: Decomposed, shape: Shape, tolerance: Number = 1e-6
 def conjugate_gradients(
     matrix: Callable[[Measured], Measured], b: Measured, max_steps: Count, tolerance: Number = 1e-6
 ) -> Measured:
-    """v with matrix(v) = b, for each image by itself; `matrix` is linear, symmetric and ≥ 0 within each image.
+    """v with matrix(v) = b, image by image. `matrix` is linear, symmetric and ≥ 0 within each image.
 
-    Each image has step sizes of its own, and stops by itself at the residual `tolerance` · ‖b‖ or after `max_steps`. `matrix`
-    is called with the whole batch: the images meet in it, as in a network, and nowhere else.
+    Each image has its own step sizes. It stops at the residual `tolerance` · ‖b‖ or after
+    `max_steps`. `matrix` is called with the whole batch, as a network is. Nothing else mixes the
+    images.
 
     Source: Hestenes and Stiefel, 1952; the iteration is jax.scipy's.
     """
@@ -153,7 +160,8 @@ def householder(z: Float[Array, "*rest n"], direction: Float[Array, " n"]) -> Fl
     """
     unit = direction / jnp.linalg.norm(direction)
     first = jnp.zeros_like(unit).at[0].set(1)
-    # Reflecting to −e₁ where that is farther keeps the digits of the difference; the sign is put back.
+    # Where −e₁ is farther than e₁, the reflection goes to −e₁, which keeps the digits of the difference.
+    # The sign is restored afterwards.
     sign = jnp.where(unit[0] > 0, -1, 1).astype(unit.dtype)
     normal = unit - sign * first
     normal = (normal / jnp.linalg.norm(normal)).astype(z.dtype)

@@ -1,4 +1,4 @@
-"""Super-resolution from an image made small by bicubic interpolation."""
+"""Super-resolution from an image that was reduced by bicubic interpolation."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from score_sde.internal.pytree import pytree, static
 
 @pytree
 class Bicubic(Separable):
-    """y = the image, smaller by `factor` each way, by bicubic interpolation with anti-aliasing, for images [h, w, c].
+    """y = the image reduced by `factor` along both axes, by bicubic interpolation with anti-aliasing; images [h, w, c].
 
-    Raises: ValueError unless factor >= 1 divides h and w. Source: Keys, 1981, with a = −1/2, as in Pillow and jax.image.
+    Raises: ValueError unless factor >= 1 divides h and w.
+    Source: Keys, 1981, with a = −1/2, as in Pillow and jax.image.
     """
 
     factor: int = static(default=4)

@@ -11,7 +11,8 @@ from score_sde.internal.pytree import pytree, static
 class BlockAverage(Decomposed):
     """y = the mean over each block of factor × factor pixels, for images [h, w, c].
 
-    Raises: ValueError unless factor >= 1 divides h and w. Source: Kawar et al. (DDRM), arXiv 2201.11793, App. D.
+    Raises: ValueError unless factor >= 1 divides h and w.
+    Source: Kawar et al. (DDRM), arXiv 2201.11793, App. D.
     """
 
     factor: int = static(default=4)

@@ -1,4 +1,4 @@
-"""Deblurring of any kernel, by the Fourier transform."""
+"""Deblurring of any kernel by the Fourier transform."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
@@ -9,10 +9,11 @@ from score_sde.internal.pytree import pytree
 
 @pytree
 class CircularBlur(Decomposed):
-    """y = k * x for each channel of images [h, w, c], as if the image repeated itself beyond its edges.
+    """y = k * x for each channel of images [h, w, c], where the image repeats beyond its edges.
 
-    The kernel's centre is its pixel (rows // 2, columns // 2). It may be a motion blur: nothing has to be symmetric. The
-    coordinates are Fourier coefficients, and the singular values are |k̂|.
+    The kernel's centre is its pixel (rows // 2, columns // 2). The kernel need not be symmetric, so
+    it may be a motion blur. The coordinates are Fourier coefficients, and the singular values are
+    |k̂|.
 
     Raises: ValueError for a kernel larger than the image.
     """
@@ -44,7 +45,7 @@ class CircularBlur(Decomposed):
         return jnp.conj(phase) * self.to_coordinates(y)
 
     def _response(self, shape: Shape) -> Complex[Array, "1 h w 1"]:
-        """k̂, the kernel's centre moved to the first pixel."""
+        """k̂, after the kernel's centre is moved to the first pixel."""
         rows, columns = self.kernel.shape
         whole = jnp.zeros(shape[:2], self.kernel.dtype).at[:rows, :columns].set(self.kernel)
         return jnp.fft.fft2(jnp.roll(whole, (-(rows // 2), -(columns // 2)), (0, 1)))[None, ..., None]

@@ -9,9 +9,9 @@ from score_sde.internal.pytree import as_pytree, pytree
 
 @pytree
 class Function(Operator):
-    """y = function(x), any differentiable function of a batch [b, *shape] that treats each image by itself.
+    """y = function(x), for any differentiable function of a batch [b, *shape] that treats the images independently.
 
-    A function that is a pytree is traced; any other is a part of the program.
+    A function that is a pytree is traced. Any other function is a constant of the program.
     """
 
     function: Callable[..., Any]
@@ -26,7 +26,7 @@ class Function(Operator):
 
 @pytree
 class LinearFunction(Linear):
-    """The same for a linear function, whose adjoint is JAX's transpose."""
+    """A linear function as an operator. Its adjoint is JAX's transpose."""
 
     function: Callable[..., Any]
 

@@ -9,10 +9,11 @@ from score_sde.internal.pytree import pytree, static
 
 @pytree
 class GaussianBlur(Separable):
-    """y = x smoothed by a Gaussian of `std` pixels, cut off at `radius`; the image is reflected at its edges.
+    """y = x smoothed by a Gaussian of `std` pixels that is cut off at `radius`. The image is reflected at its edges.
 
     Raises: ValueError unless std > 0 and radius >= 1.
-    Source: std 3 and a kernel of 61 × 61 pixels for images of 256 × 256, in DPS, arXiv 2209.14687, App. D.
+    Source: DPS, arXiv 2209.14687, App. D, with std 3 and a kernel of 61 × 61 pixels for images of
+      256 × 256.
     """
 
     std: float = static(default=3.0)

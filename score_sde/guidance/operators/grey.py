@@ -1,4 +1,4 @@
-"""Colorization: only a weighted sum of the channels is seen."""
+"""Colorization: the measurement is a weighted sum of the channels."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -1,4 +1,4 @@
-"""Removal of compression: the cosine coefficients of each block of 8 × 8 pixels are seen rounded."""
+"""Removal of JPEG artifacts: the measurement is the rounded cosine coefficients of each block of 8 × 8 pixels."""
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,13 @@ SIZE = 8
 class Jpeg(Operator):
     """y = the image with the cosine coefficients of each 8 × 8 block of each channel rounded to multiples of JPEG's steps.
 
-    Images [h, w, c] are in [−1, 1]. There is no change of colour space and no subsampling of colours. Rounding has no
-    derivative; the derivative here is that of the function without rounding.
+    Images [h, w, c] are in [−1, 1]. There is no change of colour space and no subsampling of
+    colours. Rounding has no derivative. The derivative here is that of the function without
+    rounding.
 
-    Raises: ValueError unless 1 <= quality <= 100, or for sides that are no multiples of 8.
-    Source: ITU-T T.81, Annexes A.3.3 and K; the scale of quality: the Independent JPEG Group's library.
+    Raises: ValueError unless 1 <= quality <= 100, or for sides that are not multiples of 8.
+    Source: ITU-T T.81, Annexes A.3.3 and K; the scale of quality: the Independent JPEG Group's
+      library.
     """
 
     quality: float = 10.0
@@ -53,7 +55,7 @@ class Jpeg(Operator):
         return _along(jax.scipy.fft.idct, rounded * self._steps(x.dtype)).reshape(x.shape)
 
     def _steps(self, dtype) -> Float[Array, "1 1 8 1 8 1"]:
-        """In units of images in [−1, 1], where 255 levels are 2."""
+        """The steps in units of images in [−1, 1], where 255 levels are 2."""
         quality = jnp.asarray(self.quality, dtype)
         scale = jnp.where(quality < 50, 50 / quality, 2 - quality / 50)
         steps = jnp.clip(jnp.floor(scale * jnp.asarray(STEPS, dtype) + 0.5), 1, 255)

@@ -1,4 +1,4 @@
-"""Inpainting: some pixels are seen."""
+"""Inpainting: the measurement is a part of the pixels."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -9,9 +9,9 @@ from score_sde.internal.pytree import pytree
 
 @pytree
 class Mask(Decomposed):
-    """y = m x, with m = 1 where a pixel is seen and 0 where it is not.
+    """y = m x, with m = 1 where a pixel is measured and 0 where it is not.
 
-    The mask has the shape of one image, or one that is broadcast to it, such as [h, w, 1].
+    The mask has the shape of one image, or a shape that is broadcast to it, such as [h, w, 1].
 
     Raises: ValueError for other values than 0 and 1, or for images of another shape.
     """

@@ -11,7 +11,7 @@ from score_sde.internal.pytree import pytree
 
 @pytree
 class Matrix(Decomposed):
-    """y = A x of the flattened image. It keeps m × n numbers and decomposes them: only for small problems.
+    """y = A x of the flattened image. It stores m × n numbers and decomposes them, so it is for small problems.
 
     Raises: ValueError for images of another size than the matrix has columns.
     """

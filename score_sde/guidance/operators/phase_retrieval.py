@@ -1,4 +1,4 @@
-"""Phase retrieval: only the size of each Fourier coefficient is seen."""
+"""Phase retrieval: the measurement is the absolute value of each Fourier coefficient."""
 
 import jax.numpy as jnp
 
@@ -8,11 +8,13 @@ from score_sde.internal.pytree import pytree, static
 
 @pytree
 class PhaseRetrieval(Operator):
-    """y = |F P x| for each channel of images [h, w, c]: P puts zeros around the image, F is the orthonormal Fourier transform.
+    """y = |F P x| for each channel of images [h, w, c]: P pads the image with zeros, F is the orthonormal Fourier transform.
 
-    The padded image is `oversampling` times as large, each way. An image turned by 180 degrees, or moved, has the same y.
+    The padded image is `oversampling` times as large along both axes. An image that is rotated by
+    180 degrees, or moved, has the same y.
 
-    Raises: ValueError unless oversampling >= 1. Source: DPS, arXiv 2209.14687, App. D, whose oversampling is 2.
+    Raises: ValueError unless oversampling >= 1.
+    Source: DPS, arXiv 2209.14687, App. D, whose oversampling is 2.
     """
 
     oversampling: float = static(default=2.0)

@@ -1,4 +1,4 @@
-"""Compressed sensing: fewer random mixtures of the pixels than pixels."""
+"""Compressed sensing: the measurement is random mixtures of the pixels, fewer than there are pixels."""
 
 import math
 
@@ -14,8 +14,8 @@ from score_sde.internal.pytree import pytree, static
 class RandomProjection(Decomposed):
     """y = S C D x: random signs D, the orthonormal cosine transform C of all pixels, and `number` of its coefficients, S.
 
-    The rows are orthonormal, each mixes all pixels, and A takes O(n log n) operations and no matrix. Fields of the same
-    numbers are the same operator.
+    The rows are orthonormal, and each row mixes all pixels. A takes O(n log n) operations and no
+    matrix. Equal fields give the same operator.
 
     Raises: ValueError unless number is from 1 to the number of pixels and channels.
     Source: Ailon and Chazelle, SIAM J. Comput. 39 (2009), with cosines in place of Walsh functions.

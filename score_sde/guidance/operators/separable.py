@@ -1,4 +1,4 @@
-"""Operators that act on the rows and on the columns of an image: y = R_h x R_wᵀ for each channel."""
+"""Operators that act separately on the rows and on the columns of an image: y = R_h x R_wᵀ for each channel."""
 
 import abc
 
@@ -10,9 +10,10 @@ from score_sde.guidance.operators.base import Coordinates, Decomposed, Images, M
 
 
 class Separable(Decomposed):
-    """y = R_h x R_wᵀ for each channel of images [h, w, c], with the small matrices R of one axis.
+    """y = R_h x R_wᵀ for each channel of images [h, w, c], with a small matrix R for each axis.
 
-    With R = U Σ Vᵀ of each axis, the singular values of the whole are the products of those of the axes.
+    With R = U Σ Vᵀ for each axis, the singular values of the operator are the products of the
+    singular values of the axes.
     """
 
     @abc.abstractmethod

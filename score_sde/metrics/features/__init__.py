@@ -1,4 +1,4 @@
-"""Features of images: one extractor in one file, and the catalogue of their names in --features."""
+"""Features of images: one extractor per file, and the catalogue of their names in --features."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,8 @@ EXTRACTORS: dict[str, Callable[[Mesh], Extractor]] = {
 def get_extractor(name: str, mesh: Mesh) -> Extractor:
     """The extractor of this name, with its weights on the devices of `mesh`.
 
-    Raises: ValueError for an unknown name or a callable that does not exist; FileNotFoundError where weights are missing.
+    Raises: ValueError for an unknown name or a callable that does not exist. FileNotFoundError
+      where weights are missing.
     """
     if ":" in name:
         return outside(name)

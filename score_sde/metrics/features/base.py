@@ -1,7 +1,7 @@
-"""What a feature extractor is: images in, named arrays of features out, whatever the network behind it.
+"""The interface of feature extractors: from images to named arrays of features.
 
-"pool" [n, d] is what distances are taken between. An extractor may also give "spatial" (for sFID) and "logits" (for the
-Inception Score).
+Distances are computed between the features "pool" [n, d]. An extractor may also have "spatial" (for
+sFID) and "logits" (for the Inception Score).
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 
 from score_sde import parallel
 
-Images = Shaped[np.ndarray, "b *shape"]  # 0…255 as uint8; float32 for data that are no images of at most 256 levels
+Images = Shaped[np.ndarray, "b *shape"]  # images of at most 256 levels as uint8 0…255; other data as float32
 Features = dict[str, np.ndarray]
 
 
@@ -24,11 +24,13 @@ class Extractor:
     """compute(images, wanted) -> {name: one row per image}.
 
     Attributes:
-      name: as on the command line.
-      digest: of the weights and of the preprocessing; features with different digests are not compared.
-      outputs: what it can give; always "pool".
-      compute: of a batch, whose size is a multiple of the devices; each image's features do not depend on the others.
-      of_8_bits: whether it takes nothing but images [h, w, 1 or 3] in 0…255.
+      name: the name on the command line.
+      digest: the digest of the weights and of the preprocessing. Features with different digests
+        are not compared.
+      outputs: the available outputs, "pool" among them.
+      compute: a function of a batch, whose size is a multiple of the number of devices. The
+        features of an image do not depend on the other images.
+      of_8_bits: whether it takes only images [h, w, 1 or 3] in 0…255.
     """
 
     name: str
@@ -40,8 +42,8 @@ class Extractor:
     def __call__(self, images: Images, wanted: Sequence[str] = ("pool",)) -> Features:
         """The `wanted` outputs, in float32.
 
-        Raises: ValueError for an output that this extractor lacks, data that it does not take, or an array without one
-          row per image.
+        Raises: ValueError for an output that this extractor lacks, data that it does not take, or
+          an array without one row per image.
         """
         self.check(wanted)
         self.check_data(images.shape[1:], images.dtype)
@@ -55,13 +57,13 @@ class Extractor:
         return rows
 
     def check(self, wanted: Sequence[str]) -> None:
-        """Raises ValueError for an output that this extractor lacks, and says where it comes from."""
+        """Raises ValueError for an output that this extractor lacks, with an extractor that has it."""
         for name in sorted(set(wanted) - set(self.outputs)):
             advice = _ADVICE.get(name, "use --features=module:attribute, a callable that gives it.")
             raise ValueError(f"Features {self.name!r} have no {name!r}, only {list(self.outputs)}; {advice}")
 
     def check_data(self, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> None:
-        """Raises ValueError for examples that this extractor does not take, and says why."""
+        """Raises ValueError, with the reason, for examples that this extractor does not take."""
         image = len(shape) == 3 and shape[-1] in (1, 3) and dtype == np.uint8
         if self.of_8_bits and not image:
             sizes = ", ".join(map(str, ("b", *shape)))
@@ -85,7 +87,7 @@ _ADVICE = {
 def on_mesh(
     mesh: Mesh, compute: Callable[[jax.Array, tuple[str, ...]], dict[str, jax.Array]]
 ) -> Callable[[Images, tuple[str, ...]], Features]:
-    """`compute` of 8-bit images, their batch over the devices."""
+    """`compute` of 8-bit images, with the batch sharded over the devices."""
 
     def sharded(images: Images, wanted: tuple[str, ...]) -> Features:
         batch = jax.device_put(_padded(images, mesh), parallel.batch_sharding(mesh))
@@ -96,13 +98,13 @@ def on_mesh(
 
 
 def _padded(images: Images, mesh: Mesh) -> Images:
-    """The images, the last repeated until the devices share them evenly."""
+    """The images. The last image is repeated until the devices can share them evenly."""
     missing = parallel.round_up(len(images), mesh) - len(images)
     return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images
 
 
 def of_values(name: str, function: Callable[[Float[np.ndarray, "b *shape"]], np.ndarray]) -> Extractor:
-    """An extractor without weights, of images in [−1, 1]."""
+    """An extractor without weights, for images in [−1, 1]."""
 
     def compute(images: Images, wanted: tuple[str, ...]) -> Features:
         x = images.astype(np.float64) / 127.5 - 1 if images.dtype == np.uint8 else images
@@ -112,7 +114,7 @@ def of_values(name: str, function: Callable[[Float[np.ndarray, "b *shape"]], np.
 
 
 def digest_of_arrays(preprocessing: str, tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of a network's tensors, and of what is done to the images."""
+    """The SHA-256 of a network's tensors, and of the preprocessing of the images."""
     digest = hashlib.sha256(preprocessing.encode())
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())

@@ -1,8 +1,9 @@
-"""DINOv2's vision transformer up to its class token, as the Fréchet distance FD_DINOv2 takes it, in float32.
+"""DINOv2's vision transformer up to its class token, in float32, for the Fréchet distance FD_DINOv2.
 
-A token is one patch of 14×14 pixels, projected to d numbers, and the first of them a learned class token. Each block is
-x ← x + γ₁ attention(norm₁(x)), then x ← x + γ₂ MLP(norm₂(x)), with exact GELU; the feature is norm(x) of the class token.
-The names are those of the release: "blocks.0.attn.qkv.weight" [3 d, d].
+A token is one patch of 14×14 pixels, projected to d numbers. The first token is a learned class
+token. Each block is x ← x + γ₁ attention(norm₁(x)), then x ← x + γ₂ MLP(norm₂(x)), with exact GELU.
+The feature is norm(x) of the class token. The names are those of the release:
+"blocks.0.attn.qkv.weight" [3 d, d].
 
 Source: Oquab et al., arXiv 2304.07193; as a metric, Stein et al., arXiv 2306.04675.
 """
@@ -20,18 +21,21 @@ from score_sde import parallel
 from score_sde.importers import dinov2_path, load_dinov2
 from score_sde.metrics.features.base import Extractor, digest_of_arrays, on_mesh
 
-SIZE, GRID = 224, 16  # pixels and patches a side
-HEAD_WIDTH = 64  # of every published size
+SIZE, GRID = 224, 16  # pixels and patches along a side
+HEAD_WIDTH = 64  # the same in every published size
 EPSILON = 1e-6
-MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for [0, 1]
-OFFSET = 0.1  # of the release's position table, see `positions`
+MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation of ImageNet, in [0, 1]
+OFFSET = 0.1  # the offset of the release's position table, see `positions`
 Tensors = Mapping[str, Float[Array | np.ndarray, "..."]]
 
 
 def stack_blocks(tensors: Tensors, offset: float = OFFSET) -> dict[str, np.ndarray]:
-    """What `dinov2_features` takes, in float32: "blocks.i.NAME" of every i as one "blocks.NAME", and the positions at 224×224.
+    """The input of `dinov2_features` in float32.
 
-    Args: offset: as in `positions`.
+    "blocks.i.NAME" of every i become one array "blocks.NAME". The positions are those at 224×224.
+
+    Args:
+      offset: as in `positions`.
     """
     parameters = {name: np.asarray(value, np.float32) for name, value in tensors.items() if _in_block(name) is None}
     parameters["pos_embed"] = positions(parameters["pos_embed"], offset)
@@ -45,9 +49,10 @@ def stack_blocks(tensors: Tensors, offset: float = OFFSET) -> dict[str, np.ndarr
 def dinov2_features(
     parameters: Tensors, images_u8: UInt8[Array | np.ndarray, "b h w c"], head_width: int = HEAD_WIDTH
 ) -> Float[Array, "b d"]:
-    """The class token after the last norm, of images of any size, 8 bit, with one channel (repeated to three) or three.
+    """The class token after the last norm, for 8-bit images of any size, with one channel (repeated to three) or three.
 
-    Raises: ValueError for another number of channels, or a d that is no multiple of `head_width`.
+    Raises: ValueError for another number of channels, or a d that is not a multiple of
+      `head_width`.
     """
     channels, width = images_u8.shape[-1], parameters["cls_token"].shape[-1]
     if channels not in (1, 3):
@@ -64,7 +69,8 @@ def dinov2_features(
 def resize(images: UInt8[Array, "b h w c"]) -> Float[Array, "b 224 224 c"]:
     """Bicubic resize to 224×224 with antialiasing, in 0…255, neither rounded nor clamped.
 
-    This is what the code of arXiv 2312.02696 does by default; that of arXiv 2306.04675 resizes by PIL, which rounds to 8 bit.
+    This is the default of arXiv 2312.02696's code. The code of arXiv 2306.04675 resizes by PIL,
+    which rounds to 8 bits.
     """
     shape = (len(images), SIZE, SIZE, images.shape[-1])
     return jax.image.resize(jnp.asarray(images, jnp.float32), shape, "cubic", antialias=True)
@@ -73,9 +79,10 @@ def resize(images: UInt8[Array, "b h w c"]) -> Float[Array, "b 224 224 c"]:
 def positions(table: Float[np.ndarray, "1 n d"], offset: float = OFFSET) -> Float[np.ndarray, "1 257 d"]:
     """The position embeddings at 16×16 patches, from a table of one for the class token and m×m for the patches.
 
-    Bicubic (Keys' kernel with a = −¾, the border repeated), without antialiasing, output i at (i + ½) m/(16 + offset) − ½.
-    The release adds an offset of 0.1, and so do the distances published with its code, as of arXiv 2306.04675 and 2312.02696.
-    transformers' Dinov2Model has none: with the same weights its features differ a little.
+    The interpolation is bicubic (Keys' kernel with a = −¾, the border repeated), without
+    antialiasing. Output i is at (i + ½) m/(16 + offset) − ½. The release adds an offset of 0.1. So
+    do the distances published with its code, such as those of arXiv 2306.04675 and 2312.02696.
+    transformers' Dinov2Model has no offset, so its features differ a little with the same weights.
     """
     side = math.isqrt(table.shape[1] - 1)
     if side == GRID:
@@ -90,14 +97,14 @@ def positions(table: Float[np.ndarray, "1 n d"], offset: float = OFFSET) -> Floa
 
 
 def keys(x: Float[np.ndarray, "*shape"], a: float) -> Float[np.ndarray, "*shape"]:
-    """Keys' cubic convolution kernel: 1 at 0, 0 at the other integers and beyond ±2, of slope a at 1."""
+    """Keys' cubic convolution kernel: 1 at 0, 0 at the other integers and beyond ±2, with slope a at 1."""
     x = np.abs(x)
     inner, outer = ((a + 2) * x - (a + 3)) * x**2 + 1, a * (((x - 5) * x + 8) * x - 4)
     return np.where(x <= 1, inner, np.where(x < 2, outer, 0))
 
 
 def feed_forward(p: Tensors, x: Float[Array, "*tokens d"]) -> Float[Array, "*tokens d"]:
-    """W₂ GELU(W₁ x + b₁) + b₂; in the giant SwiGLU, W₃ (silu(u) ⊙ v) + b₃ with [u, v] = W₁₂ x + b₁₂."""
+    """W₂ GELU(W₁ x + b₁) + b₂. In the giant model it is SwiGLU: W₃ (silu(u) ⊙ v) + b₃ with [u, v] = W₁₂ x + b₁₂."""
     if "mlp.w12.weight" in p:
         gate, value = jnp.split(_linear(p, "mlp.w12", x), 2, axis=-1)
         return _linear(p, "mlp.w3", jax.nn.silu(gate) * value)
@@ -146,7 +153,7 @@ def _network(p: Tensors, x: Float[Array, "b 224 224 3"], head_width: int) -> Flo
 
 
 def extractor(mesh: Mesh) -> Extractor:
-    """The class token of DINOv2 in float32, its batch over the devices of the mesh."""
+    """The class token of DINOv2 in float32, with the batch sharded over the devices of the mesh."""
     tensors = load_dinov2(dinov2_path())
     parameters = parallel.replicate(stack_blocks(tensors), mesh)
     features = jax.jit(dinov2_features)

@@ -1,8 +1,9 @@
 """The InceptionV3 of 2015-12-05 up to its last pooling, as the FID papers use it, in float32.
 
-A cell is relu(γ⁻¹-free batch norm(convolution)), the norm folded into the kernel: W/√(v + 1e-3) and β − m/√(v + 1e-3).
-The names are those of the graph: "mixed_4.tower.conv_1". Average pooling leaves the padding out of its mean, and the
-last of the eleven mixed layers takes a maximum where the others take a mean: both are part of the published numbers.
+A cell is relu(γ⁻¹-free batch norm(convolution)). The norm is folded into the kernel: W/√(v + 1e-3)
+and β − m/√(v + 1e-3). The names are those of the graph: "mixed_4.tower.conv_1". Two details are
+part of the published numbers. Average pooling leaves the padding out of its mean. The last of the
+eleven mixed layers takes a maximum where the others take a mean.
 
 Source: Szegedy et al., arXiv 1512.00567; the frozen graph of Heusel et al., arXiv 1706.08500.
 """
@@ -29,7 +30,12 @@ Activations = Float[Array, "_ _ _ _"]  # [b, h, w, c], of other sizes after a la
 
 
 class InceptionFeatures(NamedTuple):
-    """`pool`: 2048 features (pool_3), for FID. `spatial`: 7 channels of mixed_6/conv at 17×17, for sFID."""
+    """The features of a batch.
+
+    Attributes:
+      pool: 2048 features (pool_3), for FID.
+      spatial: 7 channels of mixed_6/conv at 17×17, for sFID.
+    """
 
     pool: Float[Array, "b 2048"]
     spatial: Float[Array, "b 2023"]
@@ -53,7 +59,7 @@ PARTS = ("weight", "beta", "mean", "var")
 
 
 def inception_features(cells: Cells, images_u8: UInt8[Array | np.ndarray, "b h w c"]) -> InceptionFeatures:
-    """The features of images of any size, 8 bit, with one channel (repeated to three) or three.
+    """The features of 8-bit images of any size, with one channel (repeated to three) or three.
 
     Raises: ValueError for another number of channels.
     """
@@ -66,7 +72,7 @@ def inception_features(cells: Cells, images_u8: UInt8[Array | np.ndarray, "b h w
 
 
 def resize(images: UInt8[Array, "b h w c"]) -> Float[Array, "b 299 299 c"]:
-    """Bilinear resize to 299×299 as TensorFlow 1 did: output pixel i lies at i · size/299, without antialiasing."""
+    """Bilinear resize to 299×299 as in TensorFlow 1: output pixel i is at i · size/299, without antialiasing."""
     x = jnp.asarray(images, jnp.float32)
     rows, columns = (jnp.asarray(interpolation(size)) for size in x.shape[1:3])
     return jnp.einsum("ih,bhwc,jw->bijc", rows, x, columns)
@@ -98,7 +104,7 @@ def _maximum(x: Activations, stride: int = 2, padding: str = "VALID") -> Activat
 
 
 def _mean(x: Activations) -> Activations:
-    """The mean over 3×3, of what lies inside the image."""
+    """The mean over 3×3 of the pixels inside of the image."""
     return _pool(x, lax.add, 0.0, 1, "SAME") / _pool(jnp.ones_like(x[:1, ..., :1]), lax.add, 0.0, 1, "SAME")
 
 
@@ -154,7 +160,7 @@ def _side_by_side(*branches: Activations) -> Activations:
 
 
 def extractor(mesh: Mesh) -> Extractor:
-    """The InceptionV3 of 2015-12-05 in float32, its batch over the devices of the mesh."""
+    """The InceptionV3 of 2015-12-05 in float32, with the batch sharded over the devices of the mesh."""
     tensors = load_inception(inception_path())
     cells = parallel.replicate(fold(tensors), mesh)
     # The published score has no bias in this layer. Source: the code of arXiv 1606.03498.

@@ -1,11 +1,15 @@
-"""LPIPS: the distance between images in the activations of VGG16, weighted as people judge.
+"""LPIPS: the distance between images in the activations of VGG16, weighted to agree with human judgement.
 
-With φ_l(x) [h_l, w_l, c_l] the activations of the last ReLU before each of VGG16's poolings, φ̂ = φ/(|φ|₂ + 1e-10) over the
-channels, and learned weights w_l ≥ 0:  d(a, b) = Σ_l mean over places of Σ_c w_l (φ̂_l(a) − φ̂_l(b))².
+φ_l(x) [h_l, w_l, c_l] are the activations of the last ReLU before each pooling of VGG16. With φ̂ =
+φ/(|φ|₂ + 1e-10) over the channels, and learned weights w_l ≥ 0,
 
-The names are those of the two files: torchvision's "features.0.weight" [64, 3, 3, 3], and "lin0" … "lin4" [c_l].
+    d(a, b) = Σ_l mean over places of Σ_c w_l (φ̂_l(a) − φ̂_l(b))².
 
-Source: Zhang et al., arXiv 1801.03924, version 0.1 of its code (which is the one that scales its input).
+The names are those of the two files: torchvision's "features.0.weight" [64, 3, 3, 3], and "lin0" …
+"lin4" [c_l].
+
+Source: Zhang et al., arXiv 1801.03924, version 0.1 of its code, which is the version that scales
+  its input.
 """
 
 from collections.abc import Mapping
@@ -21,8 +25,8 @@ from score_sde.importers import load_lpips, lpips_path
 from score_sde.metrics.features.base import Extractor, digest_of_arrays, on_mesh
 
 BLOCKS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))  # torchvision's numbers of the convolutions
-LEAST_SIZE = 2 ** (len(BLOCKS) - 1)  # pixels a side; of fewer the last block sees none
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [−1, 1]
+LEAST_SIZE = 2 ** (len(BLOCKS) - 1)  # the smallest side in pixels; a smaller image leaves no pixels for the last block
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # the normalization of images in [−1, 1]
 EPSILON = 1e-10
 Tensors = Mapping[str, Float[Array | np.ndarray, "..."]]
 Images = Float[Array | np.ndarray, "b h w c"]
@@ -43,9 +47,9 @@ def lpips_distance(tensors: Tensors, a: Images, b: Float[Array | np.ndarray, "..
 
 
 def lpips_features(tensors: Tensors, images_u8: UInt8[Array | np.ndarray, "b h w c"]) -> Float[Array, "b 1472"]:
-    """√w_l φ̂_l of 8-bit images, averaged over places, l after l: what Fréchet and kernel distances are taken between.
+    """√w_l φ̂_l of 8-bit images, averaged over places, for l after l: the features of Fréchet and kernel distances.
 
-    Without the average, squared distances between them would be LPIPS itself.
+    Without the average, squared distances between these features would be LPIPS itself.
 
     Raises: ValueError for a number of channels that is neither 1 nor 3, or images below 16×16.
     """
@@ -92,7 +96,7 @@ def _convolution(tensors: Tensors, name: str, x: Float[Array, "b h w c"]) -> Flo
 
 
 def extractor(mesh: Mesh) -> Extractor:
-    """LPIPS's activations, averaged over places, in float32, the batch over the devices of the mesh."""
+    """LPIPS's activations, averaged over places, in float32, with the batch sharded over the devices of the mesh."""
     tensors = load_lpips(lpips_path())
     parameters, features = parallel.replicate(tensors, mesh), jax.jit(lpips_features)
     digest = digest_of_arrays("sqrt(w) phi / (|phi| + 1e-10), mean over places, float32", tensors)

@@ -1,4 +1,4 @@
-"""Oriented gradients: features of small grey images, where no network is at hand."""
+"""Oriented gradients: features of small grey images that need no network."""
 
 import numpy as np
 from jax.sharding import Mesh
@@ -10,14 +10,15 @@ from score_sde.metrics.features.base import Extractor, of_values
 def oriented_gradients(
     images: Float[np.ndarray | Array, "n h w c"], orientations: int = 8
 ) -> Float64[np.ndarray, "n h w features"]:
-    """Computes |g| max(0, cos(θ − φ))² for the gradient g = |g| (cos θ, sin θ) and each orientation φ, then blurs it.
+    """|g| max(0, cos(θ − φ))² for the gradient g = |g| (cos θ, sin θ) and each orientation φ, blurred.
 
-    The blur is a Gaussian of 1/8 of the shorter side: a stroke may move that far and keep most of its features. Both
-    numbers were chosen by leave-one-out accuracy on the 1,500 training digits: 0.998 (a wider blur has as much), where
-    plain pixels have 0.993. On the 297 test digits, by other hands, it is 0.973 and 0.963, each ± 0.01.
+    The blur is a Gaussian of 1/8 of the shorter side. A stroke may move by this distance and keep
+    most of its features. Both numbers were chosen by leave-one-out accuracy on the 1,500 training
+    digits. It is 0.998 (the same for a wider blur), against 0.993 for plain pixels. On the 297 test
+    digits, by other hands, it is 0.973 against 0.963, each ± 0.01.
 
-    Source: the idea of Dalal and Triggs, Histograms of oriented gradients for human detection, CVPR 2005, with a smooth
-    weighting in place of bins and cells.
+    Source: the idea of Dalal and Triggs, Histograms of oriented gradients for human detection, CVPR
+      2005, with a smooth weighting in place of bins and cells.
     """
     x = np.asarray(images).astype(np.float64)
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
@@ -32,13 +33,13 @@ def oriented_gradients(
 
 
 def blur_matrix(size: int, width: float) -> Float64[np.ndarray, "size size"]:
-    """Returns the matrix of a Gaussian blur of a line of pixels, dark beyond its ends."""
+    """The matrix of a Gaussian blur of a line of pixels, with zeros beyond its ends."""
     offsets = np.arange(size)[:, None] - np.arange(size)
     return np.exp(-0.5 * (offsets / width) ** 2) / (np.sqrt(2 * np.pi) * width)
 
 
 def extractor(mesh: Mesh) -> Extractor:
-    """Oriented gradients, blurred: for small grey images, where no network is at hand."""
+    """Blurred oriented gradients, for small grey images without a network."""
     del mesh
 
     def function(x: Float[np.ndarray, "b *shape"]) -> np.ndarray:

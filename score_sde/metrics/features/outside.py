@@ -1,8 +1,8 @@
 """Features by a callable outside of the package, "module:attribute".
 
-It takes images [b, h, w, c] in 0…255, or other data as they are in float32, and gives an array [b, d], or a dict of such
-arrays. Its attributes `digest` (text that changes with the weights) and `outputs` (names, "pool" among them) are used where
-they exist.
+The callable takes images [b, h, w, c] in 0…255, or other data in float32 without scaling. It
+returns an array [b, d], or a dict of such arrays. Its attributes `digest` (a text that changes with
+the weights) and `outputs` (names, "pool" among them) are used if they exist.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from score_sde.metrics.features.base import Extractor, Features, Images
 
 
 def outside(name: str) -> Extractor:
-    """The extractor of this name; without a `digest`, its digest is that of the module's file.
+    """The extractor of this name. Without a `digest`, its digest is the digest of the module's file.
 
-    Raises: ValueError for a module that cannot be imported, or an attribute that is not there or cannot be called.
+    Raises: ValueError for a module that cannot be imported, or an attribute that does not exist or
+      cannot be called.
     """
     function = from_outside(f"--features={name}", name)
     digest = getattr(function, "digest", None)
