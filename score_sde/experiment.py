@@ -193,7 +193,10 @@ class Experiment:
 
     @functools.cached_property
     def codec(self) -> Codec:
-        """Between the data and what the model learns. Raises: ValueError where the config also augments the data."""
+        """The codec between the data and the variable of the model.
+
+        Raises: ValueError where the config also augments the data.
+        """
         codec, augment = self._build("codec"), self.settings.data.augment
         on = [name for name, value in dataclasses.asdict(augment).items() if value]
         if on and not codec.is_identity:
@@ -204,7 +207,7 @@ class Experiment:
         return codec
 
     def _encoded(self, source: Source) -> Source:
-        """The source as the model sees it."""
+        """The source of encoded examples."""
         return source if self.codec.is_identity else EncodedSource(source, self.codec)
 
     @functools.cached_property
@@ -219,7 +222,7 @@ class Experiment:
 
     @functools.cached_property
     def train_batches(self) -> TrainBatches:
-        """Of encoded examples."""
+        """The training batches of encoded examples."""
         return TrainBatches(
             source=self._encoded(self.train_source),
             batch_size=self.settings.training.batch_size,
@@ -238,7 +241,8 @@ class Experiment:
     def eval_batches(self, batch_size: int, max_examples: int | None = None, encoded: bool = False) -> EvalBatches:
         """Every held-out example once (or the first `max_examples`), in batches of all processes together.
 
-        They are the data themselves, as samples are compared with them; with `encoded` they are what the model sees.
+        They are the data themselves, for the comparison with samples. With `encoded`, they are the
+        input of the model.
         """
         source = self._encoded_eval_source if encoded else self.eval_source
         if max_examples is not None and max_examples < len(source):
@@ -280,7 +284,10 @@ class Experiment:
 
     @functools.cached_property
     def log_prob(self) -> LogProb:
-        """Raises: ValueError where the model's density is of encoded data."""
+        """Computes log-densities.
+
+        Raises: ValueError where the model's density is a density of encoded data.
+        """
         if not self.codec.is_identity:
             raise ValueError(
                 f"Likelihood and bits/dim need codec.name=identity, got {self.settings.codec['name']}: the model has a density "
@@ -319,7 +326,7 @@ class Experiment:
 
     @functools.cached_property
     def sampling_condition(self) -> SamplingConditions:
-        """(first index, number) -> the condition of these images; it also says their observation."""
+        """(first index, number) -> the condition of these images. The object also gives their observation."""
         takes_observation = any(rule.takes_observation for rule in self.guidance)
         return SamplingConditions(self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation)
 

@@ -54,7 +54,7 @@ class Plain:
 
     @property
     def spec(self) -> DataSpec:
-        """Of one example."""
+        """The spec of one example."""
         return self.recipe.spec
 
     @property
@@ -124,7 +124,10 @@ class Trained:
 
     @property
     def folder(self) -> pathlib.Path:
-        """The folder of the run. Raises: ValueError for a run without one."""
+        """The folder of the run.
+
+        Raises: ValueError for a run without a folder.
+        """
         if self.workdir is None:
             raise ValueError(
                 "This needs the folder of a run, and this one was trained without; give its trainer a workdir."
@@ -285,7 +288,10 @@ def restored(
 
 
 def read_state(model: Experiment | Plain, workdir: pathlib.Path, step: int | None = None) -> TrainState:
-    """The whole state at a checkpoint, with all averages and the optimizer's moments. Raises: as `load`."""
+    """The whole state at a checkpoint, with all averages and the optimizer's moments.
+
+    Raises: the errors of `load`.
+    """
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints, stage("reading the checkpoint"):
         # A run may have gone on with other averages since.
         like = with_averages(model.recipe.state_shapes(), checkpoints.averages(step))

@@ -252,7 +252,7 @@ class Settings:
       training: the length of the training, and what happens during it.
       sampling: how samples are drawn.
       likelihood: how log-densities are computed.
-      codec: encodes the data that are learned, and decodes samples.
+      codec: encodes the training data, and decodes samples.
     """
 
     seed: Annotated[int, at_least(0)]

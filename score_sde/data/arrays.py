@@ -47,8 +47,8 @@ class ArraySource(Source):
         numbered in alphabetical order. None means no labels.
       conditions: further arrays [n, ...] that come with each example, as a mapping from the
         network's name to the file's name, or as a list where both names agree.
-      observations: further arrays [n, ...] of what was measured of each example, named as in
-        `conditions`. The network is not told observations: guidance is.
+      observations: further arrays [n, ...] with measurements of each example, named as in
+        `conditions`. Only guidance gets observations, the network does not.
       levels: the number of quantization levels of an integer array. None is 256 for uint8, and 2
         for bool.
       value_range: (low, high) of a floating array, mapped to [−1, 1]. None takes the values as they

@@ -49,8 +49,8 @@ class DataSpec:
         cropped with x. None is those with the spatial sizes of x: [h, w] or [h, w, …] beside
         images, [length, …] beside signals.
       conditions: name -> shape per example of every array that comes with x, "label" included.
-      observations: name -> shape per example of what was measured of x. The network is not told
-        observations: guidance is.
+      observations: name -> shape per example of the measurements of x. Only guidance gets
+        observations, the network does not.
     """
 
     shape: tuple[int, ...]
@@ -79,7 +79,7 @@ class DataSpec:
 
     @property
     def riders(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of conditions and observations: all that rides along with x."""
+        """The shapes of all arrays that come with x: conditions and observations."""
         return {**self.conditions, **self.observations}
 
     def _check_class_names(self, names: tuple[str, ...]) -> None:
@@ -91,7 +91,7 @@ class DataSpec:
             )
 
     def kind_of(self, name: str) -> str:
-        """What a name in `riders` is, for a message: "Observation" or "Condition"."""
+        """The kind of a name in `riders`, for a message: "Observation" or "Condition"."""
         return "Observation" if name in self.observations else "Condition"
 
     def moving(self) -> tuple[str, ...]:
@@ -153,10 +153,10 @@ class DataSpec:
         return np.clip(k, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
 
     def image_u8(self, x: Float[np.ndarray, "*any"]) -> UInt8[np.ndarray, "*any"]:
-        """255 k/(levels − 1), rounded, with the level k of `quantize`: the image in 8 bits that is nearest to x.
+        """255 k/(levels − 1), rounded, with the level k of `quantize`: the 8-bit image that is nearest to x.
 
-        The examples of the source have the same grey values. Continuous data, and data of more than 256 levels, are rounded to
-        256 levels of [−1, 1].
+        The examples of the source have the same grey values. Continuous data, and data of more than
+        256 levels, are rounded to 256 levels of [−1, 1].
 
         Raises: ValueError for NaN or infinite values, which no grey level can show.
         """
@@ -194,7 +194,7 @@ class Source(abc.ABC):
         return np.concatenate([self.labels_at(indices) for indices in chunks])
 
     def labels_at(self, indices: Integer[np.ndarray, " b"]) -> Int32[np.ndarray, " b"]:
-        """The labels of the examples at `indices`; sources that know them without reading x override this."""
+        """The labels of the examples at `indices`. A source that knows them without reading x overrides this method."""
         return self.gather(indices)["label"]
 
     def summary(self) -> str:
@@ -261,9 +261,9 @@ def condition_names(conditions: Mapping[str, str] | Sequence[str] | None, field:
 def rider_names(
     conditions: Mapping[str, str] | Sequence[str] | None, observations: Mapping[str, str] | Sequence[str] | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The names in the data of the conditions and of the observations, by our names for them.
+    """The names in the data of the conditions and of the observations, by the network's names for them.
 
-    Raises: ValueError for a name that is both, or x or label.
+    Raises: ValueError for a name that is both, or is x or label.
     """
     both = condition_names(conditions), condition_names(observations, "observations")
     if twice := sorted(both[0].keys() & both[1].keys()):
@@ -274,7 +274,7 @@ def rider_names(
 def rider_shapes(
     riders: Mapping[str, np.ndarray], observations: Collection[str]
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    """{"conditions": …, "observations": …} for a `DataSpec`: the shapes of arrays [n, …] that ride along, without "x"."""
+    """{"conditions": …, "observations": …} for a `DataSpec`: the shapes of arrays [n, …] that come with x."""
     shapes = {name: values.shape[1:] for name, values in riders.items() if name != "x"}
     return {
         "conditions": {name: shape for name, shape in shapes.items() if name not in observations},

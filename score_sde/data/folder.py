@@ -55,8 +55,8 @@ class FolderSource(Source):
         are subfolders.
       conditions: name -> .npy file (relative to `path`) with one row per image, in the order of the
         images.
-      observations: the same for what was measured of each image. The network is not told
-        observations: guidance is.
+      observations: the same for measurements of each image. Only guidance gets observations, the
+        network does not.
       spatial: the conditions and observations that are flipped and cropped with x. None is those with the spatial
         sizes of x.
       cache_bytes: the memory for decoded images. 0 decodes every time.

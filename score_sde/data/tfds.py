@@ -47,8 +47,8 @@ class TFDSSource(Source):
       label_key: the feature with one integer per example. None means no labels.
       conditions: further features of fixed shape that come with each example, as a mapping from the
         network's name to the data set's name, or as a list where both names agree.
-      observations: further features of what was measured of each example, named as in `conditions`.
-        The network is not told observations: guidance is.
+      observations: further features with measurements of each example, named as in `conditions`.
+        Only guidance gets observations, the network does not.
       spatial: the conditions and observations that are flipped and cropped with x. None is those with the spatial
         sizes of x.
       image_size: (height, width), or one number for a square, to which images are cropped and

@@ -1,4 +1,4 @@
-"""The condition and the observation of each image that is drawn, as functions of the image's index alone."""
+"""The condition and the observation of each drawn image, as functions of the image's index alone."""
 
 import dataclasses
 import functools
@@ -49,9 +49,9 @@ class SamplingConditions:
         return {name: jnp.asarray(condition[name]) for name in spec.conditions}
 
     def observation(self, first_index: int, number: int) -> Observation:
-        """What guidance is told of these images: the observations of the examples that their conditions are of.
+        """The observations of these images for guidance. They come from the same held-out examples as the conditions.
 
-        Without a rule that takes observations, or held-out observations, it is {}.
+        Without a rule that takes observations, or without held-out observations, it is {}.
         """
         if not self.is_observed:
             return {}
@@ -65,7 +65,10 @@ class SamplingConditions:
 
     @functools.cached_property
     def _class(self) -> int | None:
-        """The number of the class of all images. Raises: ValueError for no class, or a model that is told no labels."""
+        """The number of the class of all images.
+
+        Raises: ValueError for an unknown class, or a model without labels as a condition.
+        """
         if self.label is not None and self.spec.num_classes is None:
             raise ValueError(
                 f"sampling.label needs a model with labels as a condition, got {self.label!r}; set it to None."
@@ -77,12 +80,12 @@ class SamplingConditions:
         return self.held_out()
 
     def _examples_of(self, first_index: int, number: int) -> Batch:
-        """Of each image, the held-out example that its condition and its observation come from."""
+        """For each image, the held-out example of its condition and its observation."""
         rows = self._rows(first_index + number)
         return self._held_out.at(rows[np.arange(first_index, first_index + number) % len(rows)])
 
     def _rows(self, wanted: int) -> Int64[np.ndarray, " n"]:
-        """The indices of the held-out examples of the class; of many examples, of at least the first `wanted`."""
+        """The indices of the held-out examples of the class. With many examples, at least the first `wanted`."""
         if self._class is None:
             return np.arange(len(self._held_out.source))
         rows = self._rows_of_class.first(wanted)

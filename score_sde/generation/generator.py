@@ -42,12 +42,12 @@ class Generator(NamedTuple):
     Attributes:
       shape: the shape of one image as the denoiser sees it.
       condition: condition(first_index, number) is the condition of a batch of images.
-      observation: observation(first_index, number) is what guidance is told of these images.
+      observation: observation(first_index, number) is the observation of these images, for guidance.
       guidance: the rules around the bound denoiser, the innermost first.
       keep: the steps after which the states are kept (0 is the start). None are kept by default.
       place: puts parameters on the mesh. None copies them to every device. Parameters that `place`
         divides stay divided: XLA gathers the parameters of a layer when the layer runs.
-      codec: decodes what was drawn, and the kept states.
+      codec: decodes the drawn images and the kept states.
     """
 
     denoiser: Denoiser
@@ -111,7 +111,7 @@ class Generator(NamedTuple):
         return Generated(first_index, *jax.tree.map(lambda rows: rows[:count], parts))
 
     def denoise(self, params: Params, condition: Condition, observation: Observation | None = None) -> Denoise:
-        """The network with these parameters and this condition, under the guidance, which is told the observation."""
+        """The network with these parameters and this condition, under the guidance, which gets the observation."""
         return guide(self.denoiser.bind(params, condition), self.guidance, observation)
 
     def __call__(

@@ -41,8 +41,8 @@ def check_attention(network: Any, height: int, always: str) -> None:
     """Raises ValueError unless each of attention_resolutions is the height of a level.
 
     Args:
-      height: of the first level; each further level halves it.
-      always: where attention is without any, for the message.
+      height: the height of the first level. Each further level halves it.
+      always: where the network has attention in any case, for the message.
     """
     heights = [height // 2**level for level in range(len(network.channel_multipliers))]
     if not set(network.attention_resolutions) <= set(heights):

@@ -64,7 +64,8 @@ class DenoisingScoreMatching(Objective):
     ) -> tuple[Float[Array, " b"], dict[str, Float[Array, " b"]]]:
         """The loss of each example at given times and noise. The scalars are t and the mean squared error of ε̂.
 
-        `weight` is for the numbers of an example, as in `per_example`: 0 where x0 is padding.
+        `weight` weights the numbers of an example, as in `per_example`: it is 0 where x0 is
+        padding.
         """
         x = expand_like(self.sde.alpha(t), x0) * x0 + expand_like(self.sde.sigma(t), x0) * eps
         estimate = denoise(x, t)

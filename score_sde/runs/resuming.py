@@ -172,13 +172,13 @@ def _sections_or_fields(fields: Collection[str]) -> list[str]:
 
 
 def _state_of_run(recipe: Recipe, checkpoints: Checkpoints, found: Changes) -> TrainState:
-    """Shapes, types and shardings of the state in the checkpoint, which has the averages that the run had."""
+    """The shapes, types and shardings of the state in the checkpoint, with the averages of the run."""
     like = recipe.state_shapes()
     return with_averages(like, checkpoints.averages()) if HALF_LIVES in found else like
 
 
 def _with_new_averages(state: TrainState, recipe: Recipe) -> TrainState:
-    """The state with the averages of the config: those that the run has go on, and new ones start at the parameters."""
+    """The state with the averages of the config. Averages of the run continue, and new averages start at the parameters."""
     wanted = list(recipe.state_shapes().ema)
     if set(wanted) == set(state.ema):
         return state
@@ -201,7 +201,7 @@ def _check_structure(found: Changes, recipe: Recipe, checkpoints: Checkpoints) -
 
 
 def _check_form(run: Mapping[str, Any], description: Description, checkpoints: Checkpoints) -> None:
-    """Raises ValueError where a run with a config is asked to go on without one, or the other way round."""
+    """Raises ValueError where a run with a config is continued without a config, or the other way round."""
     if not description.is_like(run):
         with_config = description.file == CONFIG_FILE
         began, asked = ("without a config", "with one") if with_config else ("with a config", "without one")

@@ -58,7 +58,7 @@ def stream_samples(
       kind: "png", one file per image; "npz", one file per batch; "npy", one array.
       dtype: "uint8", rounded to the nearest level of the data, or "float32", x in the units of the model. None
         is "uint8" for images.
-      ema: the average as it was asked for, which the manifest names. None is that of `trained`.
+      ema: the requested average, which the manifest names. None is the average of `trained`.
       output: the folder. None is a folder in the workdir, named after the step and the kind.
     Raises: ValueError for a folder with other samples, or for data that are not images where images
       are needed. FloatingPointError for an image that is not finite, where it must be rounded.
@@ -92,7 +92,7 @@ def stream_samples(
 
 
 def samples_folder(trained: Trained, suffix: str = "") -> pathlib.Path:
-    """Where samples of a run go, where nothing else is asked for."""
+    """The folder for samples of a run, if the user names none."""
     return trained.folder / "samples" / f"step_{trained.step:08d}{suffix}"
 
 

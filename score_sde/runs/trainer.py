@@ -190,7 +190,7 @@ class Trainer:
 
     @property
     def description(self) -> Description:
-        """What the run saves of its settings."""
+        """The settings that the run saves."""
         if self._built_from is not None:
             return describe(self._built_from)
         recipe, training = self.recipe, dataclasses.asdict(self._settings)

@@ -151,7 +151,7 @@ class SDE(abc.ABC):
         return self.prior_std() * self.noise(key, shape)
 
     def prior_log_prob(self, x: Float[Array, "b *shape"], weight: Weight = None) -> Float[Array, " b"]:
-        """log N(x; 0, prior_std² I), in nats per example; of the numbers whose weight is 1, where `weight` is given."""
+        """log N(x; 0, prior_std² I), in nats per example. With `weight`, only numbers with the weight 1 count."""
         std = self.prior_std().astype(x.dtype)
         size = dimension(x, weight)
         return -0.5 * sum_of_squares(x / std, weight) - size * (jnp.log(std) + 0.5 * jnp.log(2 * jnp.pi))

@@ -19,9 +19,10 @@ Step = tuple[Batch, Any, Evaluations]
 
 
 class StepsLeft(NamedTuple):
-    """How many steps of the solve are still to come, for a carry that treats the last steps in another way.
+    """The number of steps of the solve that are still to come, for a carry that treats the last steps differently.
 
-    A solver that begins afresh in the middle of a solve, after a restart, has the carry of `init` but for this number.
+    After a restart, a solver begins afresh in the middle of a solve. It then has the carry of
+    `init`, except for this number.
     """
 
     number: Int[Array, ""]

@@ -39,7 +39,7 @@ class Description(NamedTuple):
         write_json(workdir / self.file, self.values)
 
     def of_length(self, num_steps: int) -> "Description":
-        """With the number of steps of this training."""
+        """The description with the number of steps of this training."""
         training = {**self.values["training"], "num_steps": num_steps}
         return self._replace(values={**self.values, "training": training})
 
@@ -49,12 +49,12 @@ class Description(NamedTuple):
         return self.complete(self.values)
 
     def is_like(self, run: Values) -> bool:
-        """Whether what a checkpoint says of its run is of the same form: a config both, or objects both."""
+        """Whether the description in a checkpoint has the same form: both a config, or both objects."""
         return (run.get("position") or {}).get("description", CONFIG_FILE) == self.file
 
     @property
     def mark(self) -> dict[str, str]:
-        """What a checkpoint holds so that `is_like` can tell; a config needs nothing."""
+        """The mark in a checkpoint from which `is_like` knows the form. A config needs none."""
         return {} if self.file == CONFIG_FILE else {"description": self.file}
 
     def allowing(self, fields: Sequence[str]) -> str:

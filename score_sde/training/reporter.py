@@ -28,7 +28,7 @@ class Reporter:
             print(sentence)
 
     def result(self, name: str, value: Any) -> None:
-        """Hands on a result that is part of a larger one, so that it is not lost if the rest fails."""
+        """Passes on a result that is part of a larger result, so that it is not lost if the rest fails."""
         if self._on_result is not None:
             self._on_result(name, value)
 

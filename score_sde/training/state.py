@@ -47,7 +47,10 @@ def ema_name(half_life_kimg: float) -> str:
 
 
 def with_averages(like: TrainState, names: Collection[str]) -> TrainState:
-    """Shapes and shardings of a state like `like` with the averages of these names, first those that `like` has too."""
+    """The shapes and shardings of a state like `like` with the averages of these names.
+
+    Averages that `like` has too come first.
+    """
     ordered = [name for name in like.ema if name in names] + sorted(set(names) - set(like.ema))
     return like._replace(ema=dict.fromkeys(ordered, like.params))
 

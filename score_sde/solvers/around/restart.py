@@ -76,7 +76,7 @@ class Restart(Wrapper):
 
 
 def _with_steps_left(carry: Any, left: StepsLeft) -> Any:
-    """The carry with `left` wherever it counts the steps that are still to come."""
+    """The carry, with `left` in every place that counts the steps still to come."""
 
     def is_count(node):
         return isinstance(node, StepsLeft)

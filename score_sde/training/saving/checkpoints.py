@@ -256,7 +256,7 @@ class Checkpoints:
 
 
 def _told(have: list[int], step: int | None, most: int = 10) -> str:
-    """The steps that there are; of many, how many they are and the nearest."""
+    """The existing steps. If there are many, their number and the nearest ones."""
     if step is None or len(have) <= most:
         return str(have or "none")
     return f"{len(have)}, the nearest of them {sorted(sorted(have, key=lambda other: abs(other - step))[:4])}"
