@@ -9,7 +9,7 @@ from flax import linen as nn
 from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
 from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
-from score_sde.guidance import GUIDANCE, SCHEDULES, THRESHOLDS, Guidance, Schedule
+from score_sde.guidance import ENERGIES, GUIDANCE, SCHEDULES, THRESHOLDS, Energy, Guidance, Schedule
 from score_sde.latents import CODECS, Codec
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
@@ -34,6 +34,7 @@ _FAMILIES = {
     Divergence: Family(DIVERGENCES, Divergence),
     Guidance: Family(GUIDANCE, Guidance),
     Schedule: Family(SCHEDULES, Schedule),
+    Energy: Family(ENERGIES, Energy),
     Codec: Family(CODECS, Codec),
 }
 CATALOGUES = Catalogues(

@@ -4,12 +4,17 @@
 """
 
 from score_sde.guidance.apg import APG
+from score_sde.guidance.autoguidance import Autoguidance
 from score_sde.guidance.base import Conditional, EstimateRule, Guidance, Observation, guide
 from score_sde.guidance.cfg_plus_plus import CFGPlusPlus
 from score_sde.guidance.cfg_zero_star import CFGZeroStar
 from score_sde.guidance.classifier_free import ClassifierFree
+from score_sde.guidance.classifier_guidance import ClassifierGuidance
 from score_sde.guidance.contrast import Contrast
 from score_sde.guidance.dynamic_threshold import DynamicThreshold
+from score_sde.guidance.energies import ENERGIES, Energy, MeanColor, Quadratic
+from score_sde.guidance.energy_guidance import EnergyGuidance
+from score_sde.guidance.product import Product, compose
 from score_sde.guidance.schedules import SCHEDULES, Piecewise, Schedule
 from score_sde.guidance.threshold import Threshold
 
@@ -18,6 +23,10 @@ GUIDANCE: dict[str, type[Guidance]] = {
     "apg": APG,
     "cfg_plus_plus": CFGPlusPlus,
     "cfg_zero_star": CFGZeroStar,
+    "autoguidance": Autoguidance,
+    "classifier": ClassifierGuidance,
+    "energy": EnergyGuidance,
+    "product": Product,
     "threshold": Threshold,
     "dynamic_threshold": DynamicThreshold,
 }

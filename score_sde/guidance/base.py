@@ -2,7 +2,8 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
@@ -15,6 +16,8 @@ from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
+# (workdir, step, average) -> the model of a run, bound to its parameters.
+Load = Callable[[str, int | None, str | None], Any]
 Observation = Mapping[str, Array]  # what was measured of each image, by name: arrays [b, …]
 
 
@@ -35,6 +38,10 @@ class Guidance(abc.ABC):
 
         Raises: ValueError where the rule needs something that `model` or `observation` lacks.
         """
+
+    def loaded(self, load: Load) -> "Guidance":
+        """The rule with the trained models that it names; most rules name none."""
+        return self
 
 
 def guide(model: Denoise, rules: Sequence[Guidance], observation: Observation | None = None) -> Denoise:
@@ -57,6 +64,13 @@ class Conditional(Denoise, Protocol):
     def null_condition(self) -> Mapping[str, Array]:
         """What training showed in place of a dropped condition, in the shape of `condition`."""
         ...
+
+
+def repeat_rows(model: Denoise, number: int) -> Denoise:
+    """`model` with each row of its condition `number` times."""
+    if not isinstance(model, Conditional) or not model.condition:
+        return model
+    return model.with_condition({name: jnp.repeat(rows, number, axis=0) for name, rows in model.condition.items()})
 
 
 class EstimateRule(Guidance):
@@ -112,8 +126,8 @@ def with_x0(
 
 
 def numbers_as_floats(rule: Guidance) -> None:
-    """Turns whole numbers among the traced fields into floats, so that a scale of 2 and one of 2.5 are one program."""
+    """Turns whole numbers in fields for floats into floats, so that a scale of 2 and one of 2.5 are one program."""
     for field in dataclasses.fields(cast(Any, rule)):
         value = getattr(rule, field.name)
-        if isinstance(value, int) and not isinstance(value, bool) and not field.metadata.get("static"):
+        if isinstance(value, int) and float in (field.type, *typing.get_args(field.type)):
             object.__setattr__(rule, field.name, float(value))

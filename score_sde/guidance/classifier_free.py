@@ -20,5 +20,7 @@ class ClassifierFree(NullContrast):
     Source: Ho and Salimans, arXiv 2207.12598, Eq. 6.
     """
 
+    is_product = True
+
     def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
         return linear(positive, negative, place.scale)

@@ -14,13 +14,15 @@ from jaxtyping import Array, Bool, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.factors import Factors
 from score_sde.denoising.memory import Memory
 from score_sde.denoising.parameterizations import PARAMETERIZATIONS, Parameterization
-from score_sde.guidance.base import Conditional, Guidance, Observation, numbers_as_floats
+from score_sde.guidance.base import Conditional, Guidance, Observation, numbers_as_floats, repeat_rows
+from score_sde.guidance.interval import check_interval, has_interval, is_inside
 from score_sde.guidance.schedules import Schedule
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree, static
-from score_sde.sdes.base import SDE, Time
+from score_sde.sdes.base import SDE, Scalar, Time
 
 Predicts = Literal["eps", "x0", "v", "flow"]
 
@@ -67,6 +69,10 @@ class Pair(abc.ABC):
     def evaluations(self, t: Time) -> Evaluations:
         """Network evaluations of `both`."""
 
+    @abc.abstractmethod
+    def repeated(self, number: int) -> "Pair":
+        """The same pair for `number` rows in place of each row."""
+
 
 @pytree
 class Contrast(Guidance):
@@ -88,6 +94,7 @@ class Contrast(Guidance):
     """
 
     takes_observation: ClassVar[bool] = False
+    is_product: ClassVar[bool] = False  # whether its score is scale · positive + (1 − scale) · negative
 
     scale: float = 1.0
     log_snr_min: float | None = None
@@ -98,11 +105,11 @@ class Contrast(Guidance):
 
     def __post_init__(self):
         numbers_as_floats(self)
-        name, low, high = type(self).__name__, self.log_snr_min, self.log_snr_max
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"{name} needs log_snr_min <= log_snr_max, got log_snr_min={low}, log_snr_max={high}.")
+        check_interval(self)
         if self.rescale is not None and not 0 <= self.rescale <= 1:
-            raise ValueError(f"{name} needs 0 <= rescale <= 1, got rescale={self.rescale}; None is without.")
+            raise ValueError(
+                f"{type(self).__name__} needs 0 <= rescale <= 1, got rescale={self.rescale}; None is without."
+            )
 
     @abc.abstractmethod
     def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
@@ -116,21 +123,11 @@ class Contrast(Guidance):
         """The guided denoiser of these two answers."""
         return ContrastDenoiser(pair, self, self.memory())
 
-    def is_inside(self, sde: SDE, t: Time) -> Bool[Array, "..."]:
-        """Whether the rule guides at t."""
-        log_snr = sde.log_snr(jnp.asarray(t))
-        inside = jnp.ones(log_snr.shape, bool)
-        if self.log_snr_min is not None:
-            inside &= log_snr >= self.log_snr_min
-        if self.log_snr_max is not None:
-            inside &= log_snr <= self.log_snr_max
-        return inside
-
     def guided(self, pair: Pair, memory: Memory | None, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         """The guided pair of those images that are in the interval, and the positive one of the others."""
         sde = pair.positive.sde
         positive, negative = pair.both(x, t)
-        inside = self.is_inside(sde, t)
+        inside = is_inside(self, sde, t)
         weight = 1.0 if self.schedule is None else self.schedule(sde.log_snr(jnp.asarray(t)))
         scale = 1 + weight * (self.scale - 1)
         place = Place(sde, x, t, expand_like(jnp.asarray(scale, x.dtype), x), expand_like(inside, x))
@@ -161,15 +158,34 @@ class ContrastDenoiser(Denoise):
     def evaluations(self, t: Time) -> Evaluations:
         """Those of both answers inside of the interval, those of the positive one outside."""
         both, one = (jnp.asarray(each.evaluations(t)) for each in (self.pair, self.pair.positive))
-        return jnp.where(self.rule.is_inside(self.sde, t), both, one)
+        return jnp.where(is_inside(self.rule, self.sde, t), both, one)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         def guided(x, t):
             return self.rule.guided(self.pair, self.memory, x, t)
 
-        if self.rule.log_snr_min is None and self.rule.log_snr_max is None:
+        if not has_interval(self.rule):
             return guided(x, t)
-        return jax.lax.cond(jnp.any(self.rule.is_inside(self.sde, t)), guided, self.pair.positive, x, t)
+        return jax.lax.cond(jnp.any(is_inside(self.rule, self.sde, t)), guided, self.pair.positive, x, t)
+
+    @property
+    def powers(self) -> tuple[Scalar | float, ...]:
+        """Of the positive and the negative density. Raises: ValueError where the rule is no product with constant powers."""
+        rule = self.rule
+        if not rule.is_product or has_interval(rule) or rule.schedule is not None or rule.rescale is not None:
+            raise ValueError(
+                f"{type(rule).__name__} is no product of densities with constant powers, as FeynmanKac needs it; use "
+                "classifier_free or autoguidance without log_snr_min, log_snr_max, schedule and rescale."
+            )
+        return rule.scale, 1 - rule.scale
+
+    def factors(self, x: Float[Array, "b *shape"], t: Time) -> Factors:
+        """The positive and the negative factor."""
+        return Factors(self.powers, self.pair.both(x, t))
+
+    def repeated(self, number: int) -> "ContrastDenoiser":
+        """For `number` rows in place of each row."""
+        return ContrastDenoiser(self.pair.repeated(number), self.rule, self.memory)
 
 
 @pytree
@@ -181,6 +197,10 @@ class ConditionPair(Pair):
 
     def evaluations(self, t: Time) -> Evaluations:
         return 2 * jnp.asarray(self.positive.evaluations(t))
+
+    def repeated(self, number: int) -> "ConditionPair":
+        positive: Any = repeat_rows(self.positive, number)
+        return ConditionPair(positive, {name: jnp.repeat(rows, number, axis=0) for name, rows in self.negative.items()})
 
     def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
         """Rows 2i and 2i + 1 are image i with either condition, so that no row changes its device."""

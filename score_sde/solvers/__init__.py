@@ -26,6 +26,7 @@ from score_sde.solvers.sde.ancestral import Ancestral
 from score_sde.solvers.sde.dpm_solver_sde import DPMSolverPP2MSDE, DPMSolverPP3MSDE, DPMSolverPPSDE
 from score_sde.solvers.sde.edm_heun import EDMHeun
 from score_sde.solvers.sde.euler_maruyama import EulerMaruyama
+from score_sde.solvers.sde.feynman_kac import FeynmanKac
 from score_sde.solvers.sde.langevin import AnnealedLangevin, Langevin
 from score_sde.solvers.sde.reverse_diffusion import ReverseDiffusion
 from score_sde.solvers.sde.sa_solver import SASolver
@@ -34,6 +35,7 @@ SOLVERS = {
     "euler_maruyama": EulerMaruyama,
     "reverse_diffusion": ReverseDiffusion,
     "ancestral": Ancestral,
+    "feynman_kac": FeynmanKac,
     "langevin": Langevin,
     "annealed_langevin": AnnealedLangevin,
     "predictor_corrector": PredictorCorrector,

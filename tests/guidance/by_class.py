@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.estimate import Estimate
-from score_sde.internal.pytree import pytree
+from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
 
@@ -40,3 +40,21 @@ class ByClass(Denoise):
         share = jax.nn.softmax(jnp.where(counts, logits, -jnp.inf), axis=1)[..., None]
         x0 = jnp.sum(share * (self.means[None] + alpha * self.stds[None] ** 2 / variance * shift), axis=1)
         return Estimate(x0, jnp.sum(share * sigma * shift / variance, axis=1))
+
+
+@pytree
+class ExactClassifier:
+    """log p(class | x_t) [b, classes] of the same mixture, of which it takes the arrays."""
+
+    mixture: ByClass
+    num_classes: int = static()
+
+    def __call__(self, x: Float[Array, "b d"], t: Time) -> Float[Array, "b classes"]:
+        m = self.mixture
+        alpha, sigma = (c.reshape(-1, 1, 1) for c in (m.sde.alpha(t), m.sde.sigma(t)))
+        variance = alpha**2 * m.stds[None] ** 2 + sigma**2
+        squares = (x[:, None] - alpha * m.means[None]) ** 2 / variance
+        log_joint = jnp.log(m.weights)[None] - 0.5 * jnp.sum(squares + jnp.log(variance), axis=-1)
+        of_class = (m.classes[None] == jnp.arange(self.num_classes)[:, None])[None]
+        by_class = jax.nn.logsumexp(jnp.where(of_class, log_joint[:, None], -jnp.inf), axis=-1)
+        return by_class - jax.nn.logsumexp(log_joint, axis=-1, keepdims=True)

@@ -1,0 +1,46 @@
+"""Denoisers of a product ∏ q_i(x_t)^{a_i} of densities, whose factors can be asked for."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.internal.broadcast import expand_like
+from score_sde.sdes.base import SDE, Time
+
+
+class Factors(NamedTuple):
+    """The powers a_i, and the pair of each q_i."""
+
+    powers: tuple[Float[Array, ""] | float, ...]
+    estimates: tuple[Estimate, ...]
+
+    def product(self, sde: SDE, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        """ε̂ = Σ a_i ε̂_i and x̂0 = Σ a_i x̂0_i + (1 − Σ a_i) x/α, the pair whose score is Σ a_i ∇ log q_i.
+
+        Where α = 0 the last term is left out.
+        """
+        x0, eps = (sum(a * each[i] for a, each in zip(*self, strict=True)) for i in range(2))
+        alpha = expand_like(sde.alpha(t), x)
+        rest = (1 - sum(self.powers)) * x / jnp.where(alpha > 0, alpha, 1.0)
+        return Estimate(x0 + jnp.where(alpha > 0, rest, 0.0), eps)
+
+
+@runtime_checkable
+class Factored(Denoise, Protocol):
+    """A denoiser of a product. `powers` do not change with t."""
+
+    @property
+    def powers(self) -> tuple[Float[Array, ""] | float, ...]:
+        """a_i."""
+        ...
+
+    def factors(self, x: Float[Array, "b *shape"], t: Time) -> Factors:
+        """The factors at x_t, with as many network evaluations as a call."""
+        ...
+
+    def repeated(self, number: int) -> "Factored":
+        """The same denoiser for `number` rows, one after the other, in place of each row."""
+        ...

@@ -1,0 +1,98 @@
+"""Guidance by any differentiable function of x̂0 or x_t."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.estimate import Estimate
+from score_sde.guidance.base import Observation, with_x0
+from score_sde.guidance.energies import Energy, Quadratic
+from score_sde.guidance.tilt import Tilt, Tilted, tilted
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import as_pytree, pytree, static
+from score_sde.sdes.base import Time
+
+Batch = Float[Array, "b *shape"]
+
+
+@pytree
+class EnergyGuidance(Tilt):
+    """Lowers an energy E of each image, in one of three ways that `of` names.
+
+    * "x_t": ∇ log p(x_t) − scale ∇E(x_t, t). Exact for p_t(x_t) exp(−scale E(x_t, t)).
+    * "x0_through": ∇ log p(x_t) − scale ∇_{x_t} E(x̂0(x_t), t), through the network, which costs its backward pass too.
+    * "x0": x̂0 ← x̂0 − scale ∇E(x̂0, t), `num_steps` times, and ε̂ to match. No gradient of the network.
+
+    Attributes:
+      energy: a function (x, t) -> E [b].
+      of: what the energy is of, and how its gradient reaches the pair.
+      num_steps: gradient steps on x̂0; 1 for the other two ways.
+      norm: what the gradient of each image is divided by. "none": 1. "unit": its norm. "relative": its norm over the norm of
+        what it changes, so that the change of ε̂ (or x̂0, for "x0") has `scale` times that norm.
+
+    Raises: ValueError as `Tilt`, and unless num_steps = 1, or num_steps >= 1 for "x0".
+    Error: "x0_through" and "x0" take E(E[x0 | x_t]) for −log E[exp(−E(x0)) | x_t], and differ from it in the order of the
+      variance of x0 given x_t.
+    Source: "x_t": Zhao et al. (EGSDE), arXiv 2207.06635; "x0_through": Bansal et al. (universal guidance), arXiv
+      2302.07121, Sec. 3.1, and Yu et al. (FreeDoM), arXiv 2303.09833; "x0": Bansal et al., Sec. 3.2, and He et al. (MPGD),
+      arXiv 2311.16424.
+    """
+
+    takes_observation: ClassVar[bool] = False
+
+    energy: Energy | Callable[..., Any] = Quadratic()
+    of: Literal["x_t", "x0_through", "x0"] = static(default="x0_through")
+    num_steps: int = static(default=1)
+    norm: Literal["none", "unit", "relative"] = static(default="none")
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "energy", as_pytree(self.energy))
+        if self.num_steps < 1 or (self.num_steps > 1 and self.of != "x0"):
+            raise ValueError(
+                f"EnergyGuidance needs num_steps = 1 for of={self.of!r}, and num_steps >= 1 for of='x0', got "
+                f"num_steps={self.num_steps}."
+            )
+
+    def wrap(self, model: Denoise, observation: Observation) -> Denoise:
+        return Tilted(model, self)
+
+    def change(self, model: Denoise, x: Batch, t: Time, given: Array | None) -> tuple[Estimate, Estimate]:
+        if self.of == "x0_through":
+            estimate, backward = jax.vjp(lambda x: model(x, t), x)
+            inner = self._gradient(estimate.x0, t)
+            (gradient,) = backward(Estimate(inner, jnp.zeros_like(estimate.eps)))
+        else:
+            estimate = model(x, t)
+            if self.of == "x0":
+                return with_x0(model.sde, x, t, estimate, self._descended(estimate.x0, t)), estimate
+            gradient = self._gradient(x, t)
+        # ε̂ changes by σ times what is given to `tilted`.
+        sigma = expand_like(model.sde.sigma(t), x)
+        gradient = self._normed(gradient, estimate.eps / sigma)
+        return tilted(model.sde, x, t, estimate, -self.scale * gradient), estimate
+
+    def _descended(self, x0: Batch, t: Time) -> Batch:
+        for _ in range(self.num_steps):
+            x0 = x0 - self.scale * self._normed(self._gradient(x0, t), x0)
+        return x0
+
+    def _gradient(self, x: Batch, t: Time) -> Batch:
+        energy: Any = self.energy
+        return jax.grad(lambda x: jnp.sum(energy(x, t)))(x)
+
+    def _normed(self, gradient: Batch, changed: Batch) -> Batch:
+        """The gradient over its norm, times 1 or the norm of what it changes; 0 where it is 0."""
+        if self.norm == "none":
+            return gradient
+        size = _norm(gradient)
+        wanted = jnp.ones_like(size) if self.norm == "unit" else _norm(changed)
+        return gradient * jnp.where(size > 0, wanted / jnp.where(size > 0, size, 1.0), 0.0)
+
+
+def _norm(x: Batch) -> Float[Array, "b ..."]:
+    return jnp.sqrt(jnp.sum(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))

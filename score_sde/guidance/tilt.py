@@ -1,0 +1,85 @@
+"""Guidance by the gradient of a log-density: p(x_t) is multiplied by a function of x_t.
+
+The gradient enters as a shift of the pair, so that it serves every SDE, parameterization and solver.
+"""
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.estimate import Estimate
+from score_sde.guidance.base import Guidance, numbers_as_floats
+from score_sde.guidance.interval import check_interval, has_interval, is_inside
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.pytree import pytree
+from score_sde.sdes.base import SDE, Time
+
+
+def tilted(
+    sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate, gradient: Float[Array, "b *shape"]
+) -> Estimate:
+    """The pair of p_t(x) h(x), with gradient = ∇ log h: ε̂ − σ ∇ log h and x̂0 + σ²/α ∇ log h.
+
+    Where α = 0, x_t says nothing about x0, and x̂0 stays as it is.
+    """
+    alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
+    change = jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
+    return Estimate(estimate.x0 + change * gradient, estimate.eps - sigma * gradient)
+
+
+@pytree
+class Tilt(Guidance):
+    """A rule that changes a pair at noise levels within an interval, with the model at hand.
+
+    Attributes:
+      scale: the strength; 0 changes nothing.
+      log_snr_min: guides only where log(α²/σ²) >= log_snr_min. None: no bound towards noise.
+      log_snr_max: guides only where log(α²/σ²) <= log_snr_max. None: no bound towards data.
+
+    Raises: ValueError where log_snr_min > log_snr_max.
+    """
+
+    scale: float = 1.0
+    log_snr_min: float | None = None
+    log_snr_max: float | None = None
+
+    def __post_init__(self):
+        numbers_as_floats(self)
+        check_interval(self)
+
+    @abc.abstractmethod
+    def change(
+        self, model: Denoise, x: Float[Array, "b *shape"], t: Time, given: Array | None
+    ) -> tuple[Estimate, Estimate]:
+        """(the changed pair, the model's own) at x_t, with one call of the model; `given` as `Tilted` has it."""
+
+
+@pytree
+class Tilted(Denoise):
+    """`model` under a `Tilt`. `given` is what the rule was given of each image, such as its label."""
+
+    model: Denoise
+    rule: Tilt
+    given: Array | None = None
+
+    @property
+    def sde(self) -> SDE:
+        return self.model.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        """Those of the model; gradients, and the network of a classifier, are not counted."""
+        return self.model.evaluations(t)
+
+    def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        inside = is_inside(self.rule, self.sde, t)
+
+        def guided(x, t):
+            pairs = zip(*self.rule.change(self.model, x, t, self.given), strict=True)
+            return Estimate(*(jnp.where(expand_like(inside, x), *each) for each in pairs))
+
+        if not has_interval(self.rule):
+            return self.rule.change(self.model, x, t, self.given)[0]
+        return jax.lax.cond(jnp.any(inside), guided, self.model, x, t)

@@ -1,0 +1,141 @@
+"""Unbiased samples of a product of densities: weighted and resampled particles (Feynman–Kac correctors)."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from score_sde.denoising.dynamics import Denoise, score
+from score_sde.denoising.factors import Factored, Factors
+from score_sde.internal.pytree import pytree, static
+from score_sde.sdes.base import SDE
+from score_sde.solvers import noise
+from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+
+Resampling = Literal["systematic", "stratified", "multinomial", "residual"]
+
+
+class Particles(NamedTuple):
+    """Those of each image, their log-weights, and how many steps were made."""
+
+    x: Float[Array, "b particles *shape"]
+    log_weights: Float[Array, "b particles"]
+    made: Int[Array, ""]
+
+
+@pytree
+class FeynmanKac(Solver):
+    """Euler–Maruyama for ∏ q_i(x_t)^{a_i}, with weights that correct the bias of the summed score.
+
+    With S = Σ a_i ∇ log q_i, each of the particles of an image moves by dx = (−f x + g² S) dτ + g dw, τ = −t, and its
+    weight w by d log w = [(Σ a_i − 1) ∇·(f x) + ½ g² (‖S‖² − Σ a_i ‖∇ log q_i‖²)] dτ. Where the effective number of
+    particles of an image falls below `threshold` · `num_particles`, they are resampled. The image is one particle, drawn
+    by its weight. Images do not share particles.
+
+    It needs guidance with the factors: `ClassifierFree` or `Autoguidance` without an interval, schedule or rescaling,
+    `Product` or `compose`. Each image costs `num_particles` times the evaluations of a step. The particles start from
+    the prior N(0, std²/Σ a_i), so that `x_start` is not read. A last step to the data is best without noise: wrap it
+    in `DenoiseLast`.
+
+    Attributes:
+      num_particles: particles of each image.
+      threshold: resamples where the effective number of particles is below this share of them; 0 never does, 1 always.
+      resampling: the rule of blackjax that draws the particles that stay.
+
+    Error: as `EulerMaruyama` in the step. In the number of particles it falls slowly where the weights vary much: for 1-D
+      Gaussians at a scale of 3 the mean is 1.313 without particles, 1.292 with 4, 1.247 with 32, 1.200 with 512, and exactly
+      1.2.
+    Raises: ValueError unless num_particles >= 1 and 0 <= threshold <= 1; in a solve, for a denoiser without factors.
+    Source: Skreta et al., arXiv 2503.02819, with one formula for guidance, products and annealing; resampling by blackjax.
+    """
+
+    num_particles: int = static(default=64)
+    threshold: float = 0.5
+    resampling: Resampling = static(default="systematic")
+
+    needs_finite_drift = True
+
+    def __post_init__(self):
+        if not (self.num_particles >= 1 and 0 <= self.threshold <= 1):
+            raise ValueError(
+                f"FeynmanKac needs num_particles >= 1 and 0 <= threshold <= 1, got num_particles={self.num_particles}, "
+                f"threshold={self.threshold}."
+            )
+
+    def init(self, x: Batch, num_steps: Count) -> Particles:
+        shape = (len(x), self.num_particles)
+        return Particles(jnp.zeros((*shape, *x.shape[1:]), x.dtype), jnp.zeros(shape, x.dtype), jnp.int32(0))
+
+    def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
+        if not isinstance(denoise, Factored):
+            raise ValueError(
+                f"FeynmanKac needs a denoiser with factors, got {type(denoise).__name__}; the last rule of the guidance has to "
+                "be classifier_free, autoguidance or product, or the denoiser made by compose."
+            )
+        sde, number = denoise.sde, self.num_particles
+        of_particles = _split(noise.fold_in(key, 0), len(x), number)
+        many = denoise.repeated(number)
+        flat = carry.x.reshape(-1, *x.shape[1:])
+        total = sum(denoise.powers)
+        flat = jax.lax.cond(carry.made == 0, lambda: _prior(of_particles, sde, total, flat, t), lambda: flat)
+        factors = many.factors(flat, t)
+        moved, rate = self._moved(noise.fold_in(of_particles, 1), sde, factors, flat, t, s)
+        log_weights = carry.log_weights + (t - s) * rate.reshape(carry.log_weights.shape)
+        particles, log_weights = self._resampled(noise.fold_in(key, 1), moved.reshape(carry.x.shape), log_weights)
+        chosen = jax.vmap(jax.random.categorical)(_keys(noise.fold_in(key, 2), len(x)), log_weights)
+        image = jnp.take_along_axis(particles, _index(chosen[:, None], particles), axis=1)[:, 0]
+        return image, Particles(particles, log_weights, carry.made + 1), number * denoise.evaluations(t)
+
+    def _moved(
+        self, key: Keys, sde: SDE, factors: Factors, x: Batch, t: Scalar, s: Scalar
+    ) -> tuple[Batch, Float[Array, " b"]]:
+        """(x_s, d log w/dτ at t, up to what is the same for all particles)."""
+        scores = [score(sde, each, t) for each in factors.estimates]
+        total = sum(a * each for a, each in zip(factors.powers, scores, strict=True))
+        drift, diffusion, step = sde.drift(t), sde.diffusion(t), t - s
+        moved = x + step * (diffusion**2 * total - drift * x)
+        moved = moved + diffusion * jnp.sqrt(step) * noise.like(key, sde, x)
+        squares = sum(a * _square(each) for a, each in zip(factors.powers, scores, strict=True))
+        # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is the same for all particles, so that it changes no weight.
+        return moved, 0.5 * diffusion**2 * (_square(total) - squares)
+
+    def _resampled(
+        self, key: Keys, particles: Float[Array, "b p *shape"], log_weights: Float[Array, "b p"]
+    ) -> tuple[Float[Array, "b p *shape"], Float[Array, "b p"]]:
+        from blackjax.smc import resampling  # it takes long to import, and few solves need it
+
+        number, choose = self.num_particles, getattr(resampling, self.resampling)
+        weights = jax.nn.softmax(log_weights, axis=1)
+        few = 1 / jnp.sum(weights**2, axis=1) < self.threshold * number
+        found = jax.vmap(lambda key, weights: choose(key, weights, number))(_keys(key, len(weights)), weights)
+        index = jnp.where(few[:, None], found.astype(jnp.int32), jnp.arange(number, dtype=jnp.int32)[None])
+        kept = jnp.where(few[:, None], 0.0, log_weights)
+        return jnp.take_along_axis(particles, _index(index, particles), axis=1), kept
+
+
+def _prior(key: Keys, sde: SDE, total: Scalar | float, x: Batch, t: Scalar) -> Batch:
+    """The product of priors N(0, std²) whose powers sum to `total`: N(0, std²/total)."""
+    std = sde.prior_std() * sde.sigma(t) / sde.sigma(jnp.asarray(sde.t_max, t.dtype))
+    return std / jnp.sqrt(total) * noise.like(key, sde, x)
+
+
+def _square(x: Batch) -> Float[Array, " b"]:
+    return jnp.sum(x.reshape(len(x), -1) ** 2, axis=1)
+
+
+def _keys(key: Keys, number: int) -> Key[Array, " n"]:
+    """One key for each image."""
+    return jax.random.split(key, number) if key.ndim == 0 else key
+
+
+def _split(key: Keys, images: int, particles: int) -> Key[Array, " n"]:
+    """One key for each particle, those of an image in a row."""
+    if key.ndim == 0:
+        return jax.random.split(key, images * particles)
+    return jax.vmap(lambda key: jax.random.split(key, particles))(key).reshape(-1)
+
+
+def _index(index: Int[Array, "b n"], particles: Float[Array, "b p *shape"]) -> Int[Array, "..."]:
+    """The index with axes of length 1 for those of an image."""
+    return index.reshape(*index.shape, *(1,) * (particles.ndim - 2))
