@@ -1,8 +1,10 @@
 """The composition root: it builds objects from a ConfigDict. Only this module reads a whole config."""
 
+import contextlib
 import dataclasses
 import functools
 import operator
+import pathlib
 from typing import Any
 
 import jax
@@ -38,6 +40,7 @@ from score_sde.denoising.parameterizations import Parameterization
 from score_sde.generation.conditions import SamplingConditions
 from score_sde.generation.generator import Generator
 from score_sde.guidance import Guidance
+from score_sde.internal.files import read_json
 from score_sde.latents import Codec, EncodedSource
 from score_sde.likelihood import LogProb
 from score_sde.objectives import Objective
@@ -46,10 +49,12 @@ from score_sde.sdes import SDE
 from score_sde.solvers import Solver
 from score_sde.solvers.adaptive_ode import Adaptive
 from score_sde.solvers.grids import Grid
-from score_sde.tasks import Denoising, Task
+from score_sde.tasks import Classification, Denoising, Task
+from score_sde.training.description import CONFIG_FILE
 from score_sde.training.optimizers import Optimizer, optimizer_of
 from score_sde.training.recipe import Recipe, key_of
-from score_sde.training.state import Params
+from score_sde.training.saving.checkpoints import Checkpoints
+from score_sde.training.state import Params, average_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,10 +277,13 @@ class Experiment:
 
     @functools.cached_property
     def guidance(self) -> tuple[Guidance, ...]:
-        """The rules of `config.sampling.guidance`, then the rule of `config.sampling.threshold` if it is set."""
+        """The rules of `config.sampling.guidance`, then the rule of `config.sampling.threshold` if it is set.
+
+        A rule that names another run, as autoguidance does, gets the model of that run here.
+        """
         sampling, family = self.settings.sampling, CATALOGUES.at["sampling.guidance"]
         rules = [
-            build(f"sampling.guidance[{i}]", family, section, catalogues=CATALOGUES)
+            build(f"sampling.guidance[{i}]", family, section, catalogues=CATALOGUES).loaded(bound_model)
             for i, section in enumerate(sampling.guidance)
         ]
         if sampling.threshold is not None:
@@ -338,3 +346,23 @@ class Experiment:
         batches = self.eval_batches(parallel.round_up(1, self.mesh))
         check_alike(batches.spec, self.spec)
         return batches
+
+
+def bound_model(workdir: str, step: int | None, average: str | None) -> Any:
+    """The model of another run with the parameters of a checkpoint: a bound denoiser, or a bound classifier.
+
+    Raises: FileNotFoundError if nothing was trained there; ValueError for an average that was not kept, and for a run of
+      another task.
+    """
+    folder = pathlib.Path(workdir)
+    if not (folder / CONFIG_FILE).is_file():
+        raise FileNotFoundError(f"No {CONFIG_FILE} in {folder}, which a rule of guidance names; train there first.")
+    remedy = "restore it from a backup, or train with the same --config again, which writes it"
+    other = Experiment(ConfigDict(read_json(folder / CONFIG_FILE, remedy)))
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        state = checkpoints.restore(other.recipe.state_shapes(), step)
+    name, task = average_name(state.ema, average), other.task
+    params = other.place(state.ema.get(name, state.params))
+    if isinstance(task, Classification):
+        return task.classifier.bind(params)
+    return other.denoiser.bind(params)

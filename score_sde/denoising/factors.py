@@ -1,5 +1,6 @@
 """Denoisers of a product ∏ q_i(x_t)^{a_i} of densities, whose factors can be asked for."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
@@ -9,6 +10,16 @@ from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.estimate import Estimate
 from score_sde.internal.broadcast import expand_like
 from score_sde.sdes.base import SDE, Time
+
+Powers = Sequence[Float[Array, ""] | float]
+
+
+def weighted_sum(powers: Powers, values: Sequence[Float[Array, "*any"]]) -> Float[Array, "*any"]:
+    """Σ a_i v_i."""
+    total = powers[0] * values[0]
+    for power, value in zip(powers[1:], values[1:], strict=True):
+        total = total + power * value
+    return total
 
 
 class Factors(NamedTuple):
@@ -22,7 +33,7 @@ class Factors(NamedTuple):
 
         Where α = 0 the last term is left out.
         """
-        x0, eps = (sum(a * each[i] for a, each in zip(*self, strict=True)) for i in range(2))
+        x0, eps = (weighted_sum(self.powers, [each[i] for each in self.estimates]) for i in range(2))
         alpha = expand_like(sde.alpha(t), x)
         rest = (1 - sum(self.powers)) * x / jnp.where(alpha > 0, alpha, 1.0)
         return Estimate(x0 + jnp.where(alpha > 0, rest, 0.0), eps)

@@ -45,7 +45,13 @@ class Autoguidance(Contrast):
     def loaded(self, load: Load) -> Guidance:
         if self.weak is not None or self.workdir is None:
             return self
-        return dataclasses.replace(self, weak=load(self.workdir, self.step, self.average))
+        found = load(self.workdir, self.step, self.average)
+        if not isinstance(found, Denoise):
+            raise ValueError(
+                f"Autoguidance needs a run with task.name=denoising, and the run in {self.workdir} trained a "
+                f"{type(found).__name__}; set workdir to another run."
+            )
+        return dataclasses.replace(self, weak=found)
 
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
         weak = self.weak

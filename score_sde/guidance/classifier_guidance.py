@@ -50,7 +50,13 @@ class ClassifierGuidance(Tilt):
     def loaded(self, load: Load) -> Guidance:
         if self.classifier is not None or self.workdir is None:
             return self
-        return dataclasses.replace(self, classifier=load(self.workdir, self.step, self.average))
+        found = load(self.workdir, self.step, self.average)
+        if isinstance(found, Denoise):
+            raise ValueError(
+                f"ClassifierGuidance needs a run with task.name=classification, and the run in {self.workdir} trained a "
+                f"{type(found).__name__}; set workdir to another run."
+            )
+        return dataclasses.replace(self, classifier=found)
 
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
         if self.classifier is None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from score_sde.denoising.dynamics import Denoise, score
-from score_sde.denoising.factors import Factored, Factors
+from score_sde.denoising.factors import Factored, Factors, weighted_sum
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -92,11 +92,11 @@ class FeynmanKac(Solver):
     ) -> tuple[Batch, Float[Array, " b"]]:
         """(x_s, d log w/dτ at t, up to what is the same for all particles)."""
         scores = [score(sde, each, t) for each in factors.estimates]
-        total = sum(a * each for a, each in zip(factors.powers, scores, strict=True))
+        total = weighted_sum(factors.powers, scores)
         drift, diffusion, step = sde.drift(t), sde.diffusion(t), t - s
         moved = x + step * (diffusion**2 * total - drift * x)
         moved = moved + diffusion * jnp.sqrt(step) * noise.like(key, sde, x)
-        squares = sum(a * _square(each) for a, each in zip(factors.powers, scores, strict=True))
+        squares = weighted_sum(factors.powers, [_square(each) for each in scores])
         # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is the same for all particles, so that it changes no weight.
         return moved, 0.5 * diffusion**2 * (_square(total) - squares)
 
