@@ -23,6 +23,7 @@ def begun(folder, task):
     config.mesh.num_devices = 1
     if task == "classification":
         written = (("task", task), ("objective", "cross_entropy"), ("network", "encoder"), ("network.channels", "8"))
+        written += (("network.attention_resolutions", "()"),)
         apply_overrides(config, written, CATALOGUES)
     experiment = Experiment(config)
     with jax.numpy_dtype_promotion("standard"):
