@@ -1,0 +1,33 @@
+"""Methods for inverse problems against an exact posterior: score-sde compare_restorers --output=runs/restorers
+
+On a mixture of Gaussians, with no training. It writes a table of the errors of mean, covariance and sliced Wasserstein distance
+(errors.md and errors.csv), and the rank histograms of simulation-based calibration (calibration.png).
+"""
+
+import pathlib
+
+from absl import flags
+
+from .flags import start
+
+METHODS = flags.DEFINE_string("methods", None, "Methods of restore, by commas; all if not given.")
+NFE = flags.DEFINE_list("steps", ["25", "100"], "Numbers of steps.")
+NOISE_STDS = flags.DEFINE_list("noise_stds", ["0.1", "0.5"], "Standard deviations of the measurement's noise.")
+NUMBER = flags.DEFINE_integer("number", 2048, "Draws of each posterior.", lower_bound=2)
+PAIRS = flags.DEFINE_integer("pairs", 256, "Examples whose ranks are taken.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", "runs/restorers", "Folder to write to.")
+
+
+def main() -> None:
+    from score_sde.tools import compare_restorers as comparison
+    from score_sde.tools.solver_specs import split
+
+    methods = split(METHODS.value) if METHODS.value else comparison.METHODS
+    folder, noise_stds = pathlib.Path(OUTPUT.value or "."), [float(value) for value in NOISE_STDS.value]
+    steps = [int(value) for value in NFE.value]
+    comparison.run_restorer_comparison(folder, methods, noise_stds, steps, NUMBER.value, PAIRS.value)
+    print(f"errors.md, errors.csv and calibration.png are in {folder}")
+
+
+if __name__ == "__main__":
+    start(main, required=())

@@ -1,0 +1,220 @@
+"""Measures the methods for inverse problems against an exact posterior: a Gaussian mixture seen through linear operators."""
+
+import csv
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from score_sde.denoising.gaussian_mixture import GaussianMixture
+from score_sde.guidance import guide
+from score_sde.guidance import operators as ops
+from score_sde.plots.calibration import rank_histograms
+from score_sde.sdes import VP
+from score_sde.solvers import DDIM, sample
+from score_sde.solvers.grids import LogSNRUniform
+from score_sde.tools.compare_solvers import sliced_wasserstein
+from score_sde.tools.restoration_tasks import Method, method_of
+from score_sde.training.logs.stages import stage
+
+SHAPE = (4, 4, 1)
+METHODS = (
+    *("pigdm(data_std=0.8)", "mmps(max_steps=8)", "tmpd", "ddnm", "diffpir", "dps(scale=0.3)", "replacement"),
+    *("repaint(length=5, repeats=4)", "ddrm", "ddnm_plus", "daps(step_size=1e-3, last_ratio=1.0)", "red_diff", "tds"),
+)
+OPERATORS: dict[str, ops.Linear] = {
+    "mask": ops.Mask(jnp.asarray(np.arange(16).reshape(SHAPE) % 2 == 0, jnp.float32)),
+    "block average": ops.BlockAverage(2),
+    "random projection": ops.RandomProjection(6),
+}
+PARTICLES = 16  # of TDS
+
+
+class MixturePosterior(NamedTuple):
+    """p(x0 | y) = Σ_k w_k N(m_k, C_k), in float64."""
+
+    weights: Float[np.ndarray, " k"]
+    means: Float[np.ndarray, "k d"]
+    covariances: Float[np.ndarray, "k d d"]
+
+    def moments(self) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
+        """(mean, covariance)."""
+        mean = self.weights @ self.means
+        apart = self.means - mean
+        between = np.einsum("k,ki,kj->ij", self.weights, apart, apart)
+        return mean, between + np.einsum("k,kij->ij", self.weights, self.covariances)
+
+    def sample(self, rng: np.random.Generator, number: int) -> Float[np.ndarray, "n d"]:
+        """x0 ~ p(x0 | y)."""
+        which = rng.choice(len(self.weights), number, p=self.weights)
+        values, vectors = np.linalg.eigh(self.covariances)
+        roots = vectors * np.sqrt(np.maximum(values, 0))[:, None]
+        z = rng.standard_normal((number, self.means.shape[1]))
+        return self.means[which] + np.einsum("nij,nj->ni", roots[which], z)
+
+
+def exact_posterior(
+    prior: GaussianMixture, matrix: Float[np.ndarray, "m d"], noise_std: float, y: Float[np.ndarray, " m"]
+) -> MixturePosterior:
+    """The posterior of each component, and its weight, which is its prior weight times its p(y)."""
+    log_weights, means, covariances = [], [], []
+    flat = [np.asarray(part, np.float64).reshape(len(prior.weights), -1) for part in (prior.means, prior.stds)]
+    for weight, mean, std in zip(np.asarray(prior.weights, np.float64), *flat, strict=True):
+        spread = np.diag(std**2)
+        of_y = matrix @ spread @ matrix.T + noise_std**2 * np.eye(len(matrix))
+        gain, error = spread @ matrix.T @ np.linalg.inv(of_y), y - matrix @ mean
+        means.append(mean + gain @ error)
+        covariances.append(spread - gain @ matrix @ spread)
+        log_weights.append(np.log(weight) - 0.5 * (error @ np.linalg.solve(of_y, error) + np.linalg.slogdet(of_y)[1]))
+    relative = np.exp(np.asarray(log_weights) - np.max(log_weights))
+    return MixturePosterior(relative / relative.sum(), np.stack(means), np.stack(covariances))
+
+
+def prior() -> GaussianMixture:
+    """Three components of images 4 × 4, with a mean between −1 and 1 and standard deviations from 0.2 to 0.6."""
+    rng = np.random.default_rng(0)
+    means, stds = rng.uniform(-1, 1, (3, *SHAPE)), rng.uniform(0.2, 0.6, (3, *SHAPE))
+    return GaussianMixture(jnp.asarray([0.5, 0.3, 0.2]), *(jnp.asarray(part, jnp.float32) for part in (means, stds)))
+
+
+def matrix_of(operator: ops.Linear) -> Float[np.ndarray, "m d"]:
+    """The operator's matrix."""
+    size = int(np.prod(SHAPE))
+    return np.asarray(operator(jnp.eye(size).reshape(size, *SHAPE)), np.float64).reshape(size, -1).T
+
+
+class Row(NamedTuple):
+    """The errors of one method on one problem.
+
+    `mean` is ‖E x − E*‖/√tr C*, `covariance` is ‖C − C*‖/‖C*‖ (Frobenius), `distance` is the sliced Wasserstein distance to
+    exact draws. `nfe` is the number of evaluations for each draw.
+    """
+
+    method: str
+    operator: str
+    noise_std: float
+    nfe: int
+    mean: float
+    covariance: float
+    distance: float
+
+
+def compare(
+    methods: Sequence[str], operators: Sequence[str], noise_stds: Sequence[float], budgets: Sequence[int], number: int
+) -> Iterable[Row]:
+    """The rows of each problem, with exact draws first: those are what the numbers are if nothing is wrong."""
+    density, rng = prior(), np.random.default_rng(1)
+    for name in operators:
+        operator, matrix = OPERATORS[name], matrix_of(OPERATORS[name])
+        is_seen = np.any(matrix != 0, axis=1)  # a mask has rows of zeros
+        x0 = density.sample(jax.random.key(7), 1)
+        for noise_std in noise_stds:
+            y = operator(x0)
+            y = (y + noise_std * operator_noise(jax.random.key(8), operator, y))[0]
+            seen = np.asarray(y, np.float64).ravel()[is_seen]
+            exact = exact_posterior(density, matrix[is_seen], max(noise_std, 1e-4), seen)
+            draws = exact.sample(rng, number)
+            yield _row("exact draws", name, noise_std, 0, exact.sample(rng, number), exact, draws)
+            for text in methods:
+                if (noise_std == 0) != (text == "ddnm"):
+                    continue
+                for steps in budgets:
+                    method = method_of(text, operator, noise_std, DDIM(), _grid(steps))
+                    x, nfe = draw(jax.random.key(9), density, method, jnp.broadcast_to(y[None], (number, *y.shape)))
+                    yield _row(text, name, noise_std, nfe, x, exact, draws)
+
+
+def _grid(steps: int) -> LogSNRUniform:
+    return LogSNRUniform(steps, end=1e-3, to_zero=True)
+
+
+def draw(
+    key: Key[Array, ""], density: GaussianMixture, method: Method, y: Float[Array, "n *m"]
+) -> tuple[Float[np.ndarray, "n d"], int]:
+    """(one draw for each row of y, evaluations for each draw)."""
+    denoise = guide(density.denoise(VP()), (method.rule,), {"y": y})
+    shape = (len(y), PARTICLES, *SHAPE) if method.is_particles else (len(y), *SHAPE)
+    samples = sample(key, denoise, method.solver, method.grid, shape)
+    x = samples.x[:, 0] if method.is_particles else samples.x
+    return np.asarray(x, np.float64).reshape(len(y), -1), int(samples.nfe[0])
+
+
+def _row(method, operator, noise_std, nfe, x, exact, draws) -> Row:
+    mean, covariance = exact.moments()
+    of_mean = np.linalg.norm(x.mean(axis=0) - mean) / np.sqrt(np.trace(covariance))
+    of_covariance = np.linalg.norm(np.cov(x.T) - covariance) / np.linalg.norm(covariance)
+    return Row(method, operator, noise_std, nfe, of_mean, of_covariance, sliced_wasserstein(x, draws))
+
+
+def ranks(
+    key: Key[Array, ""], text: str, operator: ops.Linear, noise_std: float, steps: int, pairs: int, draws: int
+) -> Int[np.ndarray, "pairs d"]:
+    """The rank of each pixel of x0 among `draws` draws given its y, for x0 ~ p and y ~ p(y | x0).
+
+    Ranks are uniform if the draws are right.
+
+    Source: Talts et al., arXiv 1804.06788.
+    """
+    density, keys = prior(), jax.random.split(key, 3)
+    x0 = density.sample(keys[0], pairs)
+    y = operator(x0)
+    y = y + noise_std * operator_noise(keys[1], operator, y)
+    method = method_of(text, operator, noise_std, DDIM(), _grid(steps))
+    x, _ = draw(keys[2], density, method, jnp.repeat(y, draws, axis=0))
+    below = x.reshape(pairs, draws, -1) < np.asarray(x0, np.float64).reshape(pairs, 1, -1)
+    return below.sum(axis=1)
+
+
+def operator_noise(key: Key[Array, ""], operator: ops.Linear, y: Float[Array, "n *m"]) -> Float[Array, "n *m"]:
+    """n ~ N(0, I), 0 where a mask sees nothing."""
+    n = jax.random.normal(key, y.shape, y.dtype)
+    return operator(n) if isinstance(operator, ops.Mask) else n
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Markdown: a table for each operator and noise level."""
+    lines: list[str] = []
+    for problem in dict.fromkeys((row.operator, row.noise_std) for row in rows):
+        lines += [f"### {problem[0].capitalize()}, σ_y = {problem[1]:g}", ""]
+        lines += ["| method | evaluations | mean | covariance | sliced Wasserstein |", "|---|---|---|---|---|"]
+        for row in rows:
+            if (row.operator, row.noise_std) == problem:
+                numbers = " | ".join(f"{value:.3f}" for value in row[4:])
+                lines.append(f"| `{row.method}` | {row.nfe or '—'} | {numbers} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def run_restorer_comparison(
+    folder: pathlib.Path,
+    methods: Sequence[str] = METHODS,
+    noise_stds: Sequence[float] = (0.1, 0.5),
+    budgets: Sequence[int] = (25, 100),
+    number: int = 2048,
+    pairs: int = 256,
+) -> list[Row]:
+    """Writes errors.md, errors.csv and calibration.png into `folder`; returns the rows.
+
+    DDNM, which is for measurements without noise, has problems with σ_y = 0 of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with stage("measuring the methods"):
+        rows = [*compare(methods, [*OPERATORS], noise_stds, budgets, number)]
+    if "ddnm" in methods:
+        rows += compare(["ddnm"], [*OPERATORS], (0.0,), budgets, number)
+    (folder / "errors.md").write_text(as_table(rows), encoding="utf-8")
+    with (folder / "errors.csv").open("w", newline="", encoding="utf-8") as file:
+        writer: Any = csv.writer(file)
+        writer.writerows([Row._fields, *rows])
+    with stage("ranks"):
+        found = {
+            text.partition("(")[0]: ranks(jax.random.key(3), text, OPERATORS["mask"], 0.3, 50, pairs, 15)
+            for text in methods
+            if text != "ddnm"
+        }
+    rank_histograms(found, 15, folder / "calibration.png")
+    return rows
