@@ -1,4 +1,4 @@
-"""Denoisers of a product ∏ q_i(x_t)^{a_i} of densities, whose factors can be asked for."""
+"""Denoisers of a product ∏ q_i(x_t)^{a_i} of densities, with access to the factors."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -23,7 +23,7 @@ def weighted_sum(powers: Powers, values: Sequence[Float[Array, "*any"]]) -> Floa
 
 
 class Factors(NamedTuple):
-    """The powers a_i, and the pair of each q_i."""
+    """The powers a_i, and the pair (x̂0, ε̂) of each q_i."""
 
     powers: tuple[Float[Array, ""] | float, ...]
     estimates: tuple[Estimate, ...]
@@ -49,9 +49,9 @@ class Factored(Denoise, Protocol):
         ...
 
     def factors(self, x: Float[Array, "b *shape"], t: Time) -> Factors:
-        """The factors at x_t, with as many network evaluations as a call."""
+        """The factors at x_t. They cost as many network evaluations as a call."""
         ...
 
     def repeated(self, number: int) -> "Factored":
-        """The same denoiser for `number` rows, one after the other, in place of each row."""
+        """The same denoiser with each row repeated `number` times."""
         ...

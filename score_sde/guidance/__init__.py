@@ -1,6 +1,7 @@
-"""Guidance: rules that change what a denoiser says, one method a file.
+"""Guidance: rules that change the output of a denoiser, one method per file.
 
-`GUIDANCE` maps a config's name to the rule; `THRESHOLDS` has the short names of thresholding that `sampling.threshold` takes.
+`GUIDANCE` maps a config name to its rule. `THRESHOLDS` has the short names of thresholding for
+`sampling.threshold`.
 """
 
 from score_sde.guidance.apg import APG

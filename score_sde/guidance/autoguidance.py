@@ -1,4 +1,4 @@
-"""Autoguidance: a model guided by a worse version of itself."""
+"""Autoguidance: a model guided by a weaker version of itself."""
 
 import dataclasses
 
@@ -18,20 +18,22 @@ from score_sde.sdes.base import Time
 class Autoguidance(Contrast):
     """(x̂0, ε̂) = (x̂0, ε̂)_weak + scale · ((x̂0, ε̂) − (x̂0, ε̂)_weak), both under the same condition.
 
-    scale = 1 is the model alone and scale = 0 the weak one. The weak model has the same SDE, and was trained for less time,
-    is smaller, or is another average of the same run. No condition is needed.
+    scale = 1 is the model alone, and scale = 0 is the weak model. The weak model has the same SDE.
+    It was trained for less time, is smaller, or is another average of the same run. No condition is
+    needed.
 
-    A config names the run of the weak model; `workdir` may be the folder of the run itself, with another `step` or
-    `average`. In Python `weak` is any denoiser. Its parameters are arguments of the compiled program; where both networks are
-    alike, the network is traced once.
+    A config names the run of the weak model. `workdir` may be the folder of the run itself, with
+    another `step` or `average`. In Python, `weak` is any denoiser. Its parameters are arguments of
+    the compiled program. If both networks are equal, the network is traced once.
 
     Attributes:
-      weak: the weak model; None: that of the run in `workdir`.
+      weak: the weak model. None: the model of the run in `workdir`.
       workdir: the folder of the run that trained the weak model.
-      step: its checkpoint; None: the newest.
-      average: half-life of the average in thousands of images; "none": the raw parameters; None: the first average.
+      step: the step of its checkpoint. None: the newest.
+      average: the half-life of the average in thousands of images. "none": the raw parameters.
+        None: the first average.
 
-    Raises: ValueError as `Contrast`, without a weak model, or for one of another SDE.
+    Raises: ValueError as `Contrast`, without a weak model, or for a weak model with another SDE.
     Source: Karras et al., arXiv 2406.02507, Eq. 3.
     """
 
@@ -79,7 +81,7 @@ class Autoguidance(Contrast):
 
 @pytree
 class ModelPair(Pair):
-    """Two denoisers, one call of each."""
+    """Two denoisers, with one call of each."""
 
     positive: Denoise
     negative: Denoise
@@ -96,5 +98,5 @@ class ModelPair(Pair):
 
 @jax.jit
 def _estimate(model: Denoise, x: Float[Array, "b *shape"], t: Time) -> Estimate:
-    """One function of the program, so that two models that differ in their arrays alone are traced once."""
+    """An estimate as a separate function of the program, so that two models that differ only in arrays are traced once."""
     return model(x, t)

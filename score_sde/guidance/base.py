@@ -1,4 +1,7 @@
-"""The guidance protocol: a denoiser in, a denoiser out. No method knows a solver, and no solver knows a method."""
+"""The guidance protocol: it takes a denoiser and returns a denoiser.
+
+No guidance method knows a solver, and no solver knows a guidance method.
+"""
 
 import abc
 import dataclasses
@@ -22,25 +25,26 @@ Observation = Mapping[str, Array]  # what was measured of each image, by name: a
 
 
 class Guidance(abc.ABC):
-    """A rule that changes what a denoiser says. Its fields are its settings; it holds no model and no data.
+    """A rule that changes the output of a denoiser. Its fields are its settings. It holds no model and no data.
 
-    A list of rules is applied inside out: the first wraps the model, the second wraps the result, and so on.
+    In a list of rules, the first rule wraps the model, the second rule wraps the result, and so on.
 
     Attributes:
-      takes_observation: whether the rule reads the observation. If so, sampling reads one held-out example for each image.
+      takes_observation: whether the rule reads the observation. If it does, sampling reads one
+        held-out example for each image.
     """
 
     takes_observation: ClassVar[bool] = True
 
     @abc.abstractmethod
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
-        """The guided denoiser. Its `evaluations(t)` says what a call costs.
+        """The guided denoiser. Its `evaluations(t)` is the cost of a call.
 
         Raises: ValueError where the rule needs something that `model` or `observation` lacks.
         """
 
     def loaded(self, load: Load) -> "Guidance":
-        """The rule with the trained models that it names; most rules name none."""
+        """The rule with the trained models that it names. Most rules name none."""
         return self
 
 
@@ -53,16 +57,16 @@ def guide(model: Denoise, rules: Sequence[Guidance], observation: Observation | 
 
 @runtime_checkable
 class Conditional(Denoise, Protocol):
-    """A denoiser whose condition can be replaced, as `Denoiser.bind` makes it."""
+    """A denoiser whose condition can be replaced, such as the result of `Denoiser.bind`."""
 
     condition: Mapping[str, Array] | None
 
     def with_condition(self, condition: Mapping[str, Array]) -> Denoise:
-        """The same denoiser with another condition, also of another batch size."""
+        """The same denoiser with another condition. The batch size may differ."""
         ...
 
     def null_condition(self) -> Mapping[str, Array]:
-        """What training showed in place of a dropped condition, in the shape of `condition`."""
+        """The condition that training shows in place of a dropped condition, in the shape of `condition`."""
         ...
 
 
@@ -74,7 +78,7 @@ def repeat_rows(model: Denoise, number: int) -> Denoise:
 
 
 class EstimateRule(Guidance):
-    """A rule that changes each estimate by itself, without another call of the model."""
+    """A rule that changes each estimate, without another call of the model."""
 
     takes_observation: ClassVar[bool] = False
 
@@ -90,7 +94,7 @@ class EstimateRule(Guidance):
 
     @abc.abstractmethod
     def change(self, sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate) -> Estimate:
-        """The estimate in place of the model's."""
+        """The estimate that replaces the model's."""
 
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
         return ChangedEstimate(as_denoise(model), self)
@@ -117,16 +121,16 @@ class ChangedEstimate(Denoise):
 def with_x0(
     sde: SDE, x: Float[Array, "b *shape"], t: Time, estimate: Estimate, x0: Float[Array, "b *shape"]
 ) -> Estimate:
-    """(x0, ε) with x = α x0 + σ ε, from an estimate for which this holds: ε changes by α/σ times what x0 lost.
+    """(x0, ε) with x = α x0 + σ ε, from an estimate with the same x: ε grows by α/σ times the decrease of x0.
 
-    Where σ = 0, ε stays as it is.
+    Where σ = 0, ε is not changed.
     """
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
     return Estimate(x0, estimate.eps + jnp.where(sigma > 0, alpha / sigma, 0.0) * (estimate.x0 - x0))
 
 
 def numbers_as_floats(rule: Guidance) -> None:
-    """Turns whole numbers in fields for floats into floats, so that a scale of 2 and one of 2.5 are one program."""
+    """Turns whole numbers in float fields into floats, so that the scales 2 and 2.5 share a program."""
     for field in dataclasses.fields(cast(Any, rule)):
         value = getattr(rule, field.name)
         if isinstance(value, int) and float in (field.type, *typing.get_args(field.type)):

@@ -10,11 +10,12 @@ from score_sde.internal.pytree import pytree
 class ClassifierFree(NullContrast):
     """(x̂0, ε̂) = (x̂0, ε̂)(∅) + scale · ((x̂0, ε̂)(c) − (x̂0, ε̂)(∅)), where c is the condition and ∅ the null condition.
 
-    scale = 1 is the conditional model and scale = 0 the unconditional one. Papers that write (1 + w) have w = scale − 1.
-    The network must have been trained with `condition_dropout`: otherwise ∅ is a condition that training never showed.
+    scale = 1 is the conditional model, and scale = 0 is the unconditional model. Papers that write
+    (1 + w) have w = scale − 1. The network must be trained with `condition_dropout`. Otherwise
+    training never shows the null condition.
 
-    One call of the network with twice the batch gives both terms. Outside of the interval only the conditional term is
-    computed.
+    One call of the network with twice the batch gives both terms. Outside of the interval only the
+    conditional term is computed.
 
     Raises: ValueError as `Contrast`, and for a model without a condition.
     Source: Ho and Salimans, arXiv 2207.12598, Eq. 6.

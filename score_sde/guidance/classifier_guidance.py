@@ -20,17 +20,21 @@ from score_sde.sdes.base import Time
 class ClassifierGuidance(Tilt):
     """∇ log p(x_t) + scale · ∇ log p(label | x_t), with the gradient of a classifier of noisy data.
 
-    scale = 0 is the model alone. With an exact classifier, scale = 1 of an unconditional model is the conditional model.
+    scale = 0 is the model alone. With an exact classifier and an unconditional model, scale = 1 is
+    the conditional model.
 
-    A config names the run that trained the classifier (`task.name=classification`), which must have the same SDE. In
-    Python `classifier` is any function (x, t) -> log p(label | x_t) [b, classes], such as a bound `Classifier`.
+    A config names the run that trained the classifier (`task.name=classification`), which must have
+    the same SDE. In Python, `classifier` is any function (x, t) -> log p(label | x_t) [b, classes],
+    such as a bound `Classifier`.
 
     Attributes:
-      label: the class of all images; None: `label` of the observation, or else of the model's condition.
-      classifier: the function; None: that of the run in `workdir`.
+      label: the class of all images. None: `label` of the observation, or else of the model's
+        condition.
+      classifier: the function. None: the classifier of the run in `workdir`.
       workdir: the folder of the run that trained the classifier.
-      step: its checkpoint; None: the newest.
-      average: half-life of the average in thousands of images; "none": the raw parameters; None: the first average.
+      step: the step of its checkpoint. None: the newest.
+      average: the half-life of the average in thousands of images. "none": the raw parameters.
+        None: the first average.
 
     Raises: ValueError as `Tilt`, and where there is no classifier or no label.
     Source: Dhariwal and Nichol, arXiv 2105.05233, Eq. 14; Song et al., arXiv 2011.13456, Eq. 14.

@@ -1,7 +1,7 @@
-"""Guidance by two answers of a network: what the positive answer has and the negative one lacks is made larger.
+"""Guidance by two answers of a network: it increases the difference of a positive answer from a negative answer.
 
-Two things vary. A `Pair` says where both answers come from: with and without the condition, a good and a weak model. A
-`Contrast` says how they are combined.
+Two things vary between rules. A `Pair` gives the two answers: with and without the condition, or
+from a good and a weak model. A `Contrast` combines them.
 """
 
 import abc
@@ -28,16 +28,18 @@ Predicts = Literal["eps", "x0", "v", "flow"]
 
 
 def reading(predicts: Predicts) -> Parameterization:
-    """How a value of this name and the pair (x̂0, ε̂) give each other."""
+    """The functions that convert between a value of this name and the pair (x̂0, ε̂)."""
     member: Any = PARAMETERIZATIONS[predicts]
     found: Parameterization = member()
     return found
 
 
 class Place(NamedTuple):
-    """Where two answers are combined.
+    """The point at which two answers are combined.
 
-    Fields: `scale` and `inside` are shaped to multiply x; `inside` says which images are in the interval.
+    Attributes:
+      scale: the scale, shaped to multiply x.
+      inside: which images are in the interval, shaped to multiply x.
     """
 
     sde: SDE
@@ -47,7 +49,7 @@ class Place(NamedTuple):
     inside: Bool[Array, "..."]
 
     def value(self, predicts: Predicts, estimate: Estimate) -> Float[Array, "b *shape"]:
-        """What a network of this parameterization would have said."""
+        """The output that a network of this parameterization would have given."""
         return reading(predicts).target(*estimate, self.t, self.sde)
 
     def shifted(self, predicts: Predicts, estimate: Estimate, shift: Float[Array, "b *shape"]) -> Estimate:
@@ -57,7 +59,7 @@ class Place(NamedTuple):
 
 
 class Pair(abc.ABC):
-    """Where two answers come from. A member is a pytree."""
+    """The source of two answers. Each kind is a pytree."""
 
     positive: Denoise
 
@@ -67,30 +69,32 @@ class Pair(abc.ABC):
 
     @abc.abstractmethod
     def evaluations(self, t: Time) -> Evaluations:
-        """Network evaluations of `both`."""
+        """The network evaluations of `both`."""
 
     @abc.abstractmethod
     def repeated(self, number: int) -> "Pair":
-        """The same pair for `number` rows in place of each row."""
+        """The same pair with each row repeated `number` times."""
 
 
 @pytree
 class Contrast(Guidance):
     """A rule that combines a positive and a negative answer, at noise levels within an interval.
 
-    Outside of the interval only the positive answer is computed. Times that differ from image to image are the
-    exception: then both are computed for all images, if any image is inside.
+    Outside of the interval only the positive answer is computed. There is one exception: if the
+    times differ between images, and any image is inside, both answers are computed for all images.
 
     Attributes:
-      scale: the guidance scale; 1 is the positive model.
+      scale: the guidance scale. 1 is the positive model.
       log_snr_min: guides only where log(α²/σ²) >= log_snr_min. None: no bound towards noise.
       log_snr_max: guides only where log(α²/σ²) <= log_snr_max. None: no bound towards data.
       schedule: w(λ) over λ = log(α²/σ²), which makes the scale 1 + w (scale − 1). None: w = 1.
-      rescale: φ in [0, 1]: the combined value y of each image is multiplied by φ std(positive)/std(y) + 1 − φ. None: 0.
-      rescale_of: the value that `rescale` multiplies; arXiv 2305.08891 has networks that predict v.
+      rescale: φ in [0, 1]. The combined value y of each image is multiplied by φ
+        std(positive)/std(y) + 1 − φ. None: 0.
+      rescale_of: the value that `rescale` multiplies. The networks of arXiv 2305.08891 predict v.
 
     Raises: ValueError where log_snr_min > log_snr_max or rescale is outside of [0, 1].
-    Source: the interval: Kynkäänniemi et al., arXiv 2404.07724; `rescale`: Lin et al., arXiv 2305.08891, Sec. 3.4.
+    Source: the interval: Kynkäänniemi et al., arXiv 2404.07724; `rescale`: Lin et al., arXiv
+      2305.08891, Sec. 3.4.
     """
 
     takes_observation: ClassVar[bool] = False
@@ -116,7 +120,7 @@ class Contrast(Guidance):
         """The guided pair, before `rescale`."""
 
     def memory(self) -> Memory | None:
-        """What the rule keeps from call to call; None for most."""
+        """The `Memory` that the rule keeps from call to call, or None."""
         return None
 
     def contrasted(self, pair: Pair) -> Denoise:
@@ -124,7 +128,7 @@ class Contrast(Guidance):
         return ContrastDenoiser(pair, self, self.memory())
 
     def guided(self, pair: Pair, memory: Memory | None, x: Float[Array, "b *shape"], t: Time) -> Estimate:
-        """The guided pair of those images that are in the interval, and the positive one of the others."""
+        """The guided pair for images in the interval, and the positive pair for the others."""
         sde = pair.positive.sde
         positive, negative = pair.both(x, t)
         inside = is_inside(self, sde, t)
@@ -145,7 +149,7 @@ class Contrast(Guidance):
 
 @pytree
 class ContrastDenoiser(Denoise):
-    """A pair of answers under a `Contrast`."""
+    """A pair of answers, combined by a `Contrast`."""
 
     pair: Pair
     rule: Contrast
@@ -156,7 +160,7 @@ class ContrastDenoiser(Denoise):
         return self.pair.positive.sde
 
     def evaluations(self, t: Time) -> Evaluations:
-        """Those of both answers inside of the interval, those of the positive one outside."""
+        """The evaluations of both answers inside of the interval, and of the positive answer outside."""
         both, one = (jnp.asarray(each.evaluations(t)) for each in (self.pair, self.pair.positive))
         return jnp.where(is_inside(self.rule, self.sde, t), both, one)
 
@@ -170,7 +174,10 @@ class ContrastDenoiser(Denoise):
 
     @property
     def powers(self) -> tuple[Scalar | float, ...]:
-        """Of the positive and the negative density. Raises: ValueError where the rule is no product with constant powers."""
+        """The powers of the positive and of the negative density.
+
+        Raises: ValueError where the rule is not a product with constant powers.
+        """
         rule = self.rule
         if not rule.is_product or has_interval(rule) or rule.schedule is not None or rule.rescale is not None:
             raise ValueError(
@@ -184,13 +191,13 @@ class ContrastDenoiser(Denoise):
         return Factors(self.powers, self.pair.both(x, t))
 
     def repeated(self, number: int) -> "ContrastDenoiser":
-        """For `number` rows in place of each row."""
+        """The same denoiser with each row repeated `number` times."""
         return ContrastDenoiser(self.pair.repeated(number), self.rule, self.memory)
 
 
 @pytree
 class ConditionPair(Pair):
-    """One denoiser with its condition and with another, `negative`, as one call with twice the batch."""
+    """One denoiser with its condition and with another condition, `negative`, as one call with twice the batch."""
 
     positive: Conditional
     negative: Mapping[str, Array]
@@ -203,7 +210,7 @@ class ConditionPair(Pair):
         return ConditionPair(positive, {name: jnp.repeat(rows, number, axis=0) for name, rows in self.negative.items()})
 
     def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
-        """Rows 2i and 2i + 1 are image i with either condition, so that no row changes its device."""
+        """Both answers. Rows 2i and 2i + 1 are image i with the two conditions, so no row changes its device."""
         given, t = self.positive.condition or {}, jnp.asarray(t)
         condition = {name: _interleave(values, self.negative[name]) for name, values in given.items()}
         found = self.positive.with_condition(condition)(_interleave(x, x), _interleave(t, t) if t.ndim else t)
@@ -220,8 +227,8 @@ def _interleave(first: Array, second: Array) -> Array:
 class NullContrast(Contrast):
     """A `Contrast` of a conditional model with itself under the null condition, which is the negative answer.
 
-    The network must have been trained with `condition_dropout`: otherwise the null condition is one that training never
-    showed.
+    The network must be trained with `condition_dropout`. Otherwise training never shows the null
+    condition.
 
     Raises: ValueError as `Contrast`, and for a model without a condition.
     """
@@ -242,5 +249,8 @@ class NullContrast(Contrast):
 
 
 def linear(positive: Estimate, negative: Estimate, scale: Float[Array, "..."]) -> Estimate:
-    """negative + scale · (positive − negative), from the positive answer, so that a scale of 1 gives exactly that."""
+    """negative + scale · (positive − negative), written from the positive answer.
+
+    A scale of 1 then gives exactly the positive answer.
+    """
     return Estimate(*(p + (scale - 1) * (p - n) for p, n in zip(positive, negative, strict=True)))

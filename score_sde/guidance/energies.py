@@ -1,4 +1,4 @@
-"""Energies: differentiable functions whose low values are wanted."""
+"""Energies: differentiable functions with low values for good images."""
 
 import abc
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from score_sde.sdes.base import Time
 
 
 class Energy(abc.ABC):
-    """E(x, t) of each image, for x = x̂0 or x_t. Any function of this form is one too."""
+    """E(x, t) of each image, for x = x̂0 or x_t. Any function of this form is an energy."""
 
     @abc.abstractmethod
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Float[Array, " b"]:
@@ -24,7 +24,7 @@ class Quadratic(Energy):
 
     Attributes:
       target: a number, one number for each channel, or an array like one image.
-      precision: how strongly.
+      precision: the strength.
     """
 
     target: float | Sequence[int | float] | Float[Array, "..."] = 0.0
@@ -37,11 +37,11 @@ class Quadratic(Energy):
 
 @pytree
 class MeanColor(Energy):
-    """E = ½ precision ‖mean of the image over its positions − color‖², for a picture of a tint.
+    """E = ½ precision ‖mean of the image over its positions − color‖², for pictures of one tint.
 
     Attributes:
       color: one number for each channel, in the units of x.
-      precision: how strongly.
+      precision: the strength.
     """
 
     color: Sequence[int | float] = (0.0,)

@@ -21,25 +21,28 @@ Batch = Float[Array, "b *shape"]
 
 @pytree
 class EnergyGuidance(Tilt):
-    """Lowers an energy E of each image, in one of three ways that `of` names.
+    """Lowers an energy E of each image, in one of three ways. `of` selects the way.
 
-    * "x_t": ∇ log p(x_t) − scale ∇E(x_t, t). Exact for p_t(x_t) exp(−scale E(x_t, t)).
-    * "x0_through": ∇ log p(x_t) − scale ∇_{x_t} E(x̂0(x_t), t), through the network, which costs its backward pass too.
-    * "x0": x̂0 ← x̂0 − scale ∇E(x̂0, t), `num_steps` times, and ε̂ to match. No gradient of the network.
+    - "x_t": ∇ log p(x_t) − scale ∇E(x_t, t). Exact for p_t(x_t) exp(−scale E(x_t, t)).
+    - "x0_through": ∇ log p(x_t) − scale ∇_{x_t} E(x̂0(x_t), t). It costs a backward pass of the
+      network.
+    - "x0": x̂0 ← x̂0 − scale ∇E(x̂0, t), `num_steps` times, and ε̂ to match. It needs no gradient
+      of the network.
 
     Attributes:
       energy: a function (x, t) -> E [b].
-      of: what the energy is of, and how its gradient reaches the pair.
-      num_steps: gradient steps on x̂0; 1 for the other two ways.
-      norm: what the gradient of each image is divided by. "none": 1. "unit": its norm. "relative": its norm over the norm of
-        what it changes, so that the change of ε̂ (or x̂0, for "x0") has `scale` times that norm.
+      of: the argument of the energy, and the way of its gradient into the pair, as above.
+      num_steps: the number of gradient steps on x̂0. 1 for the other two ways.
+      norm: the divisor of each image's gradient. "none": 1. "unit": the norm of the gradient.
+        "relative": the norm of the gradient over the norm of the value that it changes. The change
+        of ε̂ (or of x̂0, for "x0") then has `scale` times that norm.
 
     Raises: ValueError as `Tilt`, and unless num_steps = 1, or num_steps >= 1 for "x0".
-    Error: "x0_through" and "x0" take E(E[x0 | x_t]) for −log E[exp(−E(x0)) | x_t], and differ from it in the order of the
-      variance of x0 given x_t.
-    Source: "x_t": Zhao et al. (EGSDE), arXiv 2207.06635; "x0_through": Bansal et al. (universal guidance), arXiv
-      2302.07121, Sec. 3.1, and Yu et al. (FreeDoM), arXiv 2303.09833; "x0": Bansal et al., Sec. 3.2, and He et al. (MPGD),
-      arXiv 2311.16424.
+    Error: "x0_through" and "x0" replace −log E[exp(−E(x0)) | x_t] by E(E[x0 | x_t]). The difference
+      is of the order of the variance of x0 given x_t.
+    Source: "x_t": Zhao et al. (EGSDE), arXiv 2207.06635; "x0_through": Bansal et al. (universal
+      guidance), arXiv 2302.07121, Sec. 3.1, and Yu et al. (FreeDoM), arXiv 2303.09833; "x0": Bansal
+      et al., Sec. 3.2, and He et al. (MPGD), arXiv 2311.16424.
     """
 
     takes_observation: ClassVar[bool] = False
@@ -71,7 +74,7 @@ class EnergyGuidance(Tilt):
             if self.of == "x0":
                 return with_x0(model.sde, x, t, estimate, self._descended(estimate.x0, t)), estimate
             gradient = self._gradient(x, t)
-        # ε̂ changes by σ times what is given to `tilted`.
+        # ε̂ changes by σ times the gradient that `tilted` gets.
         sigma = expand_like(model.sde.sigma(t), x)
         gradient = self._normed(gradient, estimate.eps / sigma)
         return tilted(model.sde, x, t, estimate, -self.scale * gradient), estimate
@@ -86,7 +89,7 @@ class EnergyGuidance(Tilt):
         return jax.grad(lambda x: jnp.sum(energy(x, t)))(x)
 
     def _normed(self, gradient: Batch, changed: Batch) -> Batch:
-        """The gradient over its norm, times 1 or the norm of what it changes; 0 where it is 0."""
+        """The gradient over its norm, times 1 or the norm of the value that it changes. It is 0 where the gradient is 0."""
         if self.norm == "none":
             return gradient
         size = _norm(gradient)

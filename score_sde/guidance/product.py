@@ -21,20 +21,24 @@ Written = Mapping[str, Any]
 class Product(Guidance):
     """∏ q_i(x_t)^{a_i}: its score is Σ a_i ∇ log q_i, and ε̂ = Σ a_i ε̂_i.
 
-    q_i is the model under conditions[i], and a_i is powers[i]. With `null_power` None the model under the null condition
-    has the power 1 − Σ a_i: then this is u + Σ a_i (q_i − u), which is classifier-free guidance for one condition. With
-    null_power = 0 and powers that sum to 1 it is the weighted sum of the estimates. All conditions are one call of the
-    network. `compose` is the same for several models.
+    q_i is the model under conditions[i], and a_i is powers[i]. With null_power = None, the model
+    under the null condition has the power 1 − Σ a_i. The estimate is then u + Σ a_i (q_i − u),
+    which is classifier-free guidance for one condition. With null_power = 0 and powers that sum to
+    1, it is the weighted sum of the estimates. All conditions are one call of the network.
+    `compose` is the same for several models.
 
-    For t > 0 the sum of the scores is not the score of the product of the data's densities. So the samples are biased.
-    `PredictorCorrector(…, AnnealedLangevin(…))` makes the bias smaller, and `FeynmanKac` removes it.
+    For t > 0, the sum of the scores is not the score of the product of the data's densities. So the
+    samples are biased. `PredictorCorrector(…, AnnealedLangevin(…))` makes the bias smaller, and
+    `FeynmanKac` removes it.
 
     Attributes:
-      conditions: for each q_i, values by name that replace those of the model's condition; {} is the model's own condition.
-      powers: a_i, one for each condition; None: 1 for each.
-      null_power: the power of the model under the null condition; None: 1 − Σ a_i.
+      conditions: for each q_i, values by name that replace those of the model's condition. {} is
+        the model's own condition.
+      powers: a_i, one for each condition. None: 1 for each.
+      null_power: the power of the model under the null condition. None: 1 − Σ a_i.
 
-    Raises: ValueError without conditions, for another number of powers, and for a model without these conditions.
+    Raises: ValueError without conditions, for another number of powers, and for a model without
+      these conditions.
     Source: Liu et al., arXiv 2206.01714, Eq. 11; Du et al., arXiv 2302.11552.
     """
 

@@ -1,6 +1,7 @@
 """Guidance by the gradient of a log-density: p(x_t) is multiplied by a function of x_t.
 
-The gradient enters as a shift of the pair, so that it serves every SDE, parameterization and solver.
+The gradient enters as a shift of the pair (x̂0, ε̂), so it works for every SDE, parameterization
+and solver.
 """
 
 import abc
@@ -23,7 +24,7 @@ def tilted(
 ) -> Estimate:
     """The pair of p_t(x) h(x), with gradient = ∇ log h: ε̂ − σ ∇ log h and x̂0 + σ²/α ∇ log h.
 
-    Where α = 0, x_t says nothing about x0, and x̂0 stays as it is.
+    Where α = 0, x_t contains no information about x0, and x̂0 is not changed.
     """
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
     change = jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
@@ -32,10 +33,10 @@ def tilted(
 
 @pytree
 class Tilt(Guidance):
-    """A rule that changes a pair at noise levels within an interval, with the model at hand.
+    """A rule that changes a pair at noise levels within an interval. It may call the model.
 
     Attributes:
-      scale: the strength; 0 changes nothing.
+      scale: the strength. 0 changes nothing.
       log_snr_min: guides only where log(α²/σ²) >= log_snr_min. None: no bound towards noise.
       log_snr_max: guides only where log(α²/σ²) <= log_snr_max. None: no bound towards data.
 
@@ -54,12 +55,12 @@ class Tilt(Guidance):
     def change(
         self, model: Denoise, x: Float[Array, "b *shape"], t: Time, given: Array | None
     ) -> tuple[Estimate, Estimate]:
-        """(the changed pair, the model's own) at x_t, with one call of the model; `given` as `Tilted` has it."""
+        """(the changed pair, the model's own pair) at x_t, with one call of the model. `given` is that of `Tilted`."""
 
 
 @pytree
 class Tilted(Denoise):
-    """`model` under a `Tilt`. `given` is what the rule was given of each image, such as its label."""
+    """`model` under a `Tilt`. `given` is the rule's input for each image, such as its label."""
 
     model: Denoise
     rule: Tilt
@@ -70,7 +71,7 @@ class Tilted(Denoise):
         return self.model.sde
 
     def evaluations(self, t: Time) -> Evaluations:
-        """Those of the model; gradients, and the network of a classifier, are not counted."""
+        """The evaluations of the model. Gradients, and the network of a classifier, are not counted."""
         return self.model.evaluations(t)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
