@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.ndimage import correlate1d
 
-WINDOW = 11  # pixels a side
+WINDOW = 11  # pixels along a side
 
 
 def ssim(a: Float[np.ndarray, "b h w c"], b: Float[np.ndarray, "b h w c"]) -> Float[np.ndarray, " b"]:

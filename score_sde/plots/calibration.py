@@ -15,8 +15,10 @@ COLUMNS = 4
 def rank_histograms(ranks: Mapping[str, Int[np.ndarray, "pairs d"]], draws: int, path: str | os.PathLike[str]) -> Path:
     """Draws a histogram of the ranks 0 … `draws` for each method, over all coordinates.
 
-    Flat is right. Λ: the draws are too spread. ∪: they are too narrow. A slope: they are off to one side. The band holds 95 %
-    of the bars of right draws, as if the coordinates of an example were one: it is wider than it need be.
+    A flat histogram is right. The shape Λ means that the draws are too spread, and ∪ means that
+    they are too narrow. A slope means that they are biased to one side. The band holds 95 % of the
+    bars of right draws, where the coordinates of an example count as one. So the band is wider than
+    necessary.
 
     Raises: ValueError without ranks.
     """
@@ -28,7 +30,7 @@ def rank_histograms(ranks: Mapping[str, Int[np.ndarray, "pairs d"]], draws: int,
         one.set_visible(False)
     for one, (name, values) in zip(axes.flat, ranks.items(), strict=False):
         share = np.bincount(values.ravel(), minlength=draws + 1) / values.size * (draws + 1)
-        error = 1.96 * np.sqrt(draws / len(values))  # of a binomial with p = 1/(draws + 1), over p
+        error = 1.96 * np.sqrt(draws / len(values))  # the error of a binomial with p = 1/(draws + 1), divided by p
         one.axhspan(1 - error, 1 + error, color=GRID)
         one.bar(np.arange(draws + 1), share, color=BLUE, width=0.9)
         one.axhline(1, color=MUTED, linewidth=0.8)

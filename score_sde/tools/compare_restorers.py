@@ -1,4 +1,4 @@
-"""Measures the methods for inverse problems against an exact posterior: a Gaussian mixture seen through linear operators."""
+"""Measures the methods for inverse problems against an exact posterior: a Gaussian mixture behind linear operators."""
 
 import csv
 import pathlib
@@ -31,7 +31,7 @@ OPERATORS: dict[str, ops.Linear] = {
     "block average": ops.BlockAverage(2),
     "random projection": ops.RandomProjection(6),
 }
-PARTICLES = 16  # of TDS
+PARTICLES = 16  # the number of particles of TDS
 
 
 class MixturePosterior(NamedTuple):
@@ -60,7 +60,7 @@ class MixturePosterior(NamedTuple):
 def exact_posterior(
     prior: GaussianMixture, matrix: Float[np.ndarray, "m d"], noise_std: float, y: Float[np.ndarray, " m"]
 ) -> MixturePosterior:
-    """The posterior of each component, and its weight, which is its prior weight times its p(y)."""
+    """The posterior. Each component has its own, and its weight is its prior weight times its p(y)."""
     log_weights, means, covariances = [], [], []
     flat = [np.asarray(part, np.float64).reshape(len(prior.weights), -1) for part in (prior.means, prior.stds)]
     for weight, mean, std in zip(np.asarray(prior.weights, np.float64), *flat, strict=True):
@@ -106,7 +106,7 @@ class Row(NamedTuple):
 def compare(
     methods: Sequence[str], operators: Sequence[str], noise_stds: Sequence[float], budgets: Sequence[int], number: int
 ) -> Iterable[Row]:
-    """The rows of each problem, with exact draws first: those are what the numbers are if nothing is wrong."""
+    """The rows of each problem. Exact draws come first: their errors are those of a perfect method."""
     density, rng = prior(), np.random.default_rng(1)
     for name in operators:
         operator, matrix = OPERATORS[name], matrix_of(OPERATORS[name])
@@ -170,7 +170,7 @@ def ranks(
 
 
 def operator_noise(key: Key[Array, ""], operator: ops.Linear, y: Float[Array, "n *m"]) -> Float[Array, "n *m"]:
-    """n ~ N(0, I), 0 where a mask sees nothing."""
+    """n ~ N(0, I), and 0 where a mask measures nothing."""
     n = jax.random.normal(key, y.shape, y.dtype)
     return operator(n) if isinstance(operator, ops.Mask) else n
 
@@ -197,9 +197,9 @@ def run_restorer_comparison(
     number: int = 2048,
     pairs: int = 256,
 ) -> list[Row]:
-    """Writes errors.md, errors.csv and calibration.png into `folder`; returns the rows.
+    """Writes errors.md, errors.csv and calibration.png into `folder`. Returns the rows.
 
-    DDNM, which is for measurements without noise, has problems with σ_y = 0 of its own.
+    DDNM, which is for measurements without noise, has its own problems with σ_y = 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with stage("measuring the methods"):

@@ -22,13 +22,13 @@ Shape = tuple[int, ...]
 TASKS = ("inpaint", "colorize", "superres", "bicubic", "deblur", "denoise", "project", "jpeg", "phase")
 _POSTERIORS = {name: kind for name, kind in POSTERIORS.items() if kind is not Measured}
 _RESTORERS = {name: kind for name, kind in RESTORERS.items() if kind is not Renoise}
-ANY_OPERATOR = ("dps", "daps", "red_diff", "tds")  # also of one that is not linear
+ANY_OPERATOR = ("dps", "daps", "red_diff", "tds")  # methods for nonlinear operators too
 METHODS = (*_POSTERIORS, *_RESTORERS, "repaint")
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSettings:
-    """What the operators of the tasks need: `mask` of "inpaint", `factor` of "superres" and "bicubic", and so on."""
+    """The settings of the tasks' operators: `mask` of "inpaint", `factor` of "superres" and "bicubic", and so on."""
 
     mask: Float[np.ndarray, "h w 1"] | None = None
     factor: int = 4
@@ -70,7 +70,10 @@ def operator_of(task: str, shape: Shape, settings: TaskSettings) -> ops.Operator
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A rule around the model, the solver, and the grid; `is_particles` where the draws of an image are its particles."""
+    """A rule around the model, the solver, and the grid.
+
+    `is_particles` says whether the draws of an image are its particles.
+    """
 
     rule: Guidance
     solver: Solver
@@ -79,9 +82,9 @@ class Method:
 
 
 def method_of(text: str, operator: ops.Operator, noise_std: float, solver: Solver, grid: Grid) -> Method:
-    """The method that `text` names, as "pigdm" or "dps(scale=0.5)"; `solver` and `grid` are those of the run.
+    """The method that `text` names, such as "pigdm" or "dps(scale=0.5)". `solver` and `grid` are those of the run.
 
-    Raises: ValueError for an unknown method or field, or an operator that the method cannot take.
+    Raises: ValueError for an unknown method or field, or an operator that the method cannot use.
     """
     section = section_of(text)
     name = section.pop("name")
@@ -106,7 +109,7 @@ def method_of(text: str, operator: ops.Operator, noise_std: float, solver: Solve
 
 
 def to_zero(grid: Grid) -> Grid:
-    """The grid with a last step to σ = 0, where it can have one: these solvers put y itself into the result there."""
+    """The grid with a last step to σ = 0, if it can have one. In that step, these solvers put y itself into the result."""
     can = isinstance(grid, Spaced) and grid.end > 0 and grid.num_steps > 1
     return dataclasses.replace(grid, to_zero=True) if can else grid  # type: ignore[type-var]
 

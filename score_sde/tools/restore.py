@@ -1,4 +1,4 @@
-"""Restores images from what was measured of them, with a trained model: the command `score-sde restore`."""
+"""Restores images from measurements with a trained model: the command `score-sde restore`."""
 
 import dataclasses
 import json
@@ -66,20 +66,27 @@ def run_restoration(
     output: pathlib.Path | None = None,
     reporter: Reporter | None = None,
 ) -> pathlib.Path:
-    """Measures every image (or takes it for the measurement), draws x0 given y, and writes a folder; returns the folder.
+    """Measures every image (or takes it as the measurement), draws x0 given y, and writes a folder. Returns the folder.
 
-    For each image: the measurement, the draws, their mean and their standard deviation as PNG. For all: restored.npz, one
-    strip picture, and scores.json with PSNR, SSIM and LPIPS where the original is known. All inputs are checked before the
-    checkpoint is read, and the folder is there whole or not at all.
+    For each image it writes the measurement, the draws, their mean and their standard deviation as
+    PNG. For all images it writes restored.npz, one strip picture, and scores.json with PSNR, SSIM
+    and LPIPS where the original is known. All inputs are checked before the checkpoint is read. The
+    folder is complete or absent.
 
     Args:
-      input_path: an image or a folder of images. mask: an image, white where a pixel is seen.
-      method: as "pigdm" or "dps(scale=0.5)". noise_std: σ_y, in units of images in [−1, 1].
-      input_is: "original": y is measured from it, with noise; "measurement": it is y itself.
-      original: with input_is="measurement", the originals: an image, or a folder with the same names.
-      resize: crops and resizes inputs to the model's size instead of refusing others.
-      lpips: LPIPS weights; None: the imported ones, if there are any.
-    Raises: ValueError, FileNotFoundError or FileExistsError, in one sentence, for anything that does not fit.
+      input_path: an image or a folder of images.
+      mask: an image, white where a pixel is measured.
+      method: the method, such as "pigdm" or "dps(scale=0.5)".
+      noise_std: σ_y, in units of images in [−1, 1].
+      input_is: "original": y is measured from the input, with noise. "measurement": the input is y
+        itself.
+      original: the originals, with input_is="measurement": an image, or a folder with the same
+        names.
+      resize: whether to crop and resize inputs to the model's size. Otherwise other sizes raise an
+        error.
+      lpips: the LPIPS weights. None: the imported weights, if there are any.
+    Raises: ValueError, FileNotFoundError or FileExistsError, in one sentence, for anything that
+      does not fit.
     """
     shape = experiment.spec.shape
     if len(shape) != 3 or shape[-1] not in (1, 3):
@@ -128,7 +135,8 @@ def run_restoration(
 def read_image(path: pathlib.Path, shape: tuple[int, ...], resize: bool = False) -> Image:
     """The image in [−1, 1] with the channels of `shape`.
 
-    Raises: FileNotFoundError where there is no such file; ValueError where it is no image, or of another size.
+    Raises: FileNotFoundError where there is no such file. ValueError where it is not an image, or
+      has another size.
     """
     if not path.is_file():
         raise FileNotFoundError(f"There is no image {path}.")
@@ -143,7 +151,7 @@ def read_image(path: pathlib.Path, shape: tuple[int, ...], resize: bool = False)
 
 
 def _read_inputs(path, operator, shape, input_is, original, resize):
-    """[(name, the original or None, y or None)], all checked."""
+    """[(name, the original or None, y or None)] for all inputs, checked."""
     if not path.exists():
         raise FileNotFoundError(f"--input needs an image or a folder of images, got {path}, which is not there.")
     names = list_images(path).files if path.is_dir() else (path.name,)
@@ -167,7 +175,10 @@ def _read_inputs(path, operator, shape, input_is, original, resize):
 
 
 def _visible(operator: Operator, y: np.ndarray) -> np.ndarray:
-    """y, with 0 where a mask sees nothing: no noise there, and not what a damaged photograph shows."""
+    """y, with 0 where a mask measures nothing.
+
+    So y has no noise there, and the pixels of a damaged photograph do not count there.
+    """
     return np.asarray(operator(jnp.asarray(y)[None])[0]) if isinstance(operator, Mask) else y
 
 
@@ -178,7 +189,7 @@ def measure(key: jax.Array, operator: Operator, x0: Image, noise_std: float) -> 
 
 
 def check_condition(experiment: Experiment) -> None:
-    """Raises ValueError for a model that needs a condition, and has none that could be left out."""
+    """Raises ValueError for a model that needs a condition, if its training did not drop conditions."""
     if experiment.spec.conditions and experiment.settings.sampling.label is None and not _drops(experiment):
         raise ValueError(
             "This model needs a condition, and was trained without condition_dropout; give the class of the images with "
@@ -209,7 +220,7 @@ def draw(
 
 
 def as_image(operator: Operator, y: np.ndarray, shape: tuple[int, ...]) -> Float[np.ndarray, "rows columns _"]:
-    """y where it is an image, else what its pseudo-inverse makes of it; Fourier coefficients on a logarithmic scale."""
+    """y where it is an image, else the result of its pseudo-inverse. Fourier coefficients are on a logarithmic scale."""
     if y.ndim == 3 and y.shape[-1] in (1, 3) and isinstance(operator, Linear):
         return y
     if isinstance(operator, Linear):
@@ -221,14 +232,14 @@ def as_image(operator: Operator, y: np.ndarray, shape: tuple[int, ...]) -> Float
 
 
 def _lpips_tensors(path: pathlib.Path | None, shape: tuple[int, ...]) -> Any:
-    """The weights: those of `path`, or the imported ones if there are any and the images are large enough."""
+    """The weights of `path`, or the imported weights if there are any and the images are large enough."""
     if path is not None:
         return load_lpips(path)
     return load_lpips() if lpips_path().is_file() and min(shape[:2]) >= LEAST_SIZE else None
 
 
 def score(image: Restored, tensors: Any) -> dict[str, Any]:
-    """PSNR, SSIM and LPIPS of the draws (their mean) and of their mean image; empty where the original is not known."""
+    """PSNR, SSIM and LPIPS of the draws (their mean) and of their mean image. Empty where the original is not known."""
     if image.original is None:
         return {}
     mean = np.mean(image.draws, axis=0, keepdims=True)
@@ -256,7 +267,7 @@ def _in_words(scores: Sequence[dict[str, Any]]) -> str:
 def write(
     output: pathlib.Path, done: Sequence[Restored], scores: Sequence[dict[str, Any]], facts: dict[str, Any]
 ) -> None:
-    """Writes the folder under another name, and renames it when it is whole."""
+    """Writes the folder under another name, and renames it when it is complete."""
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -286,7 +297,7 @@ def write(
         raise
 
 
-SHOWN = 16  # images of the strip
+SHOWN = 16  # the most images of the strip
 
 
 def strip(done: Sequence[Restored]) -> np.ndarray:

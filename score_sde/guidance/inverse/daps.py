@@ -16,17 +16,19 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 
 @pytree
 class DAPS(Solver):
-    """x_s = α_s x0 + σ_s z, with x0 drawn given x_t and y: neither needs x_s to be near x_t.
+    """x_s = α_s x0 + σ_s z, with x0 drawn given x_t and y. x_s need not be near x_t.
 
-    x̂0(x_t) comes from `num_ode` Euler steps of the probability flow, from σ/α at t down to `ode_end` and then to 0. Then
-    `num_langevin` steps x0 ← x0 − h ∇(‖x0 − x̂0‖²/(2 r²) + ‖y − A(x0)‖²/(2 σ_y²)) + √(2h) z start at x̂0, with r = σ/α at t.
-    h goes linearly from `step_size` at the first step of the grid to `step_size` · `last_ratio` at the last. For any operator.
-    h is limited to r²/2, unlike in the paper, which stops at r = 0.1. It must also stay below about 2 σ_y²/‖A‖², or Langevin's
-    steps diverge.
+    x̂0(x_t) comes from `num_ode` Euler steps of the probability flow, from σ/α at t down to
+    `ode_end` and then to 0. From x̂0 start `num_langevin` steps x0 ← x0 − h ∇(‖x0 − x̂0‖²/(2 r²) +
+    ‖y − A(x0)‖²/(2 σ_y²)) + √(2h) z, with r = σ/α at t. h goes linearly from `step_size` at the
+    first step of the grid to `step_size` · `last_ratio` at the last step. The operator may be
+    nonlinear. h is at most r²/2, unlike in the paper, which stops at r = 0.1. h must also stay
+    below about 2 σ_y²/‖A‖², or the Langevin steps diverge.
 
-    Error: p(x0 | x_t) is taken for N(x̂0, r² I), and Langevin's steps are finite.
+    Error: p(x0 | x_t) is replaced by N(x̂0, r² I), and the Langevin steps are finite.
     Raises: ValueError unless all fields are positive; for σ_y = 0.
-    Source: Zhang et al., arXiv 2407.01521, Algorithm 1 and App. B; the ODE's levels are EDM's, with ρ = 7.
+    Source: Zhang et al., arXiv 2407.01521, Algorithm 1 and App. B; the ODE's levels are EDM's, with
+      ρ = 7.
     """
 
     num_ode: int = static(default=5)
@@ -40,7 +42,7 @@ class DAPS(Solver):
             raise ValueError(f"DAPS needs num_ode, num_langevin >= 1 and the rest above 0, got {self}.")
 
     def init(self, x: Batch, num_steps: Count) -> Any:
-        """(the number of the step, of how many)."""
+        """(the number of the next step, the number of all steps)."""
         return jnp.zeros((), x.dtype), jnp.asarray(num_steps, x.dtype)
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:

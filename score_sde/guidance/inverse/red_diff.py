@@ -18,13 +18,14 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 class REDDiff(Solver):
     """One step of Adam for μ on ‖y − A(μ)‖² + λ_t (ε̂(α μ + σ ε) − ε)ᵀ μ, with λ_t = weight · σ/α, and ε̂ − ε held fixed.
 
-    It looks for one likely image: its draws differ by their noise alone, and are no posterior. The state is μ, and the grid
-    gives the noise levels. It starts at A⁺ y where A is linear, else at 0. For any operator; y needs no noise.
+    The method finds one likely image. Its draws differ only by their noise, so they are not draws
+    from the posterior. The state is μ, and the grid gives the noise levels. It starts at A⁺ y where
+    A is linear, else at 0. The operator may be nonlinear, and y may be without noise.
 
-    Error: p(x0 | y) is taken for N(μ, 0).
+    Error: p(x0 | y) is replaced by N(μ, 0).
     Raises: ValueError unless weight >= 0 and learning_rate > 0.
-    Source: Mardani et al., arXiv 2305.04391, Eq. 9, Prop. 2 and Algorithm 1, with weight 0.25, learning rate 0.1 and Adam's
-    β = 0.9, 0.99.
+    Source: Mardani et al., arXiv 2305.04391, Eq. 9, Prop. 2 and Algorithm 1, with weight 0.25,
+      learning rate 0.1 and Adam's β = 0.9, 0.99.
     """
 
     weight: float = 0.25

@@ -17,7 +17,7 @@ Resampling = Literal["systematic", "stratified", "multinomial", "residual"]
 
 
 class Particles(NamedTuple):
-    """Those of each image, their log-weights, and how many steps were made."""
+    """The particles of each image, their log-weights, and the number of steps made."""
 
     x: Float[Array, "b particles *shape"]
     log_weights: Float[Array, "b particles"]
@@ -28,26 +28,30 @@ class Particles(NamedTuple):
 class FeynmanKac(Solver):
     """Euler–Maruyama for ∏ q_i(x_t)^{a_i}, with weights that correct the bias of the summed score.
 
-    With S = Σ a_i ∇ log q_i, each of the particles of an image moves by dx = (−f x + g² S) dτ + g dw, τ = −t, and its
-    weight w by d log w = [(Σ a_i − 1) ∇·(f x) + ½ g² (‖S‖² − Σ a_i ‖∇ log q_i‖²)] dτ. Where the effective number of
-    particles of an image falls below `threshold` · `num_particles`, they are resampled. The image is one particle, drawn
-    by its weight. Images do not share particles.
+    Let S = Σ a_i ∇ log q_i and τ = −t. Each of the particles of an image moves by dx = (−f x + g²
+    S) dτ + g dw. Its weight w changes by d log w = [(Σ a_i − 1) ∇·(f x) + ½ g² (‖S‖² − Σ a_i ‖∇ log
+    q_i‖²)] dτ. The particles of an image are resampled where their effective number falls below
+    `threshold` · `num_particles`. The image is one particle, drawn by its weight. Images do not
+    share particles.
 
-    It needs guidance with the factors: `ClassifierFree` or `Autoguidance` without an interval, schedule or rescaling,
-    `Product` or `compose`. Each image costs `num_particles` times the evaluations of a step. The particles start from
-    the prior N(0, std²/Σ a_i), so that `x_start` is not read. A last step to the data is best without noise: wrap it
-    in `DenoiseLast`.
+    The solver needs guidance with factors: `ClassifierFree` or `Autoguidance` without an interval,
+    schedule or rescaling, `Product` or `compose`. Each image costs `num_particles` times the
+    evaluations of a step. The particles start from the prior N(0, std²/Σ a_i), so `x_start` is not
+    used. The last step to the data should add no noise: wrap the solver in `DenoiseLast`.
 
     Attributes:
-      num_particles: particles of each image.
-      threshold: resamples where the effective number of particles is below this share of them; 0 never does, 1 always.
+      num_particles: the number of particles of each image.
+      threshold: resamples where the effective number of particles is below this fraction of them. 0
+        never resamples, and 1 always does.
       resampling: the rule of blackjax that draws the particles that stay.
 
-    Error: as `EulerMaruyama` in the step. In the number of particles it falls slowly where the weights vary much: for 1-D
-      Gaussians at a scale of 3 the mean is 1.313 without particles, 1.292 with 4, 1.247 with 32, 1.200 with 512, and exactly
-      1.2.
-    Raises: ValueError unless num_particles >= 1 and 0 <= threshold <= 1; in a solve, for a denoiser without factors.
-    Source: Skreta et al., arXiv 2503.02819, with one formula for guidance, products and annealing; resampling by blackjax.
+    Error: as `EulerMaruyama` in the step. In the number of particles the error falls slowly where
+      the weights vary much. For 1-D Gaussians at a scale of 3, the mean is 1.313 without particles,
+      1.292 with 4, 1.247 with 32 and 1.200 with 512. The exact mean is 1.2.
+    Raises: ValueError unless num_particles >= 1 and 0 <= threshold <= 1; in a solve, for a denoiser
+      without factors.
+    Source: Skreta et al., arXiv 2503.02819, with one formula for guidance, products and annealing;
+      resampling by blackjax.
     """
 
     num_particles: int = static(default=64)
@@ -90,20 +94,20 @@ class FeynmanKac(Solver):
     def _moved(
         self, key: Keys, sde: SDE, factors: Factors, x: Batch, t: Scalar, s: Scalar
     ) -> tuple[Batch, Float[Array, " b"]]:
-        """(x_s, d log w/dτ at t, up to what is the same for all particles)."""
+        """(x_s, d log w/dτ at t, without terms that are equal for all particles)."""
         scores = [score(sde, each, t) for each in factors.estimates]
         total = weighted_sum(factors.powers, scores)
         drift, diffusion, step = sde.drift(t), sde.diffusion(t), t - s
         moved = x + step * (diffusion**2 * total - drift * x)
         moved = moved + diffusion * jnp.sqrt(step) * noise.like(key, sde, x)
         squares = weighted_sum(factors.powers, [_square(each) for each in scores])
-        # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is the same for all particles, so that it changes no weight.
+        # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is equal for all particles, so it changes no weight.
         return moved, 0.5 * diffusion**2 * (_square(total) - squares)
 
     def _resampled(
         self, key: Keys, particles: Float[Array, "b p *shape"], log_weights: Float[Array, "b p"]
     ) -> tuple[Float[Array, "b p *shape"], Float[Array, "b p"]]:
-        from blackjax.smc import resampling  # it takes long to import, and few solves need it
+        from blackjax.smc import resampling  # imported here, because the import is slow and few solves need it
 
         number, choose = self.num_particles, getattr(resampling, self.resampling)
         weights = jax.nn.softmax(log_weights, axis=1)
@@ -130,7 +134,7 @@ def _keys(key: Keys, number: int) -> Key[Array, " n"]:
 
 
 def _split(key: Keys, images: int, particles: int) -> Key[Array, " n"]:
-    """One key for each particle, those of an image in a row."""
+    """One key for each particle. The keys of an image follow each other."""
     if key.ndim == 0:
         return jax.random.split(key, images * particles)
     return jax.vmap(lambda key: jax.random.split(key, particles))(key).reshape(-1)
