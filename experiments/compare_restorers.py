@@ -1,7 +1,9 @@
-"""Methods for inverse problems against an exact posterior: score-sde compare_restorers --output=runs/restorers
+"""Compares methods for inverse problems with an exact posterior: score-sde compare_restorers --output=runs/restorers
 
-On a mixture of Gaussians, with no training. It writes a table of the errors of mean, covariance and sliced Wasserstein distance
-(errors.md and errors.csv), and the rank histograms of simulation-based calibration (calibration.png).
+The data are a mixture of Gaussians, so the posterior is known. Nothing is trained. The
+command writes the errors of mean, covariance and sliced Wasserstein distance (errors.md and
+errors.csv). It also writes the rank histograms of simulation-based calibration
+(calibration.png).
 """
 
 import pathlib
@@ -10,11 +12,13 @@ from absl import flags
 
 from .flags import start
 
-METHODS = flags.DEFINE_string("methods", None, "Methods of restore, by commas; all if not given.")
-NFE = flags.DEFINE_list("steps", ["25", "100"], "Numbers of steps.")
-NOISE_STDS = flags.DEFINE_list("noise_stds", ["0.1", "0.5"], "Standard deviations of the measurement's noise.")
-NUMBER = flags.DEFINE_integer("number", 2048, "Draws of each posterior.", lower_bound=2)
-PAIRS = flags.DEFINE_integer("pairs", 256, "Examples whose ranks are taken.", lower_bound=1)
+METHODS = flags.DEFINE_string("methods", None, "Methods of score-sde restore, separated by commas. Default: all.")
+NFE = flags.DEFINE_list("steps", ["25", "100"], "Numbers of steps, separated by commas.")
+NOISE_STDS = flags.DEFINE_list(
+    "noise_stds", ["0.1", "0.5"], "Standard deviations of the measurement's noise, separated by commas."
+)
+NUMBER = flags.DEFINE_integer("number", 2048, "Number of draws from each posterior.", lower_bound=2)
+PAIRS = flags.DEFINE_integer("pairs", 256, "Number of examples for the rank histograms.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", "runs/restorers", "Folder to write to.")
 
 

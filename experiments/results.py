@@ -1,4 +1,4 @@
-"""What the commands print and write: the library gives results, and each function here shows one in the folder of a run."""
+"""What the commands print and write. The library returns results, and each function here shows one of them."""
 
 import math
 import pathlib
