@@ -299,7 +299,7 @@ class Experiment:
         if not self.codec.is_identity:
             raise ValueError(
                 f"Likelihood and bits/dim need codec.name=identity, got {self.settings.codec['name']}: the model has a density "
-                "of encoded data, which is none of the data themselves. Measure samples instead, as by --metrics=fid."
+                "of encoded data, not of the data themselves. Measure samples instead, as by --metrics=fid."
             )
         section = self.settings.likelihood
         adaptive = Adaptive(rtol=section.rtol, atol=section.atol)
