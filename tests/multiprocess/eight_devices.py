@@ -23,7 +23,6 @@ from score_sde.solvers import loop
 
 MESHES = {
     "one": {"num_devices": 1},
-    "data2": {"num_devices": 2},
     "data8": {"data": 8},
     "data4_fsdp2": {"data": 4, "fsdp": 2},
     "fsdp8": {"fsdp": 8},
@@ -31,7 +30,8 @@ MESHES = {
     "data4_parts4": {"data": 4, "accumulation_steps": 4},
 }
 MEASURED = ("one", "fsdp8", "data2_fsdp2_tensor2")
-CLASSIFIED = ("one", "data2", "data2_fsdp2_tensor2")  # the meshes of the second task
+# Of the second task.
+CLASSIFIED = {name: MESHES[name] for name in ("one", "data2_fsdp2_tensor2")} | {"data2": {"num_devices": 2}}
 LARGE = 4096  # numbers, of arrays that fsdp divides
 
 
@@ -102,7 +102,7 @@ def measure(experiment: Experiment, state) -> dict:
 
 def run(name: str, task: str = "denoising") -> dict:
     """The numbers of one task on one mesh."""
-    experiment = experiment_on(task=task, **MESHES[name])
+    experiment = experiment_on(task=task, **(MESHES if task == "denoising" else CLASSIFIED)[name])
     state, losses, examples = train(experiment)
     block = state.params["network"]
     result = {

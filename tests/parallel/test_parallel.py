@@ -32,7 +32,8 @@ def eight(tmp_path_factory):
     return json.loads(file.read_text())
 
 
-TRAINED = [("", name) for name in MESHES if name != "one"] + [("classification ", name) for name in CLASSIFIED[1:]]
+TASKS = {"": MESHES, "classification ": CLASSIFIED}
+TRAINED = [(task, name) for task, meshes in TASKS.items() for name in meshes if name != "one"]
 
 
 @pytest.mark.parametrize(("task", "name"), TRAINED)
