@@ -117,6 +117,8 @@ def test_padded_batches_count_every_example_once():
     assert first.values.shape == (2, 3, 4)
     assert last.values.shape == (2, 3, 3)
     assert last.nfe.shape == (3,)
+    ratio = first.nfe / batch_bits(points[:4], np.arange(4), num_repeats=1).nfe
+    assert np.all((ratio > 1.5) & (ratio < 2.5))  # of both repeats, each with its own steps
     assert first.values.dtype == np.float64
     other = [batch_bits(points[i : i + 4], np.arange(i, i + 4)) for i in (0, 3)]
     np.testing.assert_allclose(last.values, other[1].values[:, :, 1:], atol=1e-4)  # the same example in another batch
@@ -143,6 +145,12 @@ def simulated(rng, examples, repeats, probes, spread=0.5, dequantization=0.3, pr
     """bits/dim 3 + N(0, spread²) for the example + N(0, ·) for each repeat + N(0, ·) for each probe."""
     values = 3 + spread * rng.normal(size=(1, 1, examples)) + dequantization * rng.normal(size=(repeats, 1, examples))
     return ExampleBits(values + probe * rng.normal(size=(repeats, probes, examples)), np.full(examples, 10))
+
+
+def test_the_interval_of_three_examples_by_hand():
+    """Mean 4, standard deviation 2, and Student's t with two degrees of freedom: 4.3027 for 95 %."""
+    result = summarize([ExampleBits(np.array([[[2.0, 4.0, 6.0]]]), np.full(3, 10))])
+    np.testing.assert_allclose(result.interval, 4 + np.array([-1, 1]) * 4.30265 * 2 / np.sqrt(3), rtol=1e-5)
 
 
 def test_the_interval_covers_as_often_as_it_says():

@@ -210,9 +210,29 @@ def test_cholesky_s_root_is_taken_only_far_from_singular(count, dtype):
     np.testing.assert_allclose(*overlaps, rtol=1e-12 if count > 64 else 1e-6)
 
 
+def test_a_singular_covariance_of_many_samples_is_not_decomposed(monkeypatch):
+    """12 features turned into 40, which are then dependent, and 8 constants: distance and error are those of the 12."""
+    rng, scale = np.random.default_rng(0), np.geomspace(1, 0.01, 12)
+    turned = np.zeros((12, 48))
+    turned[:, np.arange(48) % 6 > 0] = np.linalg.qr(rng.normal(size=(40, 12)))[0].T
+    one, two = (shift + factor * scale * rng.normal(size=(500, 12)) for shift, factor in ((0.0, 1.0), (0.1, 1.5)))
+    few, many = ([FeatureStatistics.of(x @ basis) for x in (one, two)] for basis in (np.eye(12), turned))
+    assert [np.linalg.matrix_rank(s.cov) for s in many] == [12, 12]
+    wanted = few[0].frechet_distance(few[1]), frechet_standard_error(one, few[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(np.linalg, "eigh", None)  # a call would raise
+        found = many[0].frechet_distance(many[1])
+    assert many[1].root.shape == (48, 12)
+    np.testing.assert_allclose((found, frechet_standard_error(one @ turned, many[1])), wanted, rtol=1e-9)
+    np.testing.assert_allclose(many[1].root @ many[1].root.T, many[1].cov, atol=1e-14)
+    constant = FeatureStatistics.of(np.ones((50, 48)))
+    squared = ((constant.mean - many[1].mean) ** 2).sum()
+    assert constant.frechet_distance(many[1]) == pytest.approx(squared + np.trace(many[1].cov), rel=1e-12)
+
+
 def test_a_nearly_singular_covariance_has_no_use_for_cholesky_s_root():
     rng = np.random.default_rng(0)
     basis = np.linalg.qr(rng.standard_normal((64, 64)))[0]
     nearly = (basis * np.where(np.arange(64) < 32, 1.0, 1e-15)) @ basis.T
     nearly = (nearly + nearly.T) / 2
-    assert abs(np.linalg.svd(root(nearly), compute_uv=False)[32:]).max() < 1e-14
+    assert abs(np.linalg.svd(root(nearly), compute_uv=False)[32:]).max(initial=0) < 1e-14

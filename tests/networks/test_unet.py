@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from score_sde.networks import NCSNpp, UNet
+from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResamplingConvolution
 from score_sde.networks.layers import Dropout, GroupNorm, num_groups
 from tests.networks.build import TINY, apply, inputs, normal, params_for, share_beyond_bfloat16, tiny
@@ -128,6 +129,27 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32():
     assert y.dtype == jnp.float32 and share_beyond_bfloat16(y) > 0.9
     error = float(jnp.sqrt(jnp.mean(jnp.square(y - expected)) / jnp.mean(jnp.square(expected))))
     assert 1e-4 < error < 0.05  # bfloat16 has 8 bits: rounding errors of 2^-9 a layer, not of float32
+
+
+def test_attention_in_bfloat16_has_its_logits_in_float32():
+    """Logits of 256 ± 6: bfloat16 would round them to even numbers, and the weights by a factor of up to e^½."""
+    x, eye, zeros = 0.1 * normal(3, (1, 32, 16)).astype(jnp.bfloat16), jnp.eye(16), jnp.zeros((16, 16))
+    params = {
+        "norm": {"scale": jnp.full(16, 0.1), "bias": jnp.zeros(16)},  # h = 0.1 n, with n of mean 0 and variance 1
+        "qkv": {  # q = 16, k = 1 + h, v = 10 h
+            "kernel": jnp.concatenate([zeros, eye, 10 * eye], axis=1),
+            "bias": jnp.repeat(jnp.asarray([16.0, 1.0, 0.0]), 16),
+        },
+        "out": {"kernel": eye, "bias": jnp.zeros(16)},
+    }
+
+    def attended(dtype):
+        y = AttentionBlock(False, dtype, 1).apply({"params": params}, x.astype(dtype))
+        return y.astype(jnp.float32) - x.astype(jnp.float32)
+
+    exact, y = attended("float32"), attended("bfloat16")
+    error = float(jnp.sqrt(jnp.mean(jnp.square(y - exact)) / jnp.mean(jnp.square(exact))))
+    assert 1e-4 < error < 0.016  # 0.039 with rounded logits
 
 
 def test_dropout_acts_in_training_only():

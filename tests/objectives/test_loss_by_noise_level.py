@@ -33,17 +33,35 @@ def test_noise_levels_end_where_the_sde_ends():
     )
 
 
+def of_nothing():
+    """A network that says ε̂ = 0, and its parameters."""
+    denoiser = Denoiser(sdes.VP(), Epsilon(), MLP(width=4, depth=1))
+    params = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), {"x": jnp.zeros((1, 1))}))
+    return denoiser, jax.tree.map(lambda p: jnp.zeros(p.shape), params)
+
+
 def test_every_example_and_every_level_has_noise_of_its_own():
-    """A network that says ε̂ = 0 on data of one dimension has the error ε² itself."""
-    network, x0 = MLP(width=4, depth=1), jnp.zeros((1000, 1))
-    denoiser, index = Denoiser(sdes.VP(), Epsilon(), network), jnp.arange(1000)
-    params = jax.eval_shape(lambda: denoiser.init(jax.random.key(0), {"x": x0}))
-    nothing = jax.tree.map(lambda p: jnp.zeros(p.shape), params)
-    levels = np.linspace(0.1, 1.0, 600)
-    measured = NoiseLevelLoss(denoiser, levels)
-    squares = np.asarray(measured._errors(jax.random.key(1), nothing, {"x": x0, "index": index, "condition": {}}))
+    """On data of one dimension the error is ε² itself."""
+    denoiser, params = of_nothing()
+    measured = NoiseLevelLoss(denoiser, np.linspace(0.1, 1.0, 600))
+    batch = {"x": jnp.zeros((1000, 1)), "index": jnp.arange(1000), "condition": {}}
+    squares = np.asarray(measured._errors(jax.random.key(1), params, batch))
     assert abs(squares.mean() - 1) < 5 * np.sqrt(2 / squares.size)
     assert_all_independent(squares[:5].T)  # five levels, over the examples
     assert_all_independent(squares[:, :5])  # five examples, over the levels
-    part = measured(jax.random.key(1), nothing, [{"x": x0[:50], "index": index[:50], "condition": {}}])
-    np.testing.assert_allclose(part.mean, squares[:, :50].mean(axis=1), rtol=1e-5)
+
+
+def test_padding_does_not_count_and_the_error_is_that_of_the_mean():
+    """As above, of 50 and 30 examples in batches of 50."""
+    denoiser, params = of_nothing()
+    measured = NoiseLevelLoss(denoiser, np.linspace(0.1, 1.0, 4))
+    batches = [
+        {"x": jnp.zeros((50, 1)), "index": 50 * part + jnp.arange(50), "is_real": jnp.arange(50) < real, "condition": {}}
+        for part, real in enumerate((50, 30))
+    ]
+    of_batches = [np.asarray(measured._errors(jax.random.key(1), params, batch)) for batch in batches]
+    squares = np.concatenate([of_batches[0], of_batches[1][:, :30]], axis=1)
+    found = measured(jax.random.key(1), params, batches)
+    assert found.num_examples == 80
+    np.testing.assert_allclose(found.mean, squares.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found.standard_error, squares.std(axis=1) / np.sqrt(80), rtol=1e-4)

@@ -12,6 +12,7 @@ from score_sde.denoising.parameterizations import EDMPreconditioning, Epsilon, S
 from score_sde.internal.broadcast import expand_like
 from score_sde.networks import MLP
 from score_sde.objectives import (
+    OBJECTIVES,
     TIME_SAMPLERS,
     WEIGHTINGS,
     DenoisingScoreMatching,
@@ -255,13 +256,10 @@ def test_a_part_of_a_batch_has_the_losses_it_has_in_the_whole(objective):
     assert all(array.shape[0] == 16 for array in jax.tree.leaves(draws))
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [DenoisingScoreMatching(VP()), SlicedScoreMatching(VP(), num_projections=2)],
-    ids=lambda o: type(o).__name__,
-)
-def test_all_that_an_objective_draws_is_independent(objective):
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_all_that_an_objective_draws_is_independent(name):
     """t, ε and the directions, of one example and of different ones, over 3000 keys."""
+    objective = OBJECTIVES[name](VP(), **({"num_projections": 2} if name == "sliced" else {}))
     batch = {"x": jnp.zeros((3, 2))}
     draws = jax.vmap(lambda key: objective.draw(key, batch))(jax.random.split(KEY, 3000))
     random = {name: values for name, values in draws.items() if name != "time_weight"}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.solvers.adaptive_ode import Adaptive
+from score_sde.solvers.adaptive_ode import Adaptive, _error
 from score_sde.solvers.embedded_pairs import PAIRS
 
 Y = jnp.asarray([[1.0, 0.5], [-2.0, 3.0], [0.2, 0.1]])
@@ -193,3 +193,14 @@ def test_bad_fields():
         Adaptive(method="rk45")
     with pytest.raises(ValueError, match="Adaptive needs max_steps >= 1, got 0"):
         Adaptive(max_steps=0)
+
+
+def test_the_error_of_a_step_by_hand():
+    """The root mean square over all numbers of an image of difference/(atol + rtol max(|old|, |new|))."""
+    old = jnp.asarray([[0.0, -4.0], [3.0, 1.0]]), jnp.zeros((2, 1))
+    new = jnp.asarray([[1.0, 2.0], [0.0, 9.0]]), jnp.asarray([[0.0], [-2.0]])
+    difference = jnp.asarray([[3.0, -8.0], [7.0, 0.0]]), jnp.asarray([[1.0], [-5.0]])
+    first = [3 / (1 + 1), 8 / (1 + 4), 1 / 1]
+    second = [7 / (1 + 3), 0, 5 / (1 + 2)]
+    expected = [np.sqrt(np.mean(np.square(row))) for row in (first, second)]
+    np.testing.assert_allclose(_error(old, new, difference, 1.0, 1.0), expected, rtol=1e-6)

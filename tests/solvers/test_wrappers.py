@@ -87,9 +87,11 @@ def test_a_rigid_motion_is_one_and_is_uniform():
     np.testing.assert_allclose(*(np.sum(v[:, :2] ** 2, axis=2) for v in (before, after)), rtol=1e-3, atol=1e-4)
     volume = [np.linalg.det(v[:, :3] - v[:, 3:4]) for v in (before, after)]
     np.testing.assert_allclose(*volume, rtol=5e-2, atol=2e-3)  # no reflections
-    direction = after[:, 0] / np.linalg.norm(after[:, 0], axis=1, keepdims=True)
-    assert np.abs(direction.mean(axis=0)).max() < 5 / np.sqrt(3 * 3000)
-    assert np.abs(direction.T @ direction / 3000 - np.eye(3) / 3).max() < 0.03
+    axes = jnp.concatenate([jnp.eye(3), -jnp.eye(3)])  # random points would look random after any rotation
+    turned = np.asarray(move(jax.random.split(jax.random.key(7), 3000), jnp.tile(axes[None], (3000, 1, 1)), jnp.ones(())))
+    rotations = (turned - turned.mean(axis=1, keepdims=True))[:, :3].reshape(3000, 9)
+    assert np.abs(rotations.mean(axis=0)).max() < 5 / np.sqrt(3 * 3000)
+    assert np.abs(rotations.T @ rotations / 3000 - np.eye(9) / 3).max() < 0.03
 
 
 def test_the_samplers_of_clouds_of_points():

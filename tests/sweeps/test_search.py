@@ -37,6 +37,16 @@ def test_more_random_trials_leave_the_first_alone(tmp_path):
     assert widths.min() >= 8 and widths.max() <= 512 and abs((widths < 64).mean() - 0.5) < 5 * 0.5 / np.sqrt(400)
 
 
+def test_whole_numbers_are_as_frequent_as_the_axis_says(tmp_path):
+    """Each alike; on a logarithmic axis n stands for n − ½ to n + ½, so that the ends are as wide as the others."""
+    axes, number = {"even": Int(0, 4), "log": Int(1, 5, log=True)}, 4000
+    points = Random(number).plan(axes, tmp_path, GOAL).known()
+    shares = {"even": np.full(5, 0.2), "log": np.diff(np.log(np.arange(1, 7) - 0.5)) / np.log(5.5 / 0.5)}
+    for field, first in (("even", 0), ("log", 1)):
+        found = np.bincount([point[field] - first for point in points], minlength=5) / number
+        assert np.all(np.abs(found - shares[field]) < 4 * np.sqrt(shares[field] / number)), (field, found)
+
+
 def test_axes_trials_and_seeds_are_independent(tmp_path):
     """Also axes of the same kind and range, which one stream would give the same value."""
     axes = {"a": Uniform(0.0, 1.0), "b": Uniform(0.0, 1.0), "c": log_uniform(1e-5, 1.0), "d": Int(0, 9), "e": TWO["a"]}

@@ -78,15 +78,32 @@ def test_arctan_is_uniform():
             np.testing.assert_allclose(np.diff(angles), (angles[-1] - angles[0]) / 10, rtol=1e-8)
 
 
+# arXiv 2404.14507, Table 3, and its authors' code.
+PUBLISHED = {
+    "sd15": (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029),
+    "sdxl": (14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029),
+    "deepfloyd": (160.41, 8.081, 3.315, 1.885, 1.207, 0.785, 0.553, 0.293, 0.186, 0.030, 0.006),
+    "svd": (700.00, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002),
+}
+
+
 def test_align_your_steps_is_the_published_table():
+    assert PUBLISHED.keys() == shaped.ALIGN_YOUR_STEPS.keys()
     with jax.enable_x64(True):
-        for name, table in shaped.ALIGN_YOUR_STEPS.items():
+        for name, table in PUBLISHED.items():
             edm = sdes.EDM(sigma_max=1000.0)
             times = grids.AlignYourSteps(10, table[0], table[-1], name).times(edm)
             np.testing.assert_allclose(times, table, rtol=1e-9)
         # Log-linear interpolation, as its authors do it for other numbers of steps.
         theirs = np.exp(np.interp(np.linspace(0, 1, 18), np.linspace(0, 1, 11), np.log(table)))
         np.testing.assert_allclose(grids.AlignYourSteps(17, table[0], table[-1], name).times(edm), theirs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name, grid in grids.GRIDS.items() if hasattr(grid, "between")])
+def test_the_times_of_a_traced_sde_are_those_of_a_known_one(name):
+    for fields in ({"to_zero": False}, {"to_zero": True}, {"to_zero": True, "num_steps": 2, "start": 0.7}):
+        grid = grids.GRIDS[name](**{"num_steps": 7, "end": 0.01, **fields})
+        np.testing.assert_allclose(grid.traced_times(VP), grid.times(VP), rtol=1e-6)
 
 
 def test_poly_exponential_and_beta_in_their_plain_cases():

@@ -268,7 +268,17 @@ def test_a_checkpoint_of_a_version_without_manifests_is_read_with_a_warning(work
         restore(workdir)
 
 
-def test_a_state_is_verified_without_asking_for_the_run(workdir):
+def whole_state(checkpoints):
+    return checkpoints.restore(state_at(0))
+
+
+def one_average(checkpoints):
+    part = next(iter(state_at(0).ema))
+    return checkpoints.restore_part(("ema", part), state_at(0).ema[part])
+
+
+@pytest.mark.parametrize("read", [whole_state, one_average])
+def test_a_state_is_verified_without_asking_for_the_run(workdir, read):
     """`run` verifies too, and is called first when a run goes on; sampling may not call it."""
     path = next(path for path in (workdir / "checkpoints" / "20" / "state" / "d").iterdir())
     data = bytearray(path.read_bytes())
@@ -278,7 +288,7 @@ def test_a_state_is_verified_without_asking_for_the_run(workdir):
         contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints,
         pytest.raises(ValueError, match=f"is damaged: state/d/{path.name} was changed"),
     ):
-        checkpoints.restore(state_at(0))
+        read(checkpoints)
 
 
 def test_want_of_memory_is_not_taken_for_damage(workdir, monkeypatch):
