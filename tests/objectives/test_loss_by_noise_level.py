@@ -56,7 +56,12 @@ def test_padding_does_not_count_and_the_error_is_that_of_the_mean():
     denoiser, params = of_nothing()
     measured = NoiseLevelLoss(denoiser, np.linspace(0.1, 1.0, 4))
     batches = [
-        {"x": jnp.zeros((50, 1)), "index": 50 * part + jnp.arange(50), "is_real": jnp.arange(50) < real, "condition": {}}
+        {
+            "x": jnp.zeros((50, 1)),
+            "index": 50 * part + jnp.arange(50),
+            "is_real": jnp.arange(50) < real,
+            "condition": {},
+        }
         for part, real in enumerate((50, 30))
     ]
     of_batches = [np.asarray(measured._errors(jax.random.key(1), params, batch)) for batch in batches]

@@ -88,7 +88,9 @@ def test_a_rigid_motion_is_one_and_is_uniform():
     volume = [np.linalg.det(v[:, :3] - v[:, 3:4]) for v in (before, after)]
     np.testing.assert_allclose(*volume, rtol=5e-2, atol=2e-3)  # no reflections
     axes = jnp.concatenate([jnp.eye(3), -jnp.eye(3)])  # random points would look random after any rotation
-    turned = np.asarray(move(jax.random.split(jax.random.key(7), 3000), jnp.tile(axes[None], (3000, 1, 1)), jnp.ones(())))
+    turned = np.asarray(
+        move(jax.random.split(jax.random.key(7), 3000), jnp.tile(axes[None], (3000, 1, 1)), jnp.ones(()))
+    )
     rotations = (turned - turned.mean(axis=1, keepdims=True))[:, :3].reshape(3000, 9)
     assert np.abs(rotations.mean(axis=0)).max() < 5 / np.sqrt(3 * 3000)
     assert np.abs(rotations.T @ rotations / 3000 - np.eye(9) / 3).max() < 0.03
