@@ -201,6 +201,9 @@ def run_restorer_comparison(
 
     DDNM, which is for measurements without noise, has its own problems with σ_y = 0.
     """
+    operators = [*OPERATORS] if operators is None else operators
+    if unknown := [name for name in operators if name not in OPERATORS]:
+        raise ValueError(f"compare_restorers needs operators among {[*OPERATORS]}, got {unknown[0]!r}.")
     folder.mkdir(parents=True, exist_ok=True)
     with stage("measuring the methods"):
         rows = [*compare(methods, [*OPERATORS], noise_stds, budgets, number)]
