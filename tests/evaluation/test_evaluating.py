@@ -110,9 +110,9 @@ def test_no_batch_is_larger_than_what_is_asked_for(copy, monkeypatch):
         sizes.append(batch_size)
         return draw(self, key, params, batch_size, *rest)
 
-    def held_out(self, batch_size, max_examples=None):
+    def held_out(self, batch_size, max_examples=None, **options):
         sizes.append(batch_size)
-        return read(self, batch_size, max_examples)
+        return read(self, batch_size, max_examples, **options)
 
     monkeypatch.setattr(type(from_workdir(copy).generator), "batch", drawn)
     monkeypatch.setattr(Experiment, "eval_batches", held_out)

@@ -160,7 +160,9 @@ def test_within_jit_with_a_traced_condition():
 
 @pytest.mark.parametrize("t_min", [0.0, -1.0, 1.0, 2.0, float("nan")])
 def test_t_min_out_of_range(t_min):
-    with pytest.raises(ValueError, match=r"LogProb needs 0 < t_min < t_max=1.0 of VP, got t_min=.*time is that of"):
+    with pytest.raises(
+        ValueError, match=r"LogProb needs 0 < t_min < t_max=1.0 of VP, got t_min=.*t_min is a time of the SDE"
+    ):
         LogProb(t_min=t_min)(KEY, exact(MIXTURE).denoise(VP()), x_of(POINTS))
 
 

@@ -114,7 +114,7 @@ def test_data_that_are_not_there():
     experiment = experiment_on(config, 1, (8, 8, 1), 10)
     shapes = experiment.recipe.batch_shapes()
     sizes = jax.tree.map(lambda like: like.shape, shapes)
-    assert sizes == {"x": (16, 8, 8, 1), "index": (16,), "condition": {"label": (16,)}}
+    assert sizes == {"x": (16, 8, 8, 1), "index": (16,), "condition": {"label": (16,)}, "observation": {}}
     known = experiment_on(small(), 1).recipe.batch_shapes()
     assert jax.tree.map(lambda like: (like.shape, like.dtype), shapes) == jax.tree.map(
         lambda like: (like.shape, like.dtype), known
