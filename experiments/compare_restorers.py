@@ -13,12 +13,13 @@ from absl import flags
 from .flags import start
 
 METHODS = flags.DEFINE_string("methods", None, "Methods of score-sde restore, separated by commas. Default: all.")
+OPERATORS = flags.DEFINE_list("operators", None, "mask, block average, random projection; all if not given.")
 NFE = flags.DEFINE_list("steps", ["25", "100"], "Numbers of steps, separated by commas.")
 NOISE_STDS = flags.DEFINE_list(
     "noise_stds", ["0.1", "0.5"], "Standard deviations of the measurement's noise, separated by commas."
 )
 NUMBER = flags.DEFINE_integer("number", 2048, "Number of draws from each posterior.", lower_bound=2)
-PAIRS = flags.DEFINE_integer("pairs", 256, "Number of examples for the rank histograms.", lower_bound=1)
+PAIRS = flags.DEFINE_integer("pairs", 256, "Examples whose ranks are taken; 0: no picture.", lower_bound=0)
 OUTPUT = flags.DEFINE_string("output", "runs/restorers", "Folder to write to.")
 
 
@@ -29,7 +30,7 @@ def main() -> None:
     methods = split(METHODS.value) if METHODS.value else comparison.METHODS
     folder, noise_stds = pathlib.Path(OUTPUT.value or "."), [float(value) for value in NOISE_STDS.value]
     steps = [int(value) for value in NFE.value]
-    comparison.run_restorer_comparison(folder, methods, noise_stds, steps, NUMBER.value, PAIRS.value)
+    comparison.run_restorer_comparison(folder, methods, OPERATORS.value, noise_stds, steps, NUMBER.value, PAIRS.value)
     print(f"errors.md, errors.csv and calibration.png are in {folder}")
 
 

@@ -192,6 +192,7 @@ def as_table(rows: Sequence[Row]) -> str:
 def run_restorer_comparison(
     folder: pathlib.Path,
     methods: Sequence[str] = METHODS,
+    operators: Sequence[str] | None = None,
     noise_stds: Sequence[float] = (0.1, 0.5),
     budgets: Sequence[int] = (25, 100),
     number: int = 2048,
@@ -206,13 +207,15 @@ def run_restorer_comparison(
         raise ValueError(f"compare_restorers needs operators among {[*OPERATORS]}, got {unknown[0]!r}.")
     folder.mkdir(parents=True, exist_ok=True)
     with stage("measuring the methods"):
-        rows = [*compare(methods, [*OPERATORS], noise_stds, budgets, number)]
+        rows = [*compare(methods, operators, noise_stds, budgets, number)]
     if "ddnm" in methods:
-        rows += compare(["ddnm"], [*OPERATORS], (0.0,), budgets, number)
+        rows += compare(["ddnm"], operators, (0.0,), budgets, number)
     (folder / "errors.md").write_text(as_table(rows), encoding="utf-8")
     with (folder / "errors.csv").open("w", newline="", encoding="utf-8") as file:
         writer: Any = csv.writer(file)
         writer.writerows([Row._fields, *rows])
+    if pairs == 0:
+        return rows
     with stage("ranks"):
         found = {
             text.partition("(")[0]: ranks(jax.random.key(3), text, OPERATORS["mask"], 0.3, 50, pairs, 15)

@@ -40,10 +40,9 @@ def test_the_exact_posterior():
     assert max(moment_errors(x, mean, covariance)) < 5
 
 
-def test_the_table(tmp_path, monkeypatch):
+def test_the_table(tmp_path):
     """Exact draws have errors of their number alone; a method without its measurement would not."""
-    monkeypatch.setattr(comparison, "OPERATORS", {"mask": comparison.OPERATORS["mask"]})
-    rows = comparison.run_restorer_comparison(tmp_path, ("ddrm", "ddnm"), (0.3,), (5,), 256, 8)
+    rows = comparison.run_restorer_comparison(tmp_path, ("ddrm", "ddnm"), ["mask"], (0.3,), (5,), 256, 8)
     assert [(row.method, row.noise_std, row.nfe) for row in rows] == [
         *(("exact draws", 0.3, 0), ("ddrm", 0.3, 5)),
         *(("exact draws", 0.0, 0), ("ddnm", 0.0, 5)),
@@ -55,6 +54,12 @@ def test_the_table(tmp_path, monkeypatch):
     with (tmp_path / "errors.csv").open() as file:
         assert float(list(csv.DictReader(file))[1]["mean"]) == rows[1].mean
     assert Image.open(tmp_path / "calibration.png").width > 100
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(ValueError, match="compare_restorers needs operators among .* got 'blur'"):
+        comparison.run_restorer_comparison(tmp_path / "none", operators=["blur"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_ranks_and_their_picture(tmp_path):
