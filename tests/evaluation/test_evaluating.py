@@ -261,6 +261,7 @@ def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
     assert not list((folder / "evaluations").iterdir()) and not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_reference_of_one(tmp_path):
     flags = ["--config=configs/quickstart.py", "--split=eval", "--features=oriented_gradients", "--keep_features"]
     for number, devices in ((2, 2), (1, 1)):

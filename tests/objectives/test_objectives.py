@@ -34,6 +34,7 @@ from score_sde.objectives import (
 from score_sde.objectives.weightings import squared_error
 from score_sde.sdes import EDM, VE, VP, Cosine, Flow, SubVP
 from tests.conformance import SDES
+from tests.covering import covering
 from tests.independence import assert_all_independent, assert_independent
 
 KEY = jax.random.key(0)
@@ -51,8 +52,7 @@ def finite_end(sde):
     return bool(jnp.isfinite(sde.log_snr(jnp.asarray(sde.t_max))))
 
 
-@pytest.mark.parametrize("name", SDES)
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(("name", "weighting"), covering(SDES, WEIGHTINGS))
 def test_irreducible_loss_of_a_gaussian(name, weighting):
     """With the exact denoiser, E‖δε‖²/d = 1 − σ²/v with v = α² s² + σ², and every weighting is a multiple of it."""
     sde, weighting = SDES[name], WEIGHTINGS[weighting]()

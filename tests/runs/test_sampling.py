@@ -132,7 +132,7 @@ def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path)
         np.testing.assert_array_equal(draw(str(place), FIRST + place, 1), among_others[place : place + 1])
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy", "png"])
+@pytest.mark.parametrize("kind", ["npz", pytest.param("npy", marks=pytest.mark.slow), "png"])
 def test_stopped_after_a_part_and_resumed(kind, workdir, whole, tmp_path, monkeypatch):
     """The parts that are there are not drawn again."""
     experiment, drawn, draw = from_workdir(workdir), [], type(from_workdir(workdir).generator).batch
@@ -245,7 +245,7 @@ def all_of(folder, kind):
     return [np.stack(x), *rows]
 
 
-@pytest.mark.parametrize("kind", ["npz", "npy", "png"])
+@pytest.mark.parametrize("kind", ["npz", pytest.param("npy", marks=pytest.mark.slow), "png"])
 def test_more_samples_and_another_batch_size_go_on_in_the_same_folder(kind, workdir, whole, tmp_path):
     """And a folder that an earlier version began, whose manifest names its batch size."""
     experiment, folder = from_workdir(workdir), tmp_path / kind

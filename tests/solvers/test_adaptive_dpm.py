@@ -13,6 +13,7 @@ from score_sde.solvers import noise, sample
 from score_sde.solvers.ode import dpm_solver_adaptive as adaptive_dpm
 from tests import ground_truth
 from tests.conformance import GRIDS, SDES
+from tests.covering import covering
 from tests.solvers import replay
 from tests.solvers.chosen import chosen
 from tests.solvers.draws import replace_noise
@@ -106,15 +107,17 @@ def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
         assert len(np.unique(samples.nfe)) > 1
 
 
-@pytest.mark.parametrize("predicts", ["eps", pytest.param("x0", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", [solvers.DPMSolver12, solvers.DPMSolver23])
-def test_the_defaults_are_right_on_every_sde(family, predicts):
+FAMILIES = {"12": solvers.DPMSolver12, "23": solvers.DPMSolver23}
+
+
+@pytest.mark.parametrize(("family", "predicts", "sde_name"), covering(FAMILIES, ["eps", "x0"], SDES, times=1))
+def test_the_defaults_are_right_on_every_sde(family, predicts, sde_name):
     """Within a tenth of a standard deviation, which the tolerances leave; without a limit on growth EDM's was 6 times off."""
-    for name, sde in SDES.items():
-        grid = GRIDS["uniform"](sde, 1)
-        x = sample(KEY, MIXTURE.denoise(chosen(name)), family(predicts=predicts), grid, (2000, 2)).x
-        moments = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(jnp.asarray(grid.end))))
-        assert max(ground_truth.moment_errors(x, *moments, 0.1)) < 4, name
+    sde = SDES[sde_name]
+    solver, grid = FAMILIES[family](predicts=predicts), GRIDS["uniform"](sde, 1)
+    x = sample(KEY, MIXTURE.denoise(chosen(sde_name)), solver, grid, (2000, 2)).x
+    moments = ground_truth.POINTS.moments(*(float(v) for v in sde.marginal(jnp.asarray(grid.end))))
+    assert max(ground_truth.moment_errors(x, *moments, 0.1)) < 4
 
 
 @pytest.mark.parametrize("fields", [{}, {"accept_safety": 0.81}], ids=["authors", "limited_pid"])

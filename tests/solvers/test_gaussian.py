@@ -6,6 +6,7 @@ import pytest
 
 from score_sde import solvers
 from tests.conformance import GRIDS, SDES, SOLVERS
+from tests.covering import covering
 from tests.solvers import affine
 from tests.solvers.chosen import chosen
 
@@ -26,8 +27,7 @@ def x64():
         yield
 
 
-@pytest.mark.parametrize("sde_name", SDES)
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize(("name", "sde_name"), covering(ORDER, SDES, times=3))
 def test_mean_and_variance_converge_to_the_exact_ones(name, sde_name):
     """Within a cap at 400 steps, and on the way there at the order of the method, on every grid."""
     order = ORDER[name]

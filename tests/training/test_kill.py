@@ -40,7 +40,7 @@ class Runs:
         self._server.stdout.close()
 
 
-@pytest.fixture(scope="module", params=["denoising", "classification"])
+@pytest.fixture(scope="module", params=["denoising", pytest.param("classification", marks=pytest.mark.slow)])
 def runs(request):
     runs = Runs(request.param)
     yield runs
