@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from score_sde.internal.per_example import sum_of_squares
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import Time
 
@@ -32,7 +33,7 @@ class Quadratic(Energy):
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Float[Array, " b"]:
         difference = x - _like_image(self.target, x)
-        return 0.5 * self.precision * jnp.sum(difference.reshape(len(x), -1) ** 2, axis=1)
+        return 0.5 * self.precision * sum_of_squares(difference)
 
 
 @pytree

@@ -13,6 +13,7 @@ from score_sde.guidance.base import Observation, with_x0
 from score_sde.guidance.energies import Energy, Quadratic
 from score_sde.guidance.tilt import Tilt, Tilted, tilted
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import norm
 from score_sde.internal.pytree import as_pytree, pytree, static
 from score_sde.sdes.base import Time
 
@@ -98,4 +99,4 @@ class EnergyGuidance(Tilt):
 
 
 def _norm(x: Batch) -> Float[Array, "b ..."]:
-    return jnp.sqrt(jnp.sum(x * x, axis=tuple(range(1, x.ndim)), keepdims=True))
+    return expand_like(norm(x), x)

@@ -1,6 +1,7 @@
 """Single steps: identities between solvers, exact cases, limits, the correctors' step sizes."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -205,8 +206,14 @@ def test_bad_fields():
         solvers.ProbabilityFlow(rtol=-1.0)
 
 
+# Solvers that need a denoiser of several models, and the file that tests them.
+ELSEWHERE = {solvers.FeynmanKac: "guidance/test_product.py"}
+
+
 def test_every_solver_of_the_catalogue_is_tested():
+    for solver, file in ELSEWHERE.items():
+        assert f"{solver.__name__}(" in (pathlib.Path(__file__).parents[1] / file).read_text(encoding="utf-8")
     members = [*SOLVERS.values(), *DETERMINISTIC.values(), *STOCHASTIC.values()]
     tested = {type(solver) for solver in members}
     tested |= {type(part) for solver in members for part in vars(solver).values()}
-    assert set(solvers.SOLVERS.values()) <= tested
+    assert set(solvers.SOLVERS.values()) <= tested | set(ELSEWHERE)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from score_sde.denoising.dynamics import Denoise, score
 from score_sde.denoising.factors import Factored, Factors, weighted_sum
+from score_sde.internal.per_example import sum_of_squares
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -100,9 +101,9 @@ class FeynmanKac(Solver):
         drift, diffusion, step = sde.drift(t), sde.diffusion(t), t - s
         moved = x + step * (diffusion**2 * total - drift * x)
         moved = moved + diffusion * jnp.sqrt(step) * noise.like(key, sde, x)
-        squares = weighted_sum(factors.powers, [_square(each) for each in scores])
+        squares = weighted_sum(factors.powers, [sum_of_squares(each) for each in scores])
         # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is equal for all particles, so it changes no weight.
-        return moved, 0.5 * diffusion**2 * (_square(total) - squares)
+        return moved, 0.5 * diffusion**2 * (sum_of_squares(total) - squares)
 
     def _resampled(
         self, key: Keys, particles: Float[Array, "b p *shape"], log_weights: Float[Array, "b p"]
@@ -122,10 +123,6 @@ def _prior(key: Keys, sde: SDE, total: Scalar | float, x: Batch, t: Scalar) -> B
     """The product of priors N(0, std²) whose powers sum to `total`: N(0, std²/total)."""
     std = sde.prior_std() * sde.sigma(t) / sde.sigma(jnp.asarray(sde.t_max, t.dtype))
     return std / jnp.sqrt(total) * noise.like(key, sde, x)
-
-
-def _square(x: Batch) -> Float[Array, " b"]:
-    return jnp.sum(x.reshape(len(x), -1) ** 2, axis=1)
 
 
 def _keys(key: Keys, number: int) -> Key[Array, " n"]:
