@@ -17,8 +17,8 @@ help:  ## list the targets
 quickstart: env  ## train, sample and measure a small model on the digits; report in runs/quickstart
 	$(python) -m experiments.quickstart $(ARGS)
 
-test: env  ## the tests that CI runs
-	$(python) -m pytest -n $(WORKERS) $(ARGS)
+test: env  ## the tests that CI runs; prints the ten slowest
+	$(python) -m pytest -n $(WORKERS) --durations=10 $(ARGS)
 
 check: lint types imports  ## everything CI checks besides the tests
 
