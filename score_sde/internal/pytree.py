@@ -71,7 +71,8 @@ def _unless_traced(check: Any) -> Any:
 
 def _equal(self: Any, other: Any) -> bool:
     def same(a: Any, b: Any) -> bool:
-        return a is b or (not isinstance(a, (jax.Array, np.ndarray)) and a == b)
+        # An array is equal to itself alone. Its values may be traced, and `==` would give an array.
+        return a is b or (not any(isinstance(each, (jax.Array, np.ndarray)) for each in (a, b)) and bool(a == b))
 
     structure: Any = jax.tree.structure(self)
     return structure == jax.tree.structure(other) and all(map(same, jax.tree.leaves(self), jax.tree.leaves(other)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from score_sde.internal.pytree import as_pytree, is_traced, pytree, static
+from score_sde.sdes import VP
 
 CHECKS = []
 
@@ -145,3 +146,11 @@ def test_as_pytree(traces):
 
     assert [float(apply(as_pytree(f), 1.0)) for f in (double, double, scaled, line, Line(5.0))] == [2, 2, 3, 4, 5]
     assert len(traces) == 3  # the same function, and the same class, compile once
+
+
+def test_a_number_is_not_an_array_of_it():
+    """Also where the other side is the array, and within jit, where its value is not known."""
+    number, array = VP(beta_min=0.1), VP(beta_min=jnp.float32(0.1))
+    assert (number == array) is False and (array == number) is False and array == array
+    assert number == VP(beta_min=0.1) and number != VP(beta_min=0.2)
+    assert jax.jit(lambda sde: jnp.asarray(number != sde))(array)
