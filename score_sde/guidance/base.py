@@ -77,6 +77,19 @@ def repeat_rows(model: Denoise, number: int) -> Denoise:
     return model.with_condition({name: jnp.repeat(rows, number, axis=0) for name, rows in model.condition.items()})
 
 
+class Around(Denoise):
+    """A denoiser around one other, with its SDE. A call costs what a call of the other denoiser costs."""
+
+    model: Denoise
+
+    @property
+    def sde(self) -> SDE:
+        return self.model.sde
+
+    def evaluations(self, t: Time) -> Evaluations:
+        return self.model.evaluations(t)
+
+
 class EstimateRule(Guidance):
     """A rule that changes each estimate, without another call of the model."""
 
@@ -101,18 +114,11 @@ class EstimateRule(Guidance):
 
 
 @pytree
-class ChangedEstimate(Denoise):
+class ChangedEstimate(Around):
     """`model` with each estimate changed by `rule`."""
 
     model: Denoise
     rule: EstimateRule
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
-
-    def evaluations(self, t: Time) -> Evaluations:
-        return self.model.evaluations(t)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         return self.rule.change(self.sde, x, t, self.model(x, t))

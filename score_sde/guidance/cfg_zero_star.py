@@ -7,11 +7,12 @@ from jaxtyping import Array, Bool, Float
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
+from score_sde.guidance.base import Around
 from score_sde.guidance.contrast import NullContrast, Pair, Place, Predicts, reading
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
-from score_sde.sdes.base import SDE, Time
+from score_sde.sdes.base import Time
 
 
 @pytree
@@ -47,16 +48,12 @@ class CFGZeroStar(NullContrast):
 
 
 @pytree
-class ZeroAtFirst(Denoise):
+class ZeroAtFirst(Around):
     """`model`, but with a velocity of 0 where log(α²/σ²) < below."""
 
     model: Denoise
     below: float
     predicts: Predicts = static()
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
 
     def _is_zero(self, t: Time) -> Bool[Array, "..."]:
         return self.sde.log_snr(jnp.asarray(t)) < self.below

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.factors import Factors
-from score_sde.guidance.base import Conditional, Guidance, Observation, repeat_rows
+from score_sde.guidance.base import Around, Conditional, Guidance, Observation, repeat_rows
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
@@ -85,16 +85,12 @@ def _like(condition: Written, given: Mapping[str, Array]) -> dict[str, Array]:
 
 
 @pytree
-class ProductDenoiser(Denoise):
+class ProductDenoiser(Around):
     """One model under several conditions [b, k, …], as one call."""
 
     model: Conditional
     conditions: Mapping[str, Array]
     powers: tuple[Any, ...]
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
 
     def evaluations(self, t: Time) -> Evaluations:
         return len(self.powers) * jnp.asarray(self.model.evaluations(t))

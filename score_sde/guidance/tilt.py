@@ -10,13 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.estimate import Estimate
-from score_sde.guidance.base import Guidance, numbers_as_floats
+from score_sde.guidance.base import Around, Guidance, numbers_as_floats
 from score_sde.guidance.interval import check_interval, has_interval, is_inside
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
+
+
+def covariance_gain(sde: SDE, x: Float[Array, "b *shape"], t: Time) -> Float[Array, "..."]:
+    """σ²/α, with which Cov[x0 | x_t] = (σ²/α) ∂x̂0/∂x_t. At α = 0, where x̂0 does not depend on x_t, it is 0."""
+    alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
+    return jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
 
 
 def tilted(
@@ -26,9 +32,8 @@ def tilted(
 
     Where α = 0, x_t contains no information about x0, and x̂0 is not changed.
     """
-    alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
-    change = jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1.0), 0.0)
-    return Estimate(estimate.x0 + change * gradient, estimate.eps - sigma * gradient)
+    x0 = estimate.x0 + covariance_gain(sde, x, t) * gradient
+    return Estimate(x0, estimate.eps - expand_like(sde.sigma(t), x) * gradient)
 
 
 @pytree
@@ -59,20 +64,16 @@ class Tilt(Guidance):
 
 
 @pytree
-class Tilted(Denoise):
-    """`model` under a `Tilt`. `given` is the rule's input for each image, such as its label."""
+class Tilted(Around):
+    """`model` under a `Tilt`. `given` is the rule's input for each image, such as its label.
+
+    The evaluations of a call are those of the model. Gradients, and the network of a classifier,
+    are not counted.
+    """
 
     model: Denoise
     rule: Tilt
     given: Array | None = None
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
-
-    def evaluations(self, t: Time) -> Evaluations:
-        """The evaluations of the model. Gradients, and the network of a classifier, are not counted."""
-        return self.model.evaluations(t)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         inside = is_inside(self.rule, self.sde, t)

@@ -71,7 +71,7 @@ def _independent(key, sde, x, gaps):
 
 
 def _begin(key: Keys, path: Path) -> Path:
-    keys = key if key.ndim else jax.random.split(key, path.seeds.shape[0])
+    keys = noise.keys_of_images(key, path.seeds.shape[0])
     drawn = jax.vmap(lambda k: jax.random.bits(k, (2,), jnp.uint32))(keys)
     return Path(jnp.where(path.begun, path.seeds, drawn), jnp.ones((), bool))
 

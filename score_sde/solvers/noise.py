@@ -46,6 +46,11 @@ def diffused(
     return expand_like(scale, x) * x + expand_like(s_noise * std, x) * like(key, sde, x)
 
 
+def keys_of_images(key: Key[Array, "*b"], number: int) -> Key[Array, " n"]:
+    """One key for each of `number` images: those that are given, or parts of the one key."""
+    return key if key.ndim else jax.random.split(key, number)
+
+
 def fold_in(key: Key[Array, "*b"], index: Int[Array, ""] | int) -> Key[Array, "*b"]:
     """The `index`-th key derived from each key, for a step that draws more than once."""
     return jax.random.fold_in(key, index) if key.ndim == 0 else jax.vmap(lambda k: jax.random.fold_in(k, index))(key)

@@ -15,20 +15,13 @@ from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.solvers import sample
 from tests import ground_truth
 from tests.conformance import DETERMINISTIC, GRIDS, SDES
+from tests.covering import covering
 from tests.solvers.test_sample import compilations
 
 MEAN, STD = np.array([[0.7, -0.4]]), np.array([[0.6, 1.3]])
 ADAPTIVE = ("dpm_solver_12", "dpm_solver_23")
 LENGTH = 128
 FIRST_ORDER = ("ipndm", "pndm")
-
-
-def combinations():
-    """Each with each; without --slow each solver with one SDE, and so each SDE with one or two solvers."""
-    for i, name in enumerate(DETERMINISTIC):
-        for j, sde_name in enumerate(SDES):
-            marks = () if (i - j) % len(SDES) == 0 else pytest.mark.slow
-            yield pytest.param(name, sde_name, marks=marks, id=f"{name}-{sde_name}")
 
 
 @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -54,7 +47,7 @@ def error(solver, sde, grid):
     return np.abs((np.asarray(x) - mean) / std - z).max()
 
 
-@pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
+@pytest.mark.parametrize(("name", "sde_name"), covering(DETERMINISTIC, SDES, times=1))
 def test_the_exact_map(name, sde_name):
     sde, solver = SDES[sde_name], DETERMINISTIC[name]
     with jax.enable_x64(True):

@@ -17,12 +17,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.denoising.dynamics import Denoise, Evaluations
+from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import as_denoise
-from score_sde.guidance.base import Guidance, Observation
+from score_sde.guidance.base import Around, Guidance, Observation
 from score_sde.guidance.operators import Operator
-from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
@@ -90,20 +89,16 @@ class Posterior(Guidance):
 
 
 @pytree
-class PosteriorDenoise(Denoise):
-    """`model`, with each estimate replaced by `rule`."""
+class PosteriorDenoise(Around):
+    """`model`, with each estimate replaced by `rule`.
+
+    The evaluations of a call are those of the model. Products with Jᵀ are not counted. Each takes
+    about as long as two evaluations.
+    """
 
     model: Denoise
     measurement: Measurement
     rule: Posterior
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
-
-    def evaluations(self, t: Time) -> Evaluations:
-        """The evaluations of the model. Products with Jᵀ are not counted; each takes about as long as two evaluations."""
-        return self.model.evaluations(t)
 
     def __call__(self, x: Images, t: Time) -> Estimate:
         return self.rule.estimate(self.model, x, t, self.measurement)
@@ -137,18 +132,11 @@ class Measured(Guidance):
 
 
 @pytree
-class WithMeasurement(Denoise):
+class WithMeasurement(Around):
     """`model` with the measurement."""
 
     model: Denoise
     measurement: Measurement
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
-
-    def evaluations(self, t: Time) -> Evaluations:
-        return self.model.evaluations(t)
 
     def __call__(self, x: Images, t: Time) -> Estimate:
         return self.model(x, t)
@@ -168,6 +156,23 @@ def measurement_of(solver: object, denoise: Denoise) -> Measurement:
     return denoise.measurement
 
 
+def noisy_measurement_of(solver: object, denoise: Denoise) -> Measurement:
+    """The measurement that `denoise` carries, for a solver that divides by σ_y.
+
+    Raises: ValueError where it carries none, or where σ_y = 0.
+    """
+    measurement = measurement_of(solver, denoise)
+    if isinstance(measurement.noise_std, float | int) and not measurement.noise_std > 0:
+        raise ValueError(f"{type(solver).__name__} needs noise_std > 0 in Measured, got {measurement.noise_std}.")
+    return measurement
+
+
+def gaussian_spread(sde: SDE, t: Time, data_std: Float[Array, ""] | float) -> Float[Array, "*b"]:
+    """r² = σ_d² σ²/(α² σ_d² + σ²), the variance of x0 given x_t for data of variance σ_d²."""
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    return (data_std * sigma) ** 2 / ((alpha * data_std) ** 2 + sigma**2)
+
+
 def with_pullback(model: Denoise, x: Images, t: Time) -> tuple[Estimate, Callable[[Images], Images]]:
     """(the model's estimate, v ↦ Jᵀ v), image by image."""
 
@@ -177,18 +182,3 @@ def with_pullback(model: Denoise, x: Images, t: Time) -> tuple[Estimate, Callabl
 
     x0, pullback, eps = jax.vjp(x0_and_eps, x, has_aux=True)
     return Estimate(x0, eps), lambda v: pullback(v)[0]
-
-
-def covariance_gain(sde: SDE, x: Images, t: Time) -> Float[Array, "..."]:
-    """σ²/α, with which Cov[x0 | x_t] = (σ²/α) J. At α = 0, where J = 0, the result is 0."""
-    alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
-    return jnp.where(alpha > 0, sigma**2 / jnp.where(alpha > 0, alpha, 1), 0.0)
-
-
-def moved(sde: SDE, x: Images, t: Time, estimate: Estimate, gradient: Images) -> Estimate:
-    """The estimate with `gradient` ≈ ∇ log p(y | x_t) added to the score: x̂0 + (σ²/α) gradient, ε̂ − σ gradient.
-
-    At α = 0, x_t contains no information about y, and x̂0 is not changed.
-    """
-    x0 = estimate.x0 + covariance_gain(sde, x, t) * gradient
-    return Estimate(x0, estimate.eps - expand_like(sde.sigma(t), x) * gradient)

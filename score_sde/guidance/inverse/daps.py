@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise
-from score_sde.guidance.inverse.base import Measurement, measurement_of, residual
+from score_sde.guidance.inverse.base import Measurement, noisy_measurement_of, residual
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -47,9 +47,7 @@ class DAPS(Solver):
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         sde, (count, number) = denoise.sde, carry
-        measurement = measurement_of(self, denoise)
-        if isinstance(measurement.noise_std, float | int) and not measurement.noise_std > 0:
-            raise ValueError(f"DAPS needs noise_std > 0 in Measured, got {measurement.noise_std}.")
+        measurement = noisy_measurement_of(self, denoise)
         x0, evaluations = self._denoised(denoise, x, t)
         size = self.step_size * (1 + count / number * (self.last_ratio - 1))
         spread = sde.sigma(t) / sde.alpha(t)

@@ -8,12 +8,11 @@ from score_sde.guidance.inverse.base import (
     NoiseStd,
     Posterior,
     check_noise_std,
-    covariance_gain,
-    moved,
     residual,
     with_pullback,
 )
 from score_sde.guidance.operators import Linear, conjugate_gradients
+from score_sde.guidance.tilt import covariance_gain, tilted
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import Time
 
@@ -52,4 +51,4 @@ class MMPS(Posterior):
 
         error = residual(measurement, estimate.x0)
         inner = conjugate_gradients(covariance_of_y, error, self.max_steps, self.tolerance)
-        return moved(model.sde, x, t, estimate, pullback(operator.adjoint(inner, shape)))
+        return tilted(model.sde, x, t, estimate, pullback(operator.adjoint(inner, shape)))

@@ -8,11 +8,12 @@ from score_sde.guidance.inverse.base import (
     NoiseStd,
     Posterior,
     check_noise_std,
-    moved,
+    gaussian_spread,
     residual,
     with_pullback,
 )
 from score_sde.guidance.operators import Linear
+from score_sde.guidance.tilt import tilted
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import Time
@@ -51,11 +52,10 @@ class PiGDM(Posterior):
     def estimate(self, model: Denoise, x: Images, t: Time, measurement: Measurement) -> Estimate:
         sde = model.sde
         estimate, pullback = with_pullback(model, x, t)
-        alpha, sigma = sde.alpha(t), sde.sigma(t)
-        spread = (self.data_std * sigma) ** 2 / ((alpha * self.data_std) ** 2 + sigma**2)
+        spread = gaussian_spread(sde, t, self.data_std)
         error = residual(measurement, estimate.x0)
         back = self.operator.damped_inverse(error, x.shape[1:], spread, self.noise_std**2, self.max_steps)
         gradient = pullback(back)
         if self.as_published:
-            return Estimate(estimate.x0 + expand_like(alpha * spread, x) * gradient, estimate.eps)
-        return moved(sde, x, t, estimate, gradient)
+            return Estimate(estimate.x0 + expand_like(sde.alpha(t) * spread, x) * gradient, estimate.eps)
+        return tilted(sde, x, t, estimate, gradient)

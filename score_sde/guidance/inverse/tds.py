@@ -5,15 +5,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from score_sde.denoising.dynamics import Denoise
-from score_sde.guidance.inverse.base import Measurement, measurement_of, residual
-from score_sde.internal.broadcast import expand_like
+from score_sde.guidance.inverse.base import Measurement, gaussian_spread, noisy_measurement_of, residual
+from score_sde.internal.per_example import dimension, sum_of_squares
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
+from score_sde.solvers.particles import resampled, take
 
 Particles = Float[Array, "b k *shape"]
 Weights = Float[Array, "b k"]
@@ -62,12 +63,12 @@ class TDS(Solver):
         return jnp.zeros(x.shape[:2], x.dtype)
 
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
-        sde, measurement = denoise.sde, self._measurement(denoise)
+        sde, measurement = denoise.sde, noisy_measurement_of(self, denoise)
         now = jax.vmap(lambda each: self._twisted(denoise, measurement, each, t), 1, 1)(x)
-        keys = key if key.ndim else jax.random.split(key, x.shape[0])
+        keys = noise.keys_of_images(key, x.shape[0])
         log_weights = carry + now.log_prob
-        chosen, log_weights = _resampled(noise.fold_in(keys, 0), log_weights, self.threshold)
-        x, now = jax.tree.map(lambda each: _take(each, chosen), (x, now))
+        chosen, log_weights = resampled(noise.fold_in(keys, 0), log_weights, self.threshold, _multinomial)
+        x, now = jax.tree.map(lambda each: take(each, chosen), (x, now))
 
         scale, std = sde.transition(s, t)
         ratio, variance = sde.sigma(s) / sde.sigma(t), (std * sde.sigma(s) / sde.sigma(t)) ** 2
@@ -80,23 +81,14 @@ class TDS(Solver):
 
         def last():
             final = log_weights + jax.vmap(lambda each: _log_likelihood(measurement, each), 1, 1)(moved)
-            return _take(moved, _resampled(noise.fold_in(keys, 2), final, 1.0)[0])
+            return take(moved, resampled(noise.fold_in(keys, 2), final, 1.0, _multinomial)[0])
 
         moved = jax.lax.cond(sde.sigma(s) == 0, last, lambda: moved)
         return moved, log_weights, x.shape[1] * denoise.evaluations(t)
 
-    def _measurement(self, denoise: Denoise) -> Measurement:
-        measurement = measurement_of(self, denoise)
-        if isinstance(measurement.noise_std, float | int) and not measurement.noise_std > 0:
-            raise ValueError(f"TDS needs noise_std > 0 in Measured, got {measurement.noise_std}.")
-        return measurement
-
     def _twisted(self, denoise: Denoise, measurement: Measurement, x: Batch, t: Scalar) -> Twisted:
         """Of one particle of every image."""
-        sde = denoise.sde
-        alpha, sigma = sde.alpha(t), sde.sigma(t)
-        spread = (self.data_std * sigma) ** 2 / ((alpha * self.data_std) ** 2 + sigma**2)
-        variance = measurement.noise_std**2 + spread
+        variance = measurement.noise_std**2 + gaussian_spread(denoise.sde, t, self.data_std)
 
         def error_of(x):
             x0 = denoise(x, t).x0
@@ -108,8 +100,7 @@ class TDS(Solver):
 
 def _log_normal(error: Float[Array, "b *m"], variance: Scalar | float) -> Float[Array, " b"]:
     """log N(error; 0, variance I)."""
-    flat = error.reshape(error.shape[0], -1)
-    return -0.5 * (jnp.sum(flat**2, axis=1) / variance + flat.shape[1] * jnp.log(2 * jnp.pi * variance))
+    return -0.5 * (sum_of_squares(error) / variance + dimension(error) * jnp.log(2 * jnp.pi * variance))
 
 
 def _log_likelihood(measurement: Measurement, x0: Batch) -> Float[Array, " b"]:
@@ -120,21 +111,5 @@ def _sum(values: Particles) -> Weights:
     return jnp.sum(values.reshape(*values.shape[:2], -1), axis=2)
 
 
-def _take(values: Float[Array, "b k *_"], chosen: Int[Array, "b k"]) -> Float[Array, "b k *_"]:
-    return jnp.take_along_axis(values, _expanded(chosen, values), axis=1)
-
-
-def _expanded(weights: Array, values: Array) -> Array:
-    """[b, k] with trailing axes of length one, as values has."""
-    return weights.reshape(*weights.shape, *(1,) * (values.ndim - 2))
-
-
-def _resampled(keys: Keys, log_weights: Weights, threshold: Scalar | float) -> tuple[Int[Array, "b k"], Weights]:
-    """(which particle each place takes, its log weight): drawn by weight where too few particles count, else as they are."""
-    number = log_weights.shape[1]
-    weights = jax.nn.softmax(log_weights, axis=1)
-    effective = 1 / jnp.sum(weights**2, axis=1)
-    drawn = jax.vmap(lambda key, row: jax.random.categorical(key, row, shape=(number,)))(keys, log_weights)
-    is_drawn = expand_like(effective < threshold * number, drawn)
-    kept = jnp.broadcast_to(jnp.arange(number)[None], drawn.shape)
-    return jnp.where(is_drawn, drawn, kept), jnp.where(is_drawn, 0.0, log_weights)
+def _multinomial(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> Int[Array, " k"]:
+    return jax.random.categorical(key, log_weights, shape=log_weights.shape)

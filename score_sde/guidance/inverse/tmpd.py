@@ -10,12 +10,11 @@ from score_sde.guidance.inverse.base import (
     NoiseStd,
     Posterior,
     check_noise_std,
-    covariance_gain,
-    moved,
     residual,
     with_pullback,
 )
 from score_sde.guidance.operators import Linear
+from score_sde.guidance.tilt import covariance_gain, tilted
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import Time
 
@@ -46,4 +45,4 @@ class TMPD(Posterior):
         error = residual(measurement, estimate.x0)
         across = pullback(operator.adjoint(jnp.ones_like(error), shape))
         variance = self.noise_std**2 + operator(covariance_gain(model.sde, x, t) * across)
-        return moved(model.sde, x, t, estimate, pullback(operator.adjoint(error / variance, shape)))
+        return tilted(model.sde, x, t, estimate, pullback(operator.adjoint(error / variance, shape)))

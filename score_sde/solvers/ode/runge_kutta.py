@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from score_sde.denoising.dynamics import Denoise
 from score_sde.internal.pytree import pytree, static
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step
+from score_sde.solvers.embedded_pairs import PAIRS
 from score_sde.solvers.integrators import ddim, require_one_of, transfer
 
 Tableau = tuple[tuple[tuple[float, ...], ...], tuple[float, ...]]
@@ -22,16 +23,7 @@ TABLEAUS: dict[str, Tableau] = {
     "ssp3": (((1.0,), (1 / 4, 1 / 4)), (1 / 6, 1 / 6, 2 / 3)),
     "rk4": (((1 / 2,), (0.0, 1 / 2), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)),
     "three_eighths": (((1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)), (1 / 8, 3 / 8, 3 / 8, 1 / 8)),
-    "dopri5": (
-        (
-            (1 / 5,),
-            (3 / 40, 9 / 40),
-            (44 / 45, -56 / 15, 32 / 9),
-            (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-            (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-        ),
-        (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
-    ),
+    "dopri5": (PAIRS["dopri5"].rows[:-1], PAIRS["dopri5"].rows[-1]),
 }
 
 

@@ -13,6 +13,7 @@ from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
+from score_sde.solvers.particles import resampled, take
 
 Resampling = Literal["systematic", "stratified", "multinomial", "residual"]
 
@@ -88,8 +89,8 @@ class FeynmanKac(Solver):
         moved, rate = self._moved(noise.fold_in(of_particles, 1), sde, factors, flat, t, s)
         log_weights = carry.log_weights + (t - s) * rate.reshape(carry.log_weights.shape)
         particles, log_weights = self._resampled(noise.fold_in(key, 1), moved.reshape(carry.x.shape), log_weights)
-        chosen = jax.vmap(jax.random.categorical)(_keys(noise.fold_in(key, 2), len(x)), log_weights)
-        image = jnp.take_along_axis(particles, _index(chosen[:, None], particles), axis=1)[:, 0]
+        chosen = jax.vmap(jax.random.categorical)(noise.keys_of_images(noise.fold_in(key, 2), len(x)), log_weights)
+        image = take(particles, chosen[:, None])[:, 0]
         return image, Particles(particles, log_weights, carry.made + 1), number * denoise.evaluations(t)
 
     def _moved(
@@ -110,13 +111,14 @@ class FeynmanKac(Solver):
     ) -> tuple[Float[Array, "b p *shape"], Float[Array, "b p"]]:
         from blackjax.smc import resampling  # imported here, because the import is slow and few solves need it
 
-        number, choose = self.num_particles, getattr(resampling, self.resampling)
-        weights = jax.nn.softmax(log_weights, axis=1)
-        few = 1 / jnp.sum(weights**2, axis=1) < self.threshold * number
-        found = jax.vmap(lambda key, weights: choose(key, weights, number))(_keys(key, len(weights)), weights)
-        index = jnp.where(few[:, None], found.astype(jnp.int32), jnp.arange(number, dtype=jnp.int32)[None])
-        kept = jnp.where(few[:, None], 0.0, log_weights)
-        return jnp.take_along_axis(particles, _index(index, particles), axis=1), kept
+        number, draw = self.num_particles, getattr(resampling, self.resampling)
+        index, log_weights = resampled(
+            noise.keys_of_images(key, len(log_weights)),
+            log_weights,
+            self.threshold,
+            lambda key, row: draw(key, jax.nn.softmax(row), number),
+        )
+        return take(particles, index), log_weights
 
 
 def _prior(key: Keys, sde: SDE, total: Scalar | float, x: Batch, t: Scalar) -> Batch:
@@ -125,18 +127,8 @@ def _prior(key: Keys, sde: SDE, total: Scalar | float, x: Batch, t: Scalar) -> B
     return std / jnp.sqrt(total) * noise.like(key, sde, x)
 
 
-def _keys(key: Keys, number: int) -> Key[Array, " n"]:
-    """One key for each image."""
-    return jax.random.split(key, number) if key.ndim == 0 else key
-
-
 def _split(key: Keys, images: int, particles: int) -> Key[Array, " n"]:
     """One key for each particle. The keys of an image follow each other."""
     if key.ndim == 0:
         return jax.random.split(key, images * particles)
     return jax.vmap(lambda key: jax.random.split(key, particles))(key).reshape(-1)
-
-
-def _index(index: Int[Array, "b n"], particles: Float[Array, "b p *shape"]) -> Int[Array, "..."]:
-    """The index with axes of length 1 for those of an image."""
-    return index.reshape(*index.shape, *(1,) * (particles.ndim - 2))
