@@ -15,7 +15,7 @@ SOLVERS = ("ddim", "heun", "edm_heun", "euler_maruyama", "dpm_solver_pp_2m", "un
 
 
 def run(rounds: int) -> dict[str, float]:
-    """Prints, for each solver, the bytes of a solve over those of one evaluation and the solver's state.
+    """Prints, for each solver, the bytes of a solve over the bytes of one evaluation and the solver's state.
 
     `rounds` is not used.
     """

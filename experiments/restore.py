@@ -6,7 +6,7 @@ The command measures each image of --input and draws images that fit the measure
 It writes a folder. For each image the folder has the measurement, the draws, their mean and
 their spread. It also has a strip of all, and scores against the originals.
 
-Steps, solver and guidance are those of the run. For example,
+The run gives the steps, the solver and the guidance. For example,
 --set=sampling.grid.num_steps=100 changes the steps. docs/inverse.md explains tasks and
 methods.
 """

@@ -103,7 +103,7 @@ def show_density(trained: Trained, fit: Fit) -> None:
         return
     print("\n".join(f"{name:24s} {value:8.4f}" for name, value in fit.numbers.items()))
     if fit.of_components:
-        print("All log-densities are those of the component that the label names.")
+        print("Each log-density is the density of the component that the label names.")
     write_json(trained.folder / "density.json", fit.numbers)
     fit.draw(trained.folder / "density.png")
 

@@ -169,7 +169,7 @@ class Trained:
         guidance: Sequence[Guidance] | None = None,
         batch_size: int | None = None,
     ) -> Shaped[np.ndarray, "num *shape"]:
-        """Draws examples like those of the training set, in the same units.
+        """Draws examples like the training examples, in the same units.
 
         Quantized data, such as 8-bit images, are returned in whole levels, 0…255 as uint8.
         Continuous data are returned in float32, in the units of the model. `generate` returns the

@@ -20,7 +20,7 @@ class Fit(NamedTuple):
 
     Attributes:
       numbers: the result of the function `numbers`.
-      of_components: whether all densities are those of the component that the label names.
+      of_components: whether each density is the density of the component that the label names.
       samples: points [n, 2].
       extent: the range of a square grid.
       true: the density at the points of the grid.
@@ -51,10 +51,10 @@ def fit_of(trained: Trained, num_samples: int = 10_000, resolution: int = 80, re
     """Compares a model of a generated 2-D density with the density.
 
     The numbers are in nats. The first two are the mean log-density of held-out points, learned and
-    exact. The standard error of their difference is given too; its mean estimates the KL
-    divergence. The last number is the exact mean log-density of samples. For samples from the
-    density itself it would equal that of the held-out points. Where the model has labels, all
-    densities are those of the component that the label names.
+    exact. Their difference estimates the KL divergence. Its standard error is given too. The last
+    number is the exact mean log-density of samples. For samples from the density itself it would
+    equal the exact mean log-density of held-out points. Where the model has labels, each density is
+    the density of the component that the label names.
 
     Raises: ValueError for any other kind of data.
     """

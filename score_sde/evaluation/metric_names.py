@@ -1,4 +1,4 @@
-"""Metrics by name: those of the catalogue, those outside of the package, and the metric of a ledger's number."""
+"""Metrics by name: from the catalogue, from outside of the package, and by the name of a number in a ledger."""
 
 import functools
 import json

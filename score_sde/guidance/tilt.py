@@ -60,7 +60,7 @@ class Tilt(Guidance):
     def change(
         self, model: Denoise, x: Float[Array, "b *shape"], t: Time, given: Array | None
     ) -> tuple[Estimate, Estimate]:
-        """(the changed pair, the model's own pair) at x_t, with one call of the model. `given` is that of `Tilted`."""
+        """(the changed pair, the model's own pair) at x_t, with one call of the model. `given` is the field of `Tilted`."""
 
 
 @pytree

@@ -82,7 +82,7 @@ class Method:
 
 
 def method_of(text: str, operator: ops.Operator, noise_std: float, solver: Solver, grid: Grid) -> Method:
-    """The method that `text` names, such as "pigdm" or "dps(scale=0.5)". `solver` and `grid` are those of the run.
+    """The method that `text` names, such as "pigdm" or "dps(scale=0.5)". The run gives `solver` and `grid`.
 
     Raises: ValueError for an unknown method or field, or an operator that the method cannot use.
     """

@@ -27,7 +27,7 @@ class DDNMPlus(Solver):
 
     Raises: ValueError unless 0 <= eta <= 1; for an operator whose decomposition is not known.
     Source: Wang et al., arXiv 2212.00490, Sec. 3.3 and App. I, with its η = 0.85. λ for η > 0 is
-      that of the code.
+      taken from the code.
     """
 
     eta: float = 0.85

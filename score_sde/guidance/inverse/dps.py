@@ -30,7 +30,7 @@ class DPS(Wrapper):
 
     Raises: ValueError unless scale >= 0.
     Source: Chung et al., arXiv 2209.14687, Algorithm 1, with ζ_i of App. C.2. The gradient of the
-      norm is that of its code. The paper prints the gradient of the squared norm over the norm;
+      norm is taken from its code. The paper prints the gradient of the squared norm over the norm;
       with it, `scale` is twice ζ'.
     """
 

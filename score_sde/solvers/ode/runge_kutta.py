@@ -39,7 +39,7 @@ class RungeKutta(Solver):
 
     Args:
       method: the name of a tableau in `TABLEAUS`.
-      tableau: the rows a and the weights b of another tableau. None is that of `method`.
+      tableau: the rows a and the weights b of another tableau. None is the tableau of `method`.
     Error: the method's order, in steps of τ. The steps should be spaced as in EDM's grid. Near α =
       0 a step that is short in t may be long in τ. It is then unstable for c_j near 1, where ε̂
       changes by Δτ/τ_j. Example: iDDPM's table, 64 steps, "rk4", a Gaussian. Steps equal in t end
