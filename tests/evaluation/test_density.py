@@ -59,7 +59,7 @@ def test_an_exact_model_of_each_component_is_exact(workdir, monkeypatch, label, 
     result = run_density(load(workdir, overrides=overrides), num_samples=600, resolution=12)
     assert abs(result["kl"]) < 2e-3 and result["held_out_exact"] == pytest.approx(-0.43, abs=0.3)
     assert abs(result["samples_exact"] - result["held_out_exact"]) < 0.3 and result["samples_outside_support"] == 0
-    assert "those of the component that the label names" in capsys.readouterr().out
+    assert "the density of the component that the label names" in capsys.readouterr().out
     ((samples, panels),) = drawn
     np.testing.assert_allclose(panels["learned_density"], panels["true_density"], rtol=0.05, atol=1e-4)
     assert panels["true_density"].max() > (1.5 if label else 0.45) and len(samples) == 600
