@@ -1,4 +1,4 @@
-"""The layers that every network here is made of: dense maps, convolutions, group norm and dropout.
+"""The layers that every network here is made of: dense maps, convolutions, norms and dropout.
 
 Dense maps and convolutions start as in DDPM. All layers have float32 parameters and compute in the
 given `dtype`. No layer fixes the number of spatial axes, so images [b, h, w, c] and signals [b, l,
@@ -26,12 +26,26 @@ def fan_avg_uniform(scale: float = 1.0) -> Callable[..., Array]:
     return nn.initializers.variance_scaling(scale or NEAR_ZERO, "fan_avg", "uniform")
 
 
-def dense(features: int, dtype: str, name: str, *, scale: float = 1.0, use_bias: bool = True) -> nn.Dense:
+def wide(dtype: Any) -> str:
+    """The type of statistics, softmax and outputs: float64 for a computation in float64, float32 for any other."""
+    return "float64" if jnp.dtype(dtype) == jnp.float64 else "float32"
+
+
+def dense(
+    features: int,
+    dtype: str,
+    name: str,
+    *,
+    scale: float = 1.0,
+    use_bias: bool = True,
+    init: Callable[..., Array] | None = None,
+) -> nn.Dense:
     """y = x W + b over the last axis.
 
     It also replaces a 1×1 convolution: a matrix product is the fastest form of that convolution.
+    `init` draws W. None is `fan_avg_uniform(scale)`.
     """
-    init = fan_avg_uniform(scale)
+    init = init or fan_avg_uniform(scale)
     return nn.Dense(features, use_bias, dtype=dtype, kernel_init=init, dot_general=_flat_product, name=name)
 
 
@@ -115,6 +129,40 @@ class GroupNorm(nn.Module):
         groups = num_groups(channels) if self.groups is None else self.groups
         mean = per_channel.reshape(batch, groups, channels // groups).mean(axis=2)
         return jnp.repeat(mean, channels // groups, axis=1)
+
+
+class TokenNorm(nn.Module):
+    """Normalizes the features of each token: y = (x − mean) / √(var + ε) · scale + bias.
+
+    The kind "rms" has no mean and no bias: y = x / √(mean x² + ε) · scale. The moments are in
+    float32.
+
+    Attributes:
+      kind: "layer" or "rms".
+      affine: whether there are a scale and, for "layer", a bias.
+      epsilon: ε.
+      dtype: the type of the output.
+
+    Source: arXiv 1607.06450 ("layer") and 1910.07467 ("rms").
+    """
+
+    kind: str = "layer"
+    affine: bool = True
+    epsilon: float = 1e-6
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        h = x.astype(wide(self.dtype))
+        if self.kind == "layer":
+            h = h - h.mean(axis=-1, keepdims=True)
+        y = h * jax.lax.rsqrt(jnp.square(h).mean(axis=-1, keepdims=True) + self.epsilon)
+        like = (1,) * (x.ndim - 1) + x.shape[-1:]
+        if self.affine:
+            y = y * self.param("scale", nn.initializers.ones_init(), x.shape[-1:]).astype(h.dtype).reshape(like)
+        if self.affine and self.kind == "layer":
+            y = y + self.param("bias", nn.initializers.zeros_init(), x.shape[-1:]).astype(h.dtype).reshape(like)
+        return y.astype(self.dtype)
 
 
 class Dropout(nn.Module):
