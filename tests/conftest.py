@@ -24,6 +24,7 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.memory_maps import forget_compiled_programs  # noqa: F401  (pytest finds it here)
 from tests.order import in_random_order
 from tests.time_limit import (  # noqa: F401  (pytest finds them here)
     pytest_runtest_call,
