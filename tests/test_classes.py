@@ -225,7 +225,8 @@ def test_sizes_are_by_default_those_of_the_data(names, sizes, tmp_path):
         ((), {"num_classes": 3}, r"num_classes=3, but the data have 0 classes; .*, or let the data give labels \(data.train"),
         (("text",), {"embedding_dim": 4}, "config.network.embedding_dim=4, but the data have 5 numbers in the embedding"),
         ((), {"embedding_dim": 5}, r"but the data have 0 numbers in the embedding; .*, or let the data give an embedding"),
-        (("label", "map"), {}, r"'mlp' takes the conditions \['label', 'embedding'\], and the data give \['map'\] too; leave"),
+        (("label", "map"), {}, r"MLP takes conditions of the kinds vector, got 'map' of kind 'tokens'; leave it out, or"),
+        (("label", "map"), {"conditions": {}}, r"conditions=\{\}, but the data have the further conditions \{'map': 'tok"),
         (("label",), {"out_features": 1}, r"MLP needs an output of the shape of x, \(1, 2\), got \(1, 1\); set out_channels"),
     ],
 )  # fmt: skip

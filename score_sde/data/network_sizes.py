@@ -1,13 +1,14 @@
-"""The sizes of a network that the data determine: the number of classes and the width of the embedding.
+"""The fields of a network that the data determine: the sizes and the kinds of its conditions.
 
 A network that takes the condition "label" has a field num_classes. A network that takes "embedding"
-has a field embedding_dim.
+has a field embedding_dim. A network that takes others has a field conditions, with their kinds.
 """
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from score_sde.data.base import DataSpec
+from score_sde.internal.companions import owner_of
 
 SIZES = {
     "label": "num_classes",
@@ -33,13 +34,48 @@ def with_sizes(network: Mapping[str, Any], takes: Collection[str], spec: DataSpe
         if given not in (None, of_data):
             raise ValueError(_disagreement(field, given, of_data, condition))
         filled[field] = of_data
-    others = sorted(set(spec.conditions) - set(SIZES))
-    if others:
+    others = {name: shape for name, shape in spec.conditions.items() if name not in SIZES}
+    if "conditions" not in takes:
+        if others:
+            raise ValueError(_not_taken(network.get("name"), sorted(others)))
+        return filled
+    kinds, given = kinds_of(spec), network.get("conditions")
+    if given is not None and set(given) != set(kinds):
         raise ValueError(
-            f"The network {network.get('name')!r} takes the conditions {list(SIZES)}, and the data give {others} too; leave "
-            f"them out of data.train.conditions, or say which is the embedding: {{'embedding': {others[0]!r}}}."
+            f"config.network.conditions={dict(given)}, but the data have the further conditions {kinds}; leave it out to take "
+            "the data's, or name them under data.train.conditions."
         )
-    return filled
+    return filled | ({"conditions": kinds} if kinds and given is None else {})
+
+
+def kinds_of(spec: DataSpec) -> dict[str, str]:
+    """The kind of each condition other than "label" and "embedding": "vector", "tokens" or "image".
+
+    An array that lies over x (`DataSpec.moving`) is an image. Otherwise [d] is a vector, and
+    [length, d] is a sequence of tokens. The masks and lengths of sequences have no kind.
+
+    Raises: ValueError for an array of another shape.
+    """
+    shapes = {name: shape for name, shape in spec.conditions.items() if name not in SIZES}
+    kinds = {}
+    for name, shape in shapes.items():
+        is_image = name in spec.moving()
+        if not is_image and owner_of(name, shapes) is not None:
+            continue
+        if not is_image and len(shape) not in (1, 2):
+            raise ValueError(
+                f"The condition {name!r} needs the shape of a vector (d,), of tokens (length, d) or of an image over x, "
+                f"{spec.shape[:-1]} with channels, got {shape}; reshape or resize it."
+            )
+        kinds[name] = "image" if is_image else "vector" if len(shape) == 1 else "tokens"
+    return kinds
+
+
+def _not_taken(network: Any, others: list[str]) -> str:
+    return (
+        f"The network {network!r} takes the conditions {list(SIZES)}, and the data give {others} too; leave "
+        f"them out of data.train.conditions, or say which is the embedding: {{'embedding': {others[0]!r}}}."
+    )
 
 
 def _size(condition: str, spec: DataSpec) -> int:

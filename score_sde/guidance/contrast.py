@@ -21,6 +21,7 @@ from score_sde.guidance.base import Conditional, Guidance, Observation, numbers_
 from score_sde.guidance.interval import check_interval, has_interval, is_inside
 from score_sde.guidance.schedules import Schedule
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.companions import owner_of, with_companions
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Scalar, Time
 
@@ -230,8 +231,15 @@ class NullContrast(Contrast):
     The network must be trained with `condition_dropout`. Otherwise training never shows the null
     condition.
 
-    Raises: ValueError as `Contrast`, and for a model without a condition.
+    Attributes:
+      drop: the names of the conditions that the negative answer lacks. It keeps the others. None is
+        all conditions. With several conditions, training must drop them independently.
+
+    Raises: ValueError as `Contrast`, for a model without a condition, and for a name in `drop` that
+      is no condition of the model.
     """
+
+    drop: tuple[str, ...] | None = static(default=None)
 
     def wrap(self, model: Denoise, observation: Observation) -> Denoise:
         name = type(self).__name__
@@ -245,7 +253,20 @@ class NullContrast(Contrast):
                 f"{name} needs a model with a condition, got one without; train it on labels or other conditions with "
                 "condition_dropout, or remove the rule from the guidance."
             )
-        return self.contrasted(ConditionPair(model, model.null_condition()))
+        return self.contrasted(ConditionPair(model, self._negative(model, model.condition)))
+
+    def _negative(self, model: Conditional, given: Mapping[str, Array]) -> Mapping[str, Array]:
+        null = model.null_condition()
+        if self.drop is None:
+            return null
+        shapes = {name: values.shape[1:] for name, values in given.items()}
+        known = [name for name in shapes if owner_of(name, shapes) is None]
+        if not self.drop or not set(self.drop) <= set(known):
+            raise ValueError(
+                f"{type(self).__name__} needs drop to name conditions of the model, {known}, got {list(self.drop)}; None is "
+                "all of them."
+            )
+        return {**given, **{name: null[name] for name in with_companions(list(self.drop), shapes)}}
 
 
 def linear(positive: Estimate, negative: Estimate, scale: Float[Array, "..."]) -> Estimate:

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResidualBlock
-from score_sde.networks.embeddings import Embedding, null_condition
+from score_sde.networks.conditions import check_channels, check_kinds, null_condition
+from score_sde.networks.embeddings import Embedding
 from score_sde.networks.fields import check_at_least, check_attention, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 
@@ -36,6 +37,7 @@ class Encoder(nn.Module):
       num_classes: the number of classes of the condition "label", 0 for none. A classifier of the
         label has 0.
       embedding_dim: the width of the condition "embedding", 0 for none.
+      conditions: further conditions by name, of kind "vector" or "image" (channels beside x).
       dtype: "float32" or "bfloat16", for the computation, as in `UNet`.
 
     Source: the classifier of Dhariwal and Nichol, arXiv 2105.05233, App. H, with the blocks of
@@ -54,6 +56,7 @@ class Encoder(nn.Module):
     dropout: float = 0.1
     num_classes: int = 0
     embedding_dim: int = 0
+    conditions: Mapping[str, str] | None = None
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
@@ -61,6 +64,7 @@ class Encoder(nn.Module):
             # A config gives lists, but a network must be hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_shared(self)
+        check_kinds(self, ("vector", "image"))
         if self.out_features is not None:
             check_at_least(self, 1, "out_features")
         check_at_least(self, 1, "channels", "channel_multipliers", "blocks_per_level")
@@ -77,8 +81,9 @@ class Encoder(nn.Module):
         train: bool = False,
     ) -> Float[Array, "b out"]:
         out_features = self._checked_input(x)
-        emb = self._embedding()(noise_label, condition)
-        h = conv(self.channels, x.ndim - 2, self.dtype, "input")(x)
+        emb, given = self._embedding()(noise_label, condition, x)
+        check_channels(self, "input", x, given)
+        h = conv(self.channels, x.ndim - 2, self.dtype, "input")(given.beside(x))
         for level, multiplier in enumerate(self.channel_multipliers):
             if level:
                 h = self._block(f"level_{level}_down", h.shape[-1], "down")(h, emb, train)
@@ -110,6 +115,7 @@ class Encoder(nn.Module):
             fourier_scale=self.fourier_scale,
             num_classes=self.num_classes,
             embedding_dim=self.embedding_dim,
+            conditions=self.conditions,
             dtype=self.dtype,
             name="embedding",
         )

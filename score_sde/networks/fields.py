@@ -37,18 +37,19 @@ def check_at_least(network: Any, minimum: int, *names: str) -> None:
             raise ValueError(f"{type(network).__name__} needs {name} >= {minimum} in whole numbers, got {value}.")
 
 
-def check_attention(network: Any, height: int, always: str) -> None:
-    """Raises ValueError unless each of attention_resolutions is the height of a level.
+def check_attention(network: Any, height: int, always: str, field: str = "attention_resolutions") -> None:
+    """Raises ValueError unless each of the field's resolutions is the height of a level.
 
     Args:
       height: the height of the first level. Each further level halves it.
       always: where the network has attention in any case, for the message.
+      field: the name of the field.
     """
     heights = [height // 2**level for level in range(len(network.channel_multipliers))]
-    if not set(network.attention_resolutions) <= set(heights):
+    if not set(getattr(network, field)) <= set(heights):
         raise ValueError(
-            f"{type(network).__name__} needs attention_resolutions among the heights {heights} of its levels, got "
-            f"{network.attention_resolutions}; choose among them, or () for attention {always} only."
+            f"{type(network).__name__} needs {field} among the heights {heights} of its levels, got "
+            f"{getattr(network, field)}; choose among them, or () for attention {always} only."
         )
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.embeddings import Embedding, null_condition
+from score_sde.networks.conditions import check_kinds, null_condition
+from score_sde.networks.embeddings import Embedding
 from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import Dropout, dense
 
@@ -40,6 +41,8 @@ class MLP(nn.Module):
       num_classes: 0 for none. The label `num_classes` is the learned null class. In a config, None
         takes the number of the data.
       embedding_dim: the width of the condition "embedding", 0 for none.
+      conditions: further conditions by name, all of kind "vector". In a config, None takes the
+        conditions of the data.
       out_features: None for as many as x has.
       dtype: "float32" or "bfloat16", for the computation. Parameters and the output layer are
         float32.
@@ -53,11 +56,13 @@ class MLP(nn.Module):
     dropout: float = 0.0
     num_classes: int | None = 0
     embedding_dim: int | None = 0
+    conditions: Mapping[str, str] | None = None
     out_features: int | None = None
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
         check_shared(self)
+        check_kinds(self, ("vector",))
         check_choice(self, "activation", tuple(ACTIVATIONS))
         check_at_least(self, 1, "width")
         check_blocks(self, "depth")
@@ -78,16 +83,17 @@ class MLP(nn.Module):
                 f"MLP needs points [b, d], got {x.shape}; use UNet for images and signals, or flatten them."
             )
         activation = ACTIVATIONS[self.activation]
-        emb = Embedding(
+        emb, _ = Embedding(
             num_features=self.width,
             width=self.width,
             noise_embedding=self.noise_embedding,
             fourier_scale=self.fourier_scale,
-            num_classes=self.num_classes or 0,
-            embedding_dim=self.embedding_dim or 0,
+            num_classes=self.num_classes,
+            embedding_dim=self.embedding_dim,
+            conditions=self.conditions,
             dtype=self.dtype,
             name="embedding",
-        )(noise_label, condition)
+        )(noise_label, condition, x)
         h = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.lecun_normal(), name="input")(x)
         for i in range(self.depth):
             r = dense(self.width, self.dtype, f"block_{i}_in")(activation(h))

@@ -8,7 +8,7 @@ that the encoder passes to the decoder.
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,9 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.attention import AttentionBlock
 from score_sde.networks.blocks import ResamplingConvolution, ResidualBlock
-from score_sde.networks.embeddings import Embedding, null_condition
+from score_sde.networks.conditions import KINDS, Given, check_channels, check_kinds, null_condition
+from score_sde.networks.cross_attention import CrossAttentionBlock
+from score_sde.networks.embeddings import Embedding
 from score_sde.networks.fields import check_at_least, check_attention, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense
 from score_sde.networks.resample import blur, downsample, upsample
@@ -27,7 +29,13 @@ PROGRESSIVE = ("none", "skip", "residual")
 REMAT = ("none", "blocks", "dots")
 
 Features = Float[Array, "b ..."]
-Emb = Float[Array, "b e"]
+
+
+class Inputs(NamedTuple):
+    """What every level takes beside h: the embedding of noise level and vectors, and the conditions."""
+
+    emb: Float[Array, "b e"]
+    given: Given
 
 
 def keep_products(primitive: Any, *args: Any, **params: Any) -> bool:
@@ -66,6 +74,12 @@ class UNet(nn.Module):
       num_classes: 0 for none. The label `num_classes` is the learned null class. In a config, None
         takes the number of the data.
       embedding_dim: the width of the condition "embedding", 0 for none.
+      conditions: further conditions by name, "vector" (as the embedding), "tokens" (for
+        cross-attention) or "image" (channels beside x). In a config, None takes the conditions of
+        the data.
+      cross_attention_resolutions: heights (or lengths) at which attention to the tokens follows
+        each block of the encoder and each level of the decoder. The middle always has it. None is
+        attention_resolutions. It matters only for conditions of kind "tokens".
       out_channels: None for as many as x has.
       dtype: "float32" or "bfloat16", for the computation. Parameters, statistics of the group norm,
         softmax and the output layer are always float32.
@@ -95,6 +109,8 @@ class UNet(nn.Module):
     dropout: float = 0.1
     num_classes: int | None = 0
     embedding_dim: int | None = 0
+    conditions: Mapping[str, str] | None = None
+    cross_attention_resolutions: Sequence[int] | None = None
     out_channels: int | None = None
     dtype: str = "float32"
     remat: str = "none"
@@ -103,7 +119,11 @@ class UNet(nn.Module):
         for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
             # A config gives lists, but a network must be hashable.
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.cross_attention_resolutions is not None:
+            object.__setattr__(self, "cross_attention_resolutions", tuple(self.cross_attention_resolutions))
+            check_at_least(self, 1, "cross_attention_resolutions")
         check_shared(self)
+        check_kinds(self, KINDS)
         check_choice(self, "resample_by", RESAMPLE_BY)
         check_choice(self, "progressive_input", PROGRESSIVE)
         check_choice(self, "progressive_output", PROGRESSIVE)
@@ -131,11 +151,12 @@ class UNet(nn.Module):
         train: bool = False,
     ) -> Float[Array, "b *space out"]:
         self._check_input(x)
-        emb = self._embedding()(noise_label, condition)
-        skips = self._encode(x, emb, train)
-        h = self._middle(skips[-1], emb, train)
+        inputs = Inputs(*self._embedding()(noise_label, condition, x))
+        check_channels(self, "input", x, inputs.given)
+        skips = self._encode(inputs.given.beside(x), inputs, train)
+        h = self._middle(skips[-1], inputs, train)
         out_channels = self.out_channels or x.shape[-1]
-        h, output = self._decode(h, skips, emb, train, out_channels)
+        h, output = self._decode(h, skips, inputs, train, out_channels)
         if self.progressive_output == "skip" and output is not None:
             return output
         return self._output(h, out_channels, "output")
@@ -150,44 +171,48 @@ class UNet(nn.Module):
             width=4 * self.channels,
             noise_embedding=self.noise_embedding,
             fourier_scale=self.fourier_scale,
-            num_classes=self.num_classes or 0,
-            embedding_dim=self.embedding_dim or 0,
+            num_classes=self.num_classes,
+            embedding_dim=self.embedding_dim,
+            conditions=self.conditions,
+            token_width=4 * self.channels,
             dtype=self.dtype,
             name="embedding",
         )
 
-    def _encode(self, x: Features, emb: Emb, train: bool) -> list[Features]:
+    def _encode(self, x: Features, inputs: Inputs, train: bool) -> list[Features]:
         """h after the first convolution, after every block, and after every halving."""
         pyramid, skips = x, [conv(self.channels, x.ndim - 2, self.dtype, "input")(x)]
         for level, multiplier in enumerate(self.channel_multipliers):
             for i in range(self.blocks_per_level):
                 block = self._block(f"encoder_{level}_block_{i}", self.channels * multiplier)
-                h = block(skips[-1], emb, train)
-                skips.append(self._attend(h, f"encoder_{level}_attention_{i}"))
+                h = self._attend(block(skips[-1], inputs.emb, train), f"encoder_{level}_attention_{i}")
+                skips.append(self._attend_tokens(h, inputs.given, f"encoder_{level}_cross_attention_{i}"))
             if level + 1 < len(self.channel_multipliers):
-                h = self._resample(skips[-1], emb, train, f"encoder_{level}_down", "down")
+                h = self._resample(skips[-1], inputs.emb, train, f"encoder_{level}_down", "down")
                 pyramid, h = self._take_input(pyramid, h, f"encoder_{level}_input")
                 skips.append(h)
         return skips
 
-    def _middle(self, h: Features, emb: Emb, train: bool) -> Features:
-        h = self._block("middle_block_0", h.shape[-1])(h, emb, train)
+    def _middle(self, h: Features, inputs: Inputs, train: bool) -> Features:
+        h = self._block("middle_block_0", h.shape[-1])(h, inputs.emb, train)
         h = self._attention("middle_attention")(h)
-        return self._block("middle_block_1", h.shape[-1])(h, emb, train)
+        h = self._cross_attention("middle_cross_attention", h, inputs.given)
+        return self._block("middle_block_1", h.shape[-1])(h, inputs.emb, train)
 
     def _decode(
-        self, h: Features, skips: list[Features], emb: Emb, train: bool, out_channels: int
+        self, h: Features, skips: list[Features], inputs: Inputs, train: bool, out_channels: int
     ) -> tuple[Features, Features | None]:
         """(h at the full resolution, the sum of the levels' outputs with a progressive output)."""
         output = None
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             for i in range(self.blocks_per_level + 1):
                 block = self._block(f"decoder_{level}_block_{i}", self.channels * multiplier)
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), emb, train)
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), inputs.emb, train)
             h = self._attend(h, f"decoder_{level}_attention")
+            h = self._attend_tokens(h, inputs.given, f"decoder_{level}_cross_attention")
             h, output = self._give_output(h, output, out_channels, f"decoder_{level}_output")
             if level > 0:
-                h = self._resample(h, emb, train, f"decoder_{level}_up", "up")
+                h = self._resample(h, inputs.emb, train, f"decoder_{level}_up", "up")
         return h, output
 
     def _block(self, name: str, features: int, resample: str = "none") -> nn.Module:
@@ -197,7 +222,7 @@ class UNet(nn.Module):
         taps, dropout = self.resample_taps, self.dropout
         return block(features, resample, taps, dropout, self.skip_rescale, self.dtype, self.norm_groups, name=name)
 
-    def _resample(self, h: Features, emb: Emb, train: bool, name: str, direction: str) -> Features:
+    def _resample(self, h: Features, emb: Float[Array, "b e"], train: bool, name: str, direction: str) -> Features:
         if self.resample_by == "convolution":
             return ResamplingConvolution(direction, self.resample_taps, self.dtype, name=name)(h)
         return self._block(name, h.shape[-1], direction)(h, emb, train)
@@ -205,6 +230,14 @@ class UNet(nn.Module):
     def _attention(self, name: str) -> nn.Module:
         block = AttentionBlock if self.remat == "none" else nn.remat(AttentionBlock, policy=self._kept())
         return block(self.skip_rescale, self.dtype, self.norm_groups, name=name)
+
+    def _cross_attention(self, name: str, h: Features, given: Given) -> Features:
+        if given.tokens is None or given.mask is None:
+            return h
+        block = CrossAttentionBlock
+        if self.remat != "none":
+            block = nn.remat(CrossAttentionBlock, policy=self._kept())
+        return block(self.skip_rescale, self.dtype, self.norm_groups, name=name)(h, given.tokens, given.mask)
 
     def _kept(self) -> Callable[..., Any]:
         """The policy that says which values inside a block the backward pass keeps."""
@@ -214,6 +247,11 @@ class UNet(nn.Module):
         if h.shape[1] not in self.attention_resolutions:
             return h
         return self._attention(name)(h)
+
+    def _attend_tokens(self, h: Features, given: Given, name: str) -> Features:
+        heights = self.cross_attention_resolutions
+        heights = self.attention_resolutions if heights is None else heights
+        return self._cross_attention(name, h, given) if h.shape[1] in heights else h
 
     def _output(self, h: Features, features: int, name: str, scale: float = 0.0) -> Features:
         h = GroupNorm(nn.swish, groups=self.norm_groups, name=f"{name}_norm")(h)
@@ -273,6 +311,8 @@ class UNet(nn.Module):
                 "pad or resize the data, or use fewer channel_multipliers."
             )
         check_attention(self, space[0], "in the middle")
+        if self.cross_attention_resolutions is not None:
+            check_attention(self, space[0], "in the middle", "cross_attention_resolutions")
 
 
 NCSNpp = functools.partial(UNet, resample_taps=(1, 3, 3, 1), progressive_input="residual", noise_embedding="fourier")

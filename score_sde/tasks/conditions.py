@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Key
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.companions import owner_of
 
 Condition = Mapping[str, Array]
 Rates = float | Mapping[str, float]
@@ -35,11 +36,18 @@ def check_rates(rates: Rates, names: Sequence[str]) -> None:
         raise ValueError(f"condition_dropout needs rates with 0 <= rate < 1, got {wrong}.")
 
 
+def dropped_names(condition: Condition) -> list[str]:
+    """The names that may have a rate: all but the masks and lengths, which follow their sequences."""
+    shapes = {name: values.shape[1:] for name, values in condition.items()}
+    return [name for name in shapes if owner_of(name, shapes) is None]
+
+
 def draw_keep(key: Key[Array, ""], rates: Rates, condition: Condition) -> Keep:
     """For each condition, whether each example keeps it. The probability of False is the condition's rate.
 
     If `rates` is one number, all conditions of an example are dropped together. If `rates` is a
-    mapping, each condition is dropped independently.
+    mapping, each condition is dropped independently. The mask or the length of a sequence is
+    dropped with its sequence.
     """
     if not isinstance(rates, Mapping):
         size = len(next(iter(condition.values()))) if condition else 0
@@ -47,7 +55,10 @@ def draw_keep(key: Key[Array, ""], rates: Rates, condition: Condition) -> Keep:
         return dict.fromkeys(condition, together)
     names = sorted(rates)
     keys = jax.random.split(key, max(len(names), 1))
-    return {name: jax.random.uniform(keys[i], condition[name].shape[:1]) >= rates[name] for i, name in enumerate(names)}
+    keep = {name: jax.random.uniform(keys[i], condition[name].shape[:1]) >= rates[name] for i, name in enumerate(names)}
+    shapes = {name: values.shape[1:] for name, values in condition.items()}
+    owners = {name: owner_of(name, shapes) for name in shapes}
+    return keep | {name: keep[owner] for name, owner in owners.items() if owner is not None and owner in keep}
 
 
 def drop(condition: Condition, keep: Keep, null: Callable[[Condition], Condition]) -> Condition:

@@ -17,7 +17,7 @@ from score_sde.objectives import CrossEntropy, Objective
 from score_sde.objectives.loss_by_noise_level import NoiseLevelLoss, noise_levels
 from score_sde.sdes import SDE
 from score_sde.tasks.base import Batch, Draws, Losses, Params, Task
-from score_sde.tasks.conditions import check_rates, draw_keep, drop
+from score_sde.tasks.conditions import check_rates, draw_keep, drop, dropped_names
 from score_sde.tasks.network_axes import log_snr_of, tensor_axis_of
 
 _KEEP = 1  # folded into the key for the keep masks; the objective uses the key itself
@@ -33,7 +33,8 @@ class Denoising(Task):
       eval_levels: the number of noise levels at which held-out data are measured.
       condition_dropout: the probability that `network.null(condition)` replaces an example's
         conditions. One number drops all conditions of an example together, as classifier-free
-        guidance needs. A mapping from name to rate drops each condition independently.
+        guidance needs. A mapping from name to rate drops each condition independently. A
+        mask or a length is dropped with its sequence.
     """
 
     denoiser: Denoiser
@@ -64,7 +65,7 @@ class Denoising(Task):
 
     def init(self, key: Key[Array, ""], batch: Batch) -> Params:
         """Raises ValueError for a rate of `condition_dropout` without a condition in the batch, or not in [0, 1)."""
-        check_rates(self.condition_dropout, list(batch["condition"]))
+        check_rates(self.condition_dropout, dropped_names(batch["condition"]))
         return self.denoiser.init(key, batch, batch["condition"])
 
     def draw(self, key: Key[Array, ""], step: Array, batch: Batch) -> Draws:

@@ -8,7 +8,7 @@ import pytest
 from configs import array, density2d
 from score_sde.experiment import Experiment
 from score_sde.networks import MLP
-from score_sde.tasks.conditions import check_rates, draw_keep, drop
+from score_sde.tasks.conditions import check_rates, draw_keep, drop, dropped_names
 
 KEY = jax.random.key(0)
 NUMBER = 4000
@@ -27,6 +27,19 @@ def test_a_rate_for_each_condition_drops_it_by_itself():
     np.testing.assert_allclose(1 - kept.mean(axis=1), [0.5, 0.1], atol=5 * 0.5 / np.sqrt(NUMBER))
     assert abs(np.corrcoef(kept)[0, 1]) < 5 / np.sqrt(NUMBER)
     assert list(draw_keep(KEY, {"label": 0.5}, CONDITION)) == ["label"]
+
+
+def test_a_mask_is_dropped_with_its_sequence():
+    rows = jnp.ones((NUMBER, 2, 3))
+    condition = {"text": rows, "text_mask": rows[..., 0], "words": rows, "words_length": rows[:, 0, 0], "a_mask": rows}
+    assert dropped_names(condition) == ["text", "words", "a_mask"]
+    keep = draw_keep(KEY, {"text": 0.5, "words": 0.5}, condition)
+    assert sorted(keep) == ["text", "text_mask", "words", "words_length"]
+    np.testing.assert_array_equal(keep["text"], keep["text_mask"])
+    np.testing.assert_array_equal(keep["words"], keep["words_length"])
+    assert not np.array_equal(keep["text"], keep["words"])
+    dropped = drop(condition, keep, MLP().null)
+    np.testing.assert_array_equal(dropped["text_mask"].any(axis=1), keep["text"])
 
 
 def test_dropped_rows_are_the_null_condition():
