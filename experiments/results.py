@@ -16,7 +16,7 @@ from score_sde.evaluation.ledger import append_row, with_error
 from score_sde.evaluation.request import Evaluation
 from score_sde.experiment import Experiment
 from score_sde.generation.generator import Generated
-from score_sde.generation.shards import NpzShards
+from score_sde.generation.parts import NpzParts
 from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
@@ -37,7 +37,7 @@ def run_sampling(
     images = draw_samples(trained, num_samples, batch_size, first_index=first_index, reporter=reporter)
     if jax.process_index() == 0:
         arrays = {"x": images.x, "nfe": images.nfe, "index": np.arange(first_index, first_index + num_samples)}
-        NpzShards.save(folder / "samples.npz", arrays | images.condition)
+        NpzParts.save(folder / "samples.npz", arrays | images.condition)
         title = f"Step {trained.step:,}: samples of {images.nfe.mean():.0f} evaluations"
         picture = sample_picture(trained.spec, images.x, images.condition, title)
         if picture is not None:

@@ -17,7 +17,7 @@ from score_sde.data import DataSpec, EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.evaluation.ledger import digest_of_json
 from score_sde.experiment import Experiment
-from score_sde.generation.shards import Arrays, NpzShards, PngShards, Shards
+from score_sde.generation.parts import Arrays, NpzParts, Parts, PngParts
 from score_sde.metrics.features import Extractor
 from score_sde.runs.streams import compute_parts, describe, prepare
 from score_sde.training.state import Params
@@ -31,12 +31,12 @@ SPREAD = 64  # the number of rows that identify a data set
 class FeatureSet(NamedTuple):
     """The features of a set, in parts on the disk. Nothing is read before it is asked for."""
 
-    shards: NpzShards
+    stored: NpzParts
     manifest: dict[str, Any]
 
     @property
     def folder(self) -> pathlib.Path:
-        return self.shards.folder
+        return self.stored.folder
 
     @property
     def digest(self) -> str:
@@ -45,23 +45,23 @@ class FeatureSet(NamedTuple):
 
     def read(self, name: str = "pool") -> Shaped[np.ndarray, "n ..."]:
         """One array of all parts, in order."""
-        return self.shards.column(name)
+        return self.stored.column(name)
 
     def parts(self, name: str = "pool") -> Iterator[Shaped[np.ndarray, "b ..."]]:
         """One array, part by part."""
-        return (self.shards.read(first, [name])[name] for first in self.shards.firsts)
+        return (self.stored.read(first, [name])[name] for first in self.stored.firsts)
 
     def remove(self) -> None:
         """Deletes the features. Kept images stay, with the manifest that describes them."""
-        self.shards.remove()
+        self.stored.remove()
         if not any(entry.is_dir() for entry in self.folder.iterdir()):
             shutil.rmtree(self.folder)
 
 
-class WithSamples(Shards):
+class WithSamples(Parts):
     """Parts of features in one folder, and their images in another. A part is complete when both exist."""
 
-    def __init__(self, features: NpzShards, samples: Shards):
+    def __init__(self, features: NpzParts, samples: Parts):
         super().__init__(features.folder, features.firsts)
         self.features, self.samples = features, samples
 
@@ -116,9 +116,9 @@ def sample_features(
     facts |= rounded_to(experiment.spec)
     manifest = describe(experiment, params, "sampling", shape=list(experiment.spec.shape), **facts)
     firsts, end = list(range(first_index, first_index + num_samples, batch_size)), first_index + num_samples
-    features = NpzShards(folder / manifest["digest"][:DIGITS], firsts)
-    shards = _with_samples(features, keep_samples, experiment.spec)
-    prepare(shards, manifest)
+    features = NpzParts(folder / manifest["digest"][:DIGITS], firsts)
+    parts = _with_samples(features, keep_samples, experiment.spec)
+    prepare(parts, manifest)
     size, key = parallel.round_up(min(batch_size, num_samples), experiment.mesh), experiment.run_key("sample")
     params = experiment.place(params)
 
@@ -133,11 +133,11 @@ def sample_features(
                 drawn.append(len(part.nfe))
             yield number, arrays, {"evaluations": part.nfe.mean()}
 
-    compute_parts(shards, compute, part_size=batch_size, name="evaluate", quiet=quiet)
+    compute_parts(parts, compute, part_size=batch_size, name="evaluate", quiet=quiet)
     return FeatureSet(features, manifest)
 
 
-def _with_samples(features: NpzShards, kind: str | None, spec: DataSpec) -> Shards:
+def _with_samples(features: NpzParts, kind: str | None, spec: DataSpec) -> Parts:
     if kind is None:
         return features
     if kind not in ("png", "npz"):
@@ -147,7 +147,7 @@ def _with_samples(features: NpzShards, kind: str | None, spec: DataSpec) -> Shar
             f"--keep_samples=png needs images [h, w, 1 or 3] of at most 256 levels, got shape {spec.shape} and "
             f"levels={spec.levels}; use npz."
         )
-    made = (PngShards if kind == "png" else NpzShards)(features.folder / f"samples_{kind}", features.firsts)
+    made = (PngParts if kind == "png" else NpzParts)(features.folder / f"samples_{kind}", features.firsts)
     return WithSamples(features, made)
 
 
@@ -173,8 +173,8 @@ def source_features(
     number = len(batches.source) if max_examples is None else min(max_examples, len(batches.source))
     manifest = source_manifest(experiment, split, extractor, wanted, number, batch_size)
     per_part, total = max(1, LEAST_PART // batch_size), -(-number // batch_size)
-    shards = NpzShards(folder / manifest["digest"][:DIGITS], list(range(0, number, per_part * batch_size)))
-    prepare(shards, manifest)
+    parts = NpzParts(folder / manifest["digest"][:DIGITS], list(range(0, number, per_part * batch_size)))
+    prepare(parts, manifest)
 
     def rows(batch: int) -> Float[np.ndarray, "b ..."]:
         read = batches[batch]
@@ -191,8 +191,8 @@ def source_features(
                 found.append({**extractor(levels, wanted), HASHES: image_hashes(levels)})
             yield part, {name: np.concatenate([one[name] for one in found]) for name in found[0]}, {}
 
-    compute_parts(shards, compute, part_size=per_part * batch_size, name=f"features of {split}", quiet=quiet)
-    return FeatureSet(shards, manifest)
+    compute_parts(parts, compute, part_size=per_part * batch_size, name=f"features of {split}", quiet=quiet)
+    return FeatureSet(parts, manifest)
 
 
 def split_batches(experiment: Experiment, split: str, batch_size: int) -> EvalBatches:

@@ -19,7 +19,7 @@ from score_sde import parallel
 from score_sde.evaluation.features import HASHES, FeatureSet, source_features
 from score_sde.evaluation.ledger import digest_of_json
 from score_sde.experiment import Experiment
-from score_sde.generation.shards import NpzShards
+from score_sde.generation.parts import NpzParts
 from score_sde.internal.files import parse_json, remove_temporaries_of
 from score_sde.internal.guarded import Npz
 from score_sde.metrics import FeatureStatistics, Reference
@@ -85,7 +85,7 @@ def _kept_statistics(features: FeatureSet, wanted: tuple[str, ...]) -> dict[str,
     With fewer examples than features they are computed again. This is quick, and distances need the
     examples to be quick.
     """
-    cached = NpzShards(features.folder / "statistics", [0])
+    cached = NpzParts(features.folder / "statistics", [0])
     there = _from_arrays(cached.folder, cached.read(0)) if cached.is_done(0) else {}
     kept = {name: s for name, s in there.items() if s.count >= len(s.mean)}
     names = [name for name in wanted if name in _OUTPUTS]
@@ -133,7 +133,7 @@ def make_reference(
         reference = reference._replace(features=features.read())
         arrays["features"] = reference.features
     if jax.process_index() == 0:
-        NpzShards.save(output, arrays | {"description": np.array(json.dumps(description))})
+        NpzParts.save(output, arrays | {"description": np.array(json.dumps(description))})
     parallel.meet("the reference is written")  # and no process reads the parts any longer
     if jax.process_index() == 0:
         shutil.rmtree(parts)

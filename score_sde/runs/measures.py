@@ -14,7 +14,7 @@ from score_sde.config import plain
 from score_sde.data import EvalBatches
 from score_sde.data.prefetch import prefetch
 from score_sde.experiment import Experiment
-from score_sde.generation.shards import Arrays, NpzShards
+from score_sde.generation.parts import Arrays, NpzParts
 from score_sde.likelihood import BitsPerDim, ExampleBits, example_bits, summarize
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
 from score_sde.runs.streams import compute_parts, describe, prepare
@@ -79,15 +79,15 @@ def held_out_bits_per_dim(
         return summarize(results)
     facts = {"batch_size": size, "version": score_sde.__version__, **describe_data(experiment, batches)}
     manifest = describe(experiment, params, "likelihood", **facts)
-    shards = NpzShards(folder / manifest["digest"][:16], list(range(0, len(batches.source), size)))
-    prepare(shards, manifest)
+    stored = NpzParts(folder / manifest["digest"][:16], list(range(0, len(batches.source), size)))
+    prepare(stored, manifest)
 
     def compute(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, float]]]:
         for number, part in parts(remaining):
             yield number, part._asdict(), {"bits/dim": part.values.mean()}
 
-    compute_parts(shards, compute, part_size=size, name="likelihood", quiet=quiet)
-    return summarize([ExampleBits(**shards.read(first, ExampleBits._fields)) for first in shards.firsts])
+    compute_parts(stored, compute, part_size=size, name="likelihood", quiet=quiet)
+    return summarize([ExampleBits(**stored.read(first, ExampleBits._fields)) for first in stored.firsts])
 
 
 def describe_data(experiment: Experiment, batches: EvalBatches) -> dict[str, Any]:

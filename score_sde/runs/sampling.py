@@ -9,7 +9,7 @@ import numpy as np
 from score_sde import parallel
 from score_sde.data import DataSpec
 from score_sde.generation.generator import Generated, join
-from score_sde.generation.shards import Arrays, NpyShards, NpzShards, PngShards, Shards
+from score_sde.generation.parts import Arrays, NpyParts, NpzParts, Parts, PngParts
 from score_sde.runs.streams import anywhere, compute_parts, describe, prepare
 from score_sde.trained import Trained
 from score_sde.training.reporter import Reporter
@@ -74,20 +74,20 @@ def stream_samples(
     facts["num_classes"] = experiment.spec.num_classes
     if dtype == "uint8" and (experiment.spec.levels or 256) < 256:  # once they were rounded to 256 levels
         facts["levels"] = experiment.spec.levels
-    shards = _shards(kind, output, facts)
-    prepare(shards, describe(experiment, trained.params, "sampling", **facts), grows="num_samples", free=["batch_size"])
-    counts = shards.divide(first_index, anywhere(shards.covered(first_index, num_samples)), batch_size)
+    parts = _open_parts(kind, output, facts)
+    prepare(parts, describe(experiment, trained.params, "sampling", **facts), grows="num_samples", free=["batch_size"])
+    counts = parts.divide(first_index, anywhere(parts.covered(first_index, num_samples)), batch_size)
     # The whole batch is drawn even for fewer images: in another program an image has other last bits.
     size = parallel.round_up(batch_size, experiment.mesh)
     key, params = experiment.run_key("sample"), trained.placed
 
     def draw(remaining: list[int]) -> Iterator[tuple[int, Arrays, dict[str, Any]]]:
         for number in remaining:
-            first = shards.firsts[number]
+            first = parts.firsts[number]
             part = experiment.generator.batch(key, params, size, first, counts[first])
             yield number, _arrays(part, dtype, kind, experiment.spec), {"evaluations": part.nfe.mean()}
 
-    compute_parts(shards, draw, part_size=batch_size, name="sample", quiet=quiet)
+    compute_parts(parts, draw, part_size=batch_size, name="sample", quiet=quiet)
     return output
 
 
@@ -115,11 +115,11 @@ def _checked_dtype(kind: str, dtype: str | None, shape: tuple[int, ...]) -> str:
     return dtype
 
 
-def _shards(kind: str, folder: pathlib.Path, facts: dict[str, Any]) -> Shards:
+def _open_parts(kind: str, folder: pathlib.Path, facts: dict[str, Any]) -> Parts:
     """The folder, not yet divided into parts."""
     if kind == "npy":
-        return NpyShards(folder, [], (facts["num_samples"], *facts["shape"]), facts["dtype"], facts["first_index"])
-    return (PngShards if kind == "png" else NpzShards)(folder, [])
+        return NpyParts(folder, [], (facts["num_samples"], *facts["shape"]), facts["dtype"], facts["first_index"])
+    return (PngParts if kind == "png" else NpzParts)(folder, [])
 
 
 def _arrays(part: Generated, dtype: str, kind: str, spec: DataSpec) -> Arrays:

@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from score_sde import parallel
 from score_sde.config import differences
 from score_sde.experiment import Experiment
-from score_sde.generation.shards import Arrays, Shards
+from score_sde.generation.parts import Arrays, Parts
 from score_sde.internal.files import read_json, remove_temporaries, write_text
 from score_sde.training.agreement import on_first_process
 from score_sde.training.logs.progress import Progress
@@ -85,23 +85,23 @@ def claim(folder: pathlib.Path, manifest: dict[str, Any], grows: str | None = No
         write_text(path, _as_json(manifest))
 
 
-def prepare(shards: Shards, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
+def prepare(parts: Parts, manifest: dict[str, Any], grows: str | None = None, free: Sequence[str] = ()) -> None:
     """Claims the folder for `manifest`, and cleans up after an interrupted run.
 
     Every process calls it before `compute_parts`.
     """
 
     def first() -> None:
-        claim(shards.folder, manifest, grows, free)
-        remove_temporaries(shards.folder)
-        shards.prepare()
+        claim(parts.folder, manifest, grows, free)
+        remove_temporaries(parts.folder)
+        parts.prepare()
 
     on_first_process(first)
-    shards.prepare()  # each process needs the folder, in case the processes do not share a disk
+    parts.prepare()  # each process needs the folder, in case the processes do not share a disk
 
 
 def compute_parts(
-    shards: Shards,
+    parts: Parts,
     compute: Callable[[list[int]], Iterator[tuple[int, Arrays, dict[str, Any]]]],
     *,
     part_size: int,
@@ -114,28 +114,28 @@ def compute_parts(
       compute: takes the numbers of the missing parts. It yields (number, its arrays, scalars to
         show) for each, in order, in every process.
     """
-    done = _done(shards)
+    done = _done(parts)
     remaining = [number for number, is_done in enumerate(done) if not is_done]
     quiet, there = quiet or jax.process_index() != 0, len(done) - len(remaining)
 
     def saved() -> str:
         return (
-            f"{there} of {len(done)} parts ({name}) are saved in {shards.folder}. The same command goes on from there."
+            f"{there} of {len(done)} parts ({name}) are saved in {parts.folder}. The same command goes on from there."
         )
 
     with kept(saved), Progress(len(done), there, part_size, quiet, name=name) as progress:
         for number, arrays, scalars in compute(remaining):
             if number % jax.process_count() == jax.process_index():
-                shards.write(shards.firsts[number], arrays)
+                parts.write(parts.firsts[number], arrays)
             there += 1
             progress.update(there, scalars)
     parallel.meet("all parts are written")
-    on_first_process(shards.finish)
+    on_first_process(parts.finish)
 
 
-def _done(shards: Shards) -> list[bool]:
+def _done(parts: Parts) -> list[bool]:
     """The parts that some process has. All processes get the same list."""
-    return anywhere(np.array([shards.is_done(first) for first in shards.firsts])).tolist()
+    return anywhere(np.array([parts.is_done(first) for first in parts.firsts])).tolist()
 
 
 def anywhere(own: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from score_sde.data.arrays import ArraySource
-from score_sde.generation import shards
+from score_sde.generation import parts
 from score_sde.importers import dinov2, inception, lpips, read_safetensors, read_torch_archive
 from score_sde.importers.weight_files import read_weights
 from score_sde.internal import files, guarded
@@ -132,15 +132,15 @@ def reference_file() -> bytes:
 
 
 def part(path: pathlib.Path) -> Any:
-    return shards.NpzShards(path.parent, [0]).read(0, ["x"])
+    return parts.NpzParts(path.parent, [0]).read(0, ["x"])
 
 
 def column(path: pathlib.Path) -> Any:
-    return shards.NpzShards(path.parent, [0]).column("x")
+    return parts.NpzParts(path.parent, [0]).column("x")
 
 
 def partial(path: pathlib.Path) -> Any:
-    return shards.NpyShards(path.parent, [0], X.shape, "float32").write(0, {"x": X})
+    return parts.NpyParts(path.parent, [0], X.shape, "float32").write(0, {"x": X})
 
 
 READERS = {
@@ -153,9 +153,9 @@ READERS = {
     "npz, compressed": Reader("a.npz", lambda path: guarded.Npz(path, "write it again").read(), npz(np.savez_compressed, x=X)),
     "array source, npy": Reader("a.npy", ArraySource, npy(X)),
     "array source, npz": Reader("a.npz", ArraySource, npz(x=X, y=np.arange(5))),
-    "shards": Reader("part_00000000.npz", part, npz(x=X)),
-    "shards, joined": Reader("part_00000000.npz", column, npz(x=X)),
-    "shards in place": Reader("x.npy.partial", partial, npy(X)),
+    "parts": Reader("part_00000000.npz", part, npz(x=X)),
+    "parts, joined": Reader("part_00000000.npz", column, npz(x=X)),
+    "parts in place": Reader("x.npy.partial", partial, npy(X)),
     "converted weights": Reader("a.npz", lambda path: read_weights(path, "N", "a command"), npz(a=X)),
     "InceptionV3": Reader("a.npz", inception.load_inception, npz(**{"conv.weight": X, "mixed.conv.bn.weight": X})),
     "DINOv2": Reader("a.npz", dinov2.load_dinov2, npz(cls_token=X[None], pos_embed=X[None])),

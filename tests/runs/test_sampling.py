@@ -18,7 +18,7 @@ from PIL import Image
 from configs import quickstart
 from experiments.results import run_likelihood
 from score_sde.experiment import Experiment
-from score_sde.generation.shards import NpzShards
+from score_sde.generation.parts import NpzParts
 from score_sde.run_config import from_workdir, write_config
 from score_sde.runs import held_out_bits_per_dim, pick_params, read_state
 from score_sde.runs.sampling import stream_samples
@@ -317,7 +317,7 @@ def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
     experiment = from_workdir(workdir)
     params = pick_params(read_state(experiment, workdir), None)
     wanted = held_out_bits_per_dim(experiment, params, 20, quiet=True)
-    written, write = [], NpzShards.write
+    written, write = [], NpzParts.write
 
     def stops(self, first, arrays):
         if len(written) == 2:
@@ -326,7 +326,7 @@ def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
         written.append(first)
         write(self, first, arrays)
 
-    monkeypatch.setattr(NpzShards, "write", stops)
+    monkeypatch.setattr(NpzParts, "write", stops)
     with pytest.raises(KeyboardInterrupt):
         held_out_bits_per_dim(experiment, params, 20, quiet=True, folder=workdir / "likelihood")
     bits = run_likelihood(restored(experiment, workdir), max_examples=20)

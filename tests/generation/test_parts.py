@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score_sde.generation.shards import NpyShards, NpzShards, PngShards
+from score_sde.generation.parts import NpyParts, NpzParts, PngParts
 
 # Without JAX, so that it may fork: each child is killed at the nth file operation, and another one ends its work.
 PROGRAM = """
 import os, pathlib, shutil, signal, sys
 import numpy as np
 from score_sde.internal.files import remove_temporaries
-from score_sde.generation.shards import NpyShards, NpzShards, PngShards
+from score_sde.generation.parts import NpyParts, NpzParts, PngParts
 
 folder = pathlib.Path(sys.argv[1])
 first, number = 997, 8
 x = np.random.default_rng(0).integers(0, 256, (number, 4, 5, 3), dtype=np.uint8)
 def npy(place, firsts, number):
-    return NpyShards(place, firsts, (number, *x.shape[1:]), "uint8", first)
+    return NpyParts(place, firsts, (number, *x.shape[1:]), "uint8", first)
 
-kinds = {"npz": lambda *args: NpzShards(*args[:2]), "png": lambda *args: PngShards(*args[:2]), "npy": npy}
+kinds = {"npz": lambda *args: NpzParts(*args[:2]), "png": lambda *args: PngParts(*args[:2]), "npy": npy}
 operations = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 
 def work(kind, place, kill_at):
@@ -45,15 +45,15 @@ def work(kind, place, kill_at):
     draw(kind, place, number, 3)
 
 def draw(kind, place, number, part_size):
-    shards = kinds[kind](place, [], number)
+    parts = kinds[kind](place, [], number)
     remove_temporaries(place)
-    shards.prepare()
-    for begin, size in shards.divide(first, shards.covered(first, number), part_size).items():
-        if not shards.is_done(begin):
+    parts.prepare()
+    for begin, size in parts.divide(first, parts.covered(first, number), part_size).items():
+        if not parts.is_done(begin):
             rows = slice(begin - first, begin - first + size)
             index = {"index": np.arange(begin, begin + size)} if kind == "npz" else {}
-            shards.write(begin, {"x": x[rows], "label": np.arange(len(x))[rows], **index})
-    shards.finish()
+            parts.write(begin, {"x": x[rows], "label": np.arange(len(x))[rows], **index})
+    parts.finish()
 
 def child(*args):
     pid = os.fork()
@@ -105,17 +105,17 @@ def test_killed_between_any_two_file_operations(tmp_path):
     assert len(list((tmp_path / "png" / "00000").iterdir())) == 3
 
 
-@pytest.mark.parametrize("kind", [NpzShards, PngShards])
+@pytest.mark.parametrize("kind", [NpzParts, PngParts])
 def test_a_missing_part_is_named(kind, tmp_path):
-    shards = kind(tmp_path, [0, 4])
-    shards.prepare()
-    shards.write(0, {"x": np.zeros((4, 2, 2, 1), np.uint8)})
+    parts = kind(tmp_path, [0, 4])
+    parts.prepare()
+    parts.write(0, {"x": np.zeros((4, 2, 2, 1), np.uint8)})
     with pytest.raises(FileNotFoundError, match=r"1 parts are missing in .*the first at index 4; .*shared disk"):
-        shards.finish()
+        parts.finish()
 
 
 def test_rows_of_another_kind_are_refused(tmp_path):
-    shards = NpyShards(pathlib.Path(tmp_path), [0], (4, 2), "float32")
-    shards.prepare()
+    parts = NpyParts(pathlib.Path(tmp_path), [0], (4, 2), "float32")
+    parts.prepare()
     with pytest.raises(ValueError, match=r"x.npy needs rows float32 \(2,\), got float64 \(2,\)"):
-        shards.write(0, {"x": np.zeros((4, 2))})
+        parts.write(0, {"x": np.zeros((4, 2))})

@@ -27,7 +27,7 @@ _REMEDY_OF_ALL = "delete its folder, and run the command again"
 ROWS = "rows"  # until the end, the folder of everything but the pixels
 
 
-class Shards(abc.ABC):
+class Parts(abc.ABC):
     """Parts in a folder. Several processes may call `write` for different parts, in any order.
 
     Args:
@@ -95,7 +95,7 @@ class Shards(abc.ABC):
         return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-class NpzShards(Shards):
+class NpzParts(Parts):
     """part_00000000.npz, part_00000064.npz, …: one file for each part, with all its arrays."""
 
     @staticmethod
@@ -129,7 +129,7 @@ class NpzShards(Shards):
         return self.folder / f"part_{first:08d}.npz"
 
 
-class _WithRows(Shards):
+class _WithRows(Parts):
     """Formats that store x apart from the other arrays of a part.
 
     The other arrays wait in rows/, and become one .npy file each at the end. The rows of a part are
@@ -155,7 +155,7 @@ class _WithRows(Shards):
         rows = dict(arrays)
         self._write_x(first, rows.pop("x"))
         rows["index"] = first + np.arange(len(arrays["x"]))
-        NpzShards.save(self._part(first), rows)
+        NpzParts.save(self._part(first), rows)
 
     def finish(self) -> None:
         super().finish()
@@ -191,7 +191,7 @@ class _WithRows(Shards):
         """Gives x its final name."""
 
 
-class PngShards(_WithRows):
+class PngParts(_WithRows):
     """00000/00000000.png, …: one file per image, a thousand per folder, named by index.
 
     The other arrays, such as label.npy, lie beside the folders.
@@ -208,7 +208,7 @@ class PngShards(_WithRows):
             _sync_folder(self.folder / f"{number:05d}")  # the names must be on disk before the rows say so
 
 
-class NpyShards(_WithRows):
+class NpyParts(_WithRows):
     """x.npy, one array of all rows, written in place. Until it is complete, its name is x.npy.partial.
 
     Args:
