@@ -4,6 +4,9 @@ The command prints parameters, FLOPs per image and bytes per device. At an assum
 utilization (--mfu) it also prints images/s and the time for all steps. It compiles for
 virtual CPU devices and trains nothing. Fields of the config may be set, for example
 --config.mesh.fsdp=8 --config.training.batch_size=512.
+
+Without a config, --presets=all prints the published network sizes with their parameters and
+multiply-adds. --presets=dit prints the sizes whose names start with dit.
 """
 
 import json
@@ -27,11 +30,21 @@ NUM_CLASSES = flags.DEFINE_integer(
     "num_classes", None, "With --shape: the number of classes, if examples have labels.", lower_bound=1
 )
 JSON = flags.DEFINE_bool("json", False, "Print JSON, in bytes and seconds, instead of a table.")
+PRESETS = flags.DEFINE_string(
+    "presets", None, "Print published network sizes instead of a plan: all, or the beginning of their names."
+)
 flags.declare_key_flag("workdir")
 
 
 def main() -> None:
     import jax
+
+    if PRESETS.value is not None:
+        from score_sde.tools import presets
+
+        jax.config.update("jax_platforms", "cpu")
+        print(presets.as_table("" if PRESETS.value == "all" else PRESETS.value))
+        return
 
     from score_sde.tools.accelerators import find_accelerator
     from score_sde.tools.plan import as_table, experiment_on, make_plan, number_of_devices

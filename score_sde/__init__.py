@@ -29,6 +29,7 @@ FAMILIES = {
         "metrics",
         "plots",
         "importers",
+        "importing",
     )
 } | {"grids": "score_sde.solvers.grids"}
 MOST_USED = {

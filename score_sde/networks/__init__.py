@@ -2,16 +2,21 @@
 
 A network knows no SDE. `NETWORKS` maps a config name to the function that builds the network from
 its fields. "ddpmpp" is `UNet` with its defaults, and "ncsnpp" is `UNet` with three other defaults.
-In both, every field can be set.
+In both, every field can be set. The published sizes of `presets.PRESETS` are networks with fields set.
 """
 
+import functools
 from collections.abc import Callable
 
 from flax import linen as nn
 
+from score_sde.networks.dit import DiT, SiT
 from score_sde.networks.encoder import Encoder
+from score_sde.networks.jit import JiT
 from score_sde.networks.mlp import MLP
+from score_sde.networks.presets import PRESETS
 from score_sde.networks.unet import NCSNpp, UNet
+from score_sde.networks.uvit import UViT
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
@@ -19,4 +24,9 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "ncsnpp": NCSNpp,
     "mlp": MLP,
     "encoder": Encoder,
+    "dit": DiT,
+    "sit": SiT,
+    "uvit": UViT,
+    "jit": JiT,
 }
+NETWORKS |= {name: functools.partial(NETWORKS[preset.network], **preset.fields) for name, preset in PRESETS.items()}

@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
+from score_sde.networks.attention import ATTENTION
 from score_sde.networks.embeddings import NOISE_EMBEDDINGS
 
 DTYPES = ("float32", "bfloat16")
+REMAT = ("none", "blocks", "dots")
 MOST_BLOCKS = 1000  # each block is traced by itself, so more blocks would take hours to compile
 
 
@@ -58,3 +62,27 @@ def check_blocks(network: Any, name: str) -> None:
     check_at_least(network, 1, name)
     if getattr(network, name) > MOST_BLOCKS:
         raise ValueError(f"{type(network).__name__} needs {name} <= {MOST_BLOCKS}, got {getattr(network, name)}.")
+
+
+def check_transformer(network: Any) -> None:
+    """Raises ValueError where a field that all transformers have is out of range."""
+    name = type(network).__name__
+    check_at_least(network, 1, "patch_size", "width", "num_heads")
+    check_blocks(network, "depth")
+    check_choice(network, "attention", ATTENTION)
+    check_choice(network, "dtype", (*DTYPES, "float64"))
+    check_choice(network, "remat", REMAT)
+    if network.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError(
+            f'{name} needs JAX\'s 64-bit mode for dtype "float64"; set jax.config.update("jax_enable_x64", True), or '
+            "choose float32."
+        )
+    if network.out_channels is not None:
+        check_at_least(network, 1, "out_channels")
+    check_at_least(network, 0, *(n for n in ("num_classes", "embedding_dim") if getattr(network, n) is not None))
+    if not 0 <= getattr(network, "dropout", 0.0) < 1:
+        raise ValueError(f"{name} needs 0 <= dropout < 1, got {network.dropout}.")
+    if not network.mlp_ratio > 0:
+        raise ValueError(f"{name} needs mlp_ratio > 0, got {network.mlp_ratio}.")
+    if network.width % network.num_heads:
+        raise ValueError(f"{name} needs num_heads that divides width={network.width}, got {network.num_heads}.")

@@ -5,7 +5,7 @@ program is traced.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +64,25 @@ def rotate(x: Float[Array, "b tokens heads d"], rotation: Rotation) -> Float[Arr
     pairs = h.reshape(*h.shape[:-1], -1, 2)
     turned = jnp.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).reshape(h.shape)
     return (h * cos + turned * sin).astype(x.dtype)
+
+
+def check_positions(network: Any, rank: int, *, sincos: bool, rotated: bool) -> None:
+    """Raises ValueError where the width or the heads cannot be divided among sines and cosines of each axis.
+
+    Args:
+      network: a network with the fields width and num_heads.
+      rank: the number of axes of the grid.
+      sincos: whether a table is added to the tokens.
+      rotated: whether queries and keys are turned.
+    """
+    name, parts, d = type(network).__name__, 2 * rank, network.width // network.num_heads
+    if sincos and network.width % parts:
+        raise ValueError(
+            f"{name} needs a width that 2 · the number of axes ({parts}) divides, got {network.width}; choose another "
+            "width, or other positions."
+        )
+    if rotated and d % parts:
+        raise ValueError(
+            f"{name} needs heads of a size that {parts} divides for rotary positions on {rank} axes, got {d}; choose "
+            "another width or num_heads."
+        )

@@ -322,3 +322,13 @@ def test_the_heap_keeps_its_pages(size):
     command = [sys.executable, "-c", FAULTS, str(size)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert int(run.stdout) < 500
+
+
+def test_two_devices_share_a_transformer(tmp_path):
+    """Half of each kernel of a block lies on each device, and loss and gradient are those of one device."""
+    file = tmp_path / "two.json"
+    subprocess.run([sys.executable, "-m", "tests.parallel.two_devices", str(file)], check=True, cwd=ROOT)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["share"] == 0.5 and found["communicates"]
+    np.testing.assert_allclose(*found["losses"], rtol=1e-5)
+    assert found["difference"] < 1e-4
