@@ -169,12 +169,13 @@ class AttentionBlock(nn.Module):
     groups: int | None = None
     num_heads: int = 1
     attention: str = "plain"
+    epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b *space c"]:
         batch, channels = x.shape[0], x.shape[-1]
         d = features_of_a_head(channels, self.num_heads)
-        h = GroupNorm(dtype=self.dtype, groups=self.groups, name="norm")(x).reshape(batch, -1, channels)
+        h = GroupNorm(None, self.epsilon, self.dtype, self.groups, name="norm")(x).reshape(batch, -1, channels)
         q, k, v = jnp.split(dense(3 * channels, self.dtype, "qkv")(h), 3, axis=-1)
         q, k, v = (y.reshape(batch, -1, self.num_heads, d) for y in (q, k, v))
         h = dense(channels, self.dtype, "out", scale=0.0)(attend(q, k, v, None, self.attention).reshape(h.shape))

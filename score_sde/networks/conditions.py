@@ -13,7 +13,7 @@ from flax.core import FrozenDict
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.internal.companions import LENGTH, MASK
-from score_sde.networks.layers import dense
+from score_sde.networks.layers import dense, wide
 
 KINDS = ("vector", "tokens", "image")
 LABEL, EMBEDDING = "label", "embedding"  # the two conditions with a field of their own
@@ -29,12 +29,14 @@ class Given(NamedTuple):
       tokens: the tokens of all sequences, after the learned null token. None without sequences.
       mask: which tokens are present. The null token always is.
       images: all images, along the channels in the order of their names. None without images.
+      label: the vector of the label, where it has a width of its own. It is then not in `vectors`.
     """
 
     vectors: tuple[Float[Array, "b width"], ...] = ()
     tokens: Float[Array, "b tokens token_width"] | None = None
     mask: Bool[Array, "b tokens"] | None = None
     images: Float[Array, "b *space c"] | None = None
+    label: Float[Array, "b label_width"] | None = None
 
     def added_to(self, features: Float[Array, "b width"]) -> Float[Array, "b width"]:
         """The features plus all vectors."""
@@ -68,6 +70,8 @@ class Conditions(nn.Module):
       embedding_dim: the width of the vector "embedding", 0 for none.
       kinds: "vector", "tokens" or "image" for each further condition.
       null_token: whether the learned null token comes before the sequences.
+      label_width: the length of the label's vector, which is then not among the vectors. None is
+        `width`.
       label_std: the standard deviation of the table's first values.
       dtype: the computation's type for tokens. Vectors are float32.
 
@@ -81,6 +85,7 @@ class Conditions(nn.Module):
     embedding_dim: int = 0
     kinds: Mapping[str, str] | None = None
     null_token: bool = True
+    label_width: int | None = None
     label_std: float = 1.0
     dtype: str = "float32"
 
@@ -93,14 +98,15 @@ class Conditions(nn.Module):
         condition = condition or {}
         self._check(condition, x)
         of_kind = {kind: [name for name, each in sorted(self._kinds.items()) if each == kind] for kind in KINDS}
+        label = self._label_vector(condition[LABEL]) if self.num_classes else None
         vectors = []
-        if self.num_classes:
-            vectors.append(self._label_vector(condition[LABEL]))
+        if label is not None and self.label_width is None:
+            vectors, label = [label], None
         for name in [EMBEDDING] * bool(self.embedding_dim) + of_kind["vector"]:
-            vectors.append(self._projected(name, condition[name], self.width, "float32"))
+            vectors.append(self._projected(name, condition[name], self.width, wide(self.dtype)))
         tokens, mask = self._sequence(condition, of_kind["tokens"], len(x))
         images = [_with_channels(condition[name], x) for name in of_kind["image"]]
-        return Given(tuple(vectors), tokens, mask, jnp.concatenate(images, axis=-1) if images else None)
+        return Given(tuple(vectors), tokens, mask, jnp.concatenate(images, axis=-1) if images else None, label)
 
     @property
     def _kinds(self) -> Mapping[str, str]:
@@ -112,7 +118,7 @@ class Conditions(nn.Module):
         By default the table is drawn from N(0, 1), which has the size of the noise features.
         """
         init = nn.initializers.normal(self.label_std)
-        table = self.param("label", init, (self.num_classes + 1, self.width))
+        table = self.param("label", init, (self.num_classes + 1, self.label_width or self.width))
         label = jnp.where(label < 0, self.num_classes + 1, label)  # a negative index would count from the end
         return jnp.take(table, label, axis=0, mode="fill", fill_value=jnp.nan)
 
@@ -124,7 +130,7 @@ class Conditions(nn.Module):
                     f'The condition "{name}" has a width of {known} in this network, got shape {values.shape}; give '
                     "arrays of that width, or train a network for the new one."
                 )
-        return dense(width, dtype, name, use_bias=False)(values.astype(jnp.float32))
+        return dense(width, dtype, name, use_bias=False)(values.astype(wide(self.dtype)))
 
     def _sequence(
         self, condition: Condition, names: Sequence[str], batch: int

@@ -1,7 +1,7 @@
 """The inputs of a network beside x, as one vector per example: the noise level and the conditions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,24 @@ from jaxtyping import Array, Float
 from score_sde.networks.conditions import Condition, Conditions, Given, frozen_kinds
 from score_sde.networks.layers import dense
 
-NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
+NOISE_EMBEDDINGS = ("sinusoidal", "sinusoidal_open", "fourier")
+LABEL_AT = ("features", "output")
 MAX_PERIOD = 10_000.0
 
 
-def sinusoidal(noise_label: Float[Array, " b"], num_features: int) -> Float[Array, "b num_features"]:
+def sinusoidal(
+    noise_label: Float[Array, " b"], num_features: int, endpoint: bool = True
+) -> Float[Array, "b num_features"]:
     """[sin(ω c), cos(ω c)] with ω falling geometrically from 1 to 1e-4, for labels that run over 0 … 1000.
+
+    Without the `endpoint` the last ω is the one before 1e-4, as in the paper and in ADM.
 
     Source: Vaswani et al., arXiv 1706.03762, with the end point that DDPM's code (arXiv 2006.11239)
       includes.
     """
     half = num_features // 2
-    step = -math.log(MAX_PERIOD) / max(half - 1, 1)
-    angle = noise_label[:, None] * jnp.exp(step * jnp.arange(half, dtype=jnp.float32))[None]
+    step = -math.log(MAX_PERIOD) / max(half - int(endpoint), 1)
+    angle = noise_label[:, None] * jnp.exp(step * jnp.arange(half, dtype=noise_label.dtype))[None]
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return jnp.pad(features, ((0, 0), (0, num_features % 2)))
 
@@ -45,7 +50,7 @@ class FourierFeatures(nn.Module):
         frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.num_features // 2,)))
         # This order of the products rounds as the published networks do. At ω c ~ 500 the rounding is
         # visible in the output.
-        angle = noise_label[:, None] * frequencies[None] * (2 * math.pi)
+        angle = noise_label[:, None] * frequencies[None].astype(noise_label.dtype) * (2 * math.pi)
         return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
@@ -55,6 +60,11 @@ class Embedding(nn.Module):
     It returns emb, and the conditions in the form in which the other layers use them. The fields
     other than those of the noise are the fields of `Conditions`, whose parameters lie among the
     parameters of this module.
+
+    Attributes:
+      label_at: "features" adds the label vector to the noise features. "output" adds it before the
+        last swish, as ADM does.
+      nonlinearity: the function in place of swish.
 
     Source: the noise embedding of score_sde, arXiv 2011.13456. Vectors enter where EDM's do,
       arXiv 2206.00364.
@@ -69,6 +79,8 @@ class Embedding(nn.Module):
     conditions: Mapping[str, str] | None = None
     token_width: int = 0
     dtype: str = "float32"
+    label_at: str = "features"
+    nonlinearity: Callable[[Array], Array] = nn.swish
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "conditions", frozen_kinds(self.conditions))
@@ -81,16 +93,20 @@ class Embedding(nn.Module):
         if self.noise_embedding == "fourier":
             features = FourierFeatures(self.num_features, self.fourier_scale, name="fourier")(noise_label)
         else:
-            features = sinusoidal(noise_label, self.num_features)
+            features = sinusoidal(noise_label, self.num_features, self.noise_embedding == "sinusoidal")
         conditions = Conditions(
             width=features.shape[-1],
             token_width=self.token_width,
             num_classes=self.num_classes or 0,
             embedding_dim=self.embedding_dim or 0,
             kinds=self.conditions,
+            label_width=self.width if self.label_at == "output" else None,
             dtype=self.dtype,
         )
         nn.share_scope(self, conditions)  # the names of parameters are those of earlier versions
         given = conditions(condition, x)
-        h = nn.swish(dense(self.width, self.dtype, "dense_0")(given.added_to(features)))
-        return nn.swish(dense(self.width, self.dtype, "dense_1")(h)), given
+        h = self.nonlinearity(dense(self.width, self.dtype, "dense_0")(given.added_to(features)))
+        h = dense(self.width, self.dtype, "dense_1")(h)
+        if given.label is not None:
+            h += given.label.astype(h.dtype)
+        return self.nonlinearity(h), given

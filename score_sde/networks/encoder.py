@@ -7,18 +7,52 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.attention import AttentionBlock
-from score_sde.networks.blocks import ResidualBlock
+from score_sde.networks.attention import AttentionBlock, attend, features_of_a_head
+from score_sde.networks.blocks import RESAMPLE, ResamplingConvolution, ResidualBlock
 from score_sde.networks.conditions import check_channels, check_kinds, null_condition
 from score_sde.networks.embeddings import Embedding
-from score_sde.networks.fields import check_at_least, check_attention, check_shared
-from score_sde.networks.layers import GroupNorm, conv, dense
+from score_sde.networks.fields import check_at_least, check_attention, check_choice, check_shared
+from score_sde.networks.layers import GroupNorm, conv, dense, wide
+
+POOL = ("mean", "attention")
+CHOICES = {
+    "pool": POOL,
+    "resample_by": ("block", "convolution", "filter"),
+    "downsample_padding": ("end", "both"),
+}
+
+
+class AttentionPool(nn.Module):
+    """W softmax(q kᵀ / √d) v with one query, of the mean token, and keys and values of it and all tokens.
+
+    A learned vector for each place is added to the tokens before. So the network fits one size of
+    image.
+
+    Source: CLIP, arXiv 2103.00020, in the classifier of ADM, arXiv 2105.05233, App. H.
+    """
+
+    out_features: int
+    num_heads: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *space c"]) -> Float[Array, "b out"]:
+        batch, channels = x.shape[0], x.shape[-1]
+        d = features_of_a_head(channels, self.num_heads)
+        x = x.reshape(batch, -1, channels)
+        x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1)
+        init = nn.initializers.normal(channels**-0.5)
+        x = x + self.param("positions", init, x.shape[1:])[None].astype(x.dtype)
+        qkv = dense(3 * channels, self.dtype, "qkv")(x)
+        q, k, v = (y.reshape(batch, -1, self.num_heads, d) for y in jnp.split(qkv, 3, axis=-1))
+        h = attend(q[:, :1], k, v).reshape(batch, channels)
+        return dense(self.out_features, wide(self.dtype), "out")(h.astype(wide(self.dtype)))
 
 
 class Encoder(nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, out_features]` in float32.
 
-    The encoder is a stack of residual blocks and a mean over space.
+    The encoder is a stack of residual blocks and a mean, or attention, over space.
 
     Attributes:
       out_features: the length of the output. The config of a classifier leaves it out: it is then
@@ -28,10 +62,21 @@ class Encoder(nn.Module):
       blocks_per_level: the number of residual blocks per level.
       attention_resolutions: heights (or lengths) at which attention follows each block. The end of
         the network always has attention.
+      num_heads: the number of heads of every attention.
+      head_channels: the number of features of a head, in place of num_heads. None keeps num_heads.
+      resample_by: the operation that halves, as in `UNet`: "block", "convolution" or "filter".
       resample_taps: the filter that halves, as in `UNet`.
+      downsample_padding: the place of the zeros around a plain convolution that halves, as in
+        `UNet`.
       skip_rescale: whether every sum of two branches is divided by √2.
-      noise_embedding: "sinusoidal" (labels of about 0 … 1000) or "fourier" (labels of about −10 …
-        10).
+      skip_projection: whether a residual block that halves has a 1×1 convolution in its shortcut.
+      scale_shift: whether the embedding scales and shifts after each block's second norm, as in
+        ADM.
+      norm_groups: the number of groups of every group norm, as in `UNet`.
+      norm_epsilon: the number that every group norm adds to the variance.
+      pool: "mean" over space and a linear map, or "attention" of the mean to all places.
+      noise_embedding: "sinusoidal" (labels of about 0 … 1000), "sinusoidal_open" (as in ADM) or
+        "fourier" (labels of about −10 … 10).
       fourier_scale: the standard deviation of the Fourier frequencies.
       dropout: the dropout rate in the residual blocks while training.
       num_classes: the number of classes of the condition "label", 0 for none. A classifier of the
@@ -49,8 +94,17 @@ class Encoder(nn.Module):
     channel_multipliers: Sequence[int] = (1, 2, 2)
     blocks_per_level: int = 2
     attention_resolutions: Sequence[int] = (16,)
+    num_heads: int = 1
+    head_channels: int | None = None
+    resample_by: str = "block"
     resample_taps: Sequence[int | float] = (1, 1)
+    downsample_padding: str = "end"
     skip_rescale: bool = True
+    skip_projection: bool = True
+    scale_shift: bool = False
+    norm_groups: int | None = None
+    norm_epsilon: float = 1e-6
+    pool: str = "mean"
     noise_embedding: str = "sinusoidal"
     fourier_scale: float = 16.0
     dropout: float = 0.1
@@ -65,6 +119,11 @@ class Encoder(nn.Module):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         check_shared(self)
         check_kinds(self, ("vector", "image"))
+        for name, allowed in CHOICES.items():
+            check_choice(self, name, allowed)
+        for name in ("num_heads", "head_channels", "norm_groups"):
+            if getattr(self, name) is not None:
+                check_at_least(self, 1, name)
         if self.out_features is not None:
             check_at_least(self, 1, "out_features")
         check_at_least(self, 1, "channels", "channel_multipliers", "blocks_per_level")
@@ -86,17 +145,20 @@ class Encoder(nn.Module):
         h = conv(self.channels, x.ndim - 2, self.dtype, "input")(given.beside(x))
         for level, multiplier in enumerate(self.channel_multipliers):
             if level:
-                h = self._block(f"level_{level}_down", h.shape[-1], "down")(h, emb, train)
+                h = self._down(f"level_{level}_down", h, emb, train)
             for i in range(self.blocks_per_level):
                 h = self._block(f"level_{level}_block_{i}", self.channels * multiplier)(h, emb, train)
                 if h.shape[1] in self.attention_resolutions:
-                    h = AttentionBlock(self.skip_rescale, self.dtype, name=f"level_{level}_attention_{i}")(h)
+                    h = self._attention(f"level_{level}_attention_{i}", h.shape[-1])(h)
         h = self._block("end_block_0", h.shape[-1])(h, emb, train)
-        h = AttentionBlock(self.skip_rescale, self.dtype, name="end_attention")(h)
+        h = self._attention("end_attention", h.shape[-1])(h)
         h = self._block("end_block_1", h.shape[-1])(h, emb, train)
-        h = GroupNorm(nn.swish, name="output_norm")(h)
-        pooled = jnp.mean(h.astype(jnp.float32), axis=tuple(range(1, h.ndim - 1)))
-        return dense(out_features, "float32", "output", scale=0.0)(pooled)
+        dtype = wide(self.dtype)
+        h = GroupNorm(nn.swish, self.norm_epsilon, dtype, self.norm_groups, name="output_norm")(h)
+        if self.pool == "attention":
+            return AttentionPool(out_features, self._heads(h.shape[-1]), self.dtype, name="pool")(h)
+        pooled = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
+        return dense(out_features, dtype, "output", scale=0.0)(pooled)
 
     def null(self, condition: Mapping[str, Array]) -> dict[str, Any]:
         """The condition that means "no condition", in the shape of `condition`."""
@@ -104,12 +166,38 @@ class Encoder(nn.Module):
 
     def _block(self, name: str, features: int, resample: str = "none") -> nn.Module:
         return ResidualBlock(
-            features, resample, self.resample_taps, self.dropout, self.skip_rescale, self.dtype, name=name
+            features,
+            resample,
+            self.resample_taps,
+            self.dropout,
+            self.skip_rescale,
+            self.dtype,
+            self.norm_groups,
+            self.scale_shift,
+            self.skip_projection,
+            self.norm_epsilon,
+            name=name,
         )
+
+    def _down(self, name: str, h: Array, emb: Array, train: bool) -> Array:
+        if self.resample_by == "filter":
+            return RESAMPLE["down"](h, self.resample_taps)
+        if self.resample_by == "convolution":
+            taps, padding = self.resample_taps, self.downsample_padding
+            return ResamplingConvolution("down", taps, self.dtype, padding, name=name)(h)
+        return self._block(name, h.shape[-1], "down")(h, emb, train)
+
+    def _heads(self, features: int) -> int:
+        return self.num_heads if self.head_channels is None else features // self.head_channels
+
+    def _attention(self, name: str, features: int) -> nn.Module:
+        heads = self._heads(features)
+        fields = (self.skip_rescale, self.dtype, self.norm_groups, heads, "plain", self.norm_epsilon)
+        return AttentionBlock(*fields, name=name)
 
     def _embedding(self) -> Embedding:
         return Embedding(
-            num_features=self.channels if self.noise_embedding == "sinusoidal" else 2 * self.channels,
+            num_features=2 * self.channels if self.noise_embedding == "fourier" else self.channels,
             width=4 * self.channels,
             noise_embedding=self.noise_embedding,
             fourier_scale=self.fourier_scale,

@@ -7,22 +7,32 @@ import jax
 
 from score_sde.networks.attention import ATTENTION
 from score_sde.networks.embeddings import NOISE_EMBEDDINGS
+from score_sde.networks.remat import REMAT
 
-DTYPES = ("float32", "bfloat16")
-REMAT = ("none", "blocks", "dots")
+DTYPES = ("float32", "bfloat16", "float64")  # float64 is for comparisons, and needs jax_enable_x64
 MOST_BLOCKS = 1000  # each block is traced by itself, so more blocks would take hours to compile
 
 
 def check_shared(network: Any) -> None:
     """Raises ValueError where noise_embedding, fourier_scale, dropout, dtype or a condition's size is out of range."""
     check_choice(network, "noise_embedding", NOISE_EMBEDDINGS)
-    check_choice(network, "dtype", DTYPES)
+    check_dtype(network)
     sizes = [name for name in ("num_classes", "embedding_dim") if getattr(network, name) is not None]
     check_at_least(network, 0, *sizes)
     if not 0 <= network.dropout < 1:
         raise ValueError(f"{type(network).__name__} needs 0 <= dropout < 1, got {network.dropout}.")
     if not network.fourier_scale > 0:
         raise ValueError(f"{type(network).__name__} needs fourier_scale > 0, got {network.fourier_scale}.")
+
+
+def check_dtype(network: Any) -> None:
+    """Raises ValueError unless dtype is one of DTYPES, and JAX can compute in it."""
+    check_choice(network, "dtype", DTYPES)
+    if network.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError(
+            f'{type(network).__name__} needs JAX\'s 64-bit mode for dtype "float64"; set '
+            'jax.config.update("jax_enable_x64", True), or choose float32.'
+        )
 
 
 def check_choice(network: Any, name: str, allowed: Sequence[str]) -> None:
@@ -70,13 +80,8 @@ def check_transformer(network: Any) -> None:
     check_at_least(network, 1, "patch_size", "width", "num_heads")
     check_blocks(network, "depth")
     check_choice(network, "attention", ATTENTION)
-    check_choice(network, "dtype", (*DTYPES, "float64"))
+    check_dtype(network)
     check_choice(network, "remat", REMAT)
-    if network.dtype == "float64" and not jax.config.jax_enable_x64:
-        raise ValueError(
-            f'{name} needs JAX\'s 64-bit mode for dtype "float64"; set jax.config.update("jax_enable_x64", True), or '
-            "choose float32."
-        )
     if network.out_channels is not None:
         check_at_least(network, 1, "out_channels")
     check_at_least(network, 0, *(n for n in ("num_classes", "embedding_dim") if getattr(network, n) is not None))

@@ -60,13 +60,22 @@ def _flat_product(x: Array, kernel: Array, dimension_numbers: Any, precision: An
     return product.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def conv(features: int, rank: int, dtype: str, name: str | None, *, scale: float = 1.0, stride: int = 1) -> nn.Conv:
+def conv(
+    features: int,
+    rank: int,
+    dtype: str,
+    name: str | None,
+    *,
+    scale: float = 1.0,
+    stride: int = 1,
+    padding: str | None = None,
+) -> nn.Conv:
     """y = W ⋆ x + b with a kernel 3 wide along each of `rank` spatial axes, and zeros beyond the border.
 
-    With a stride above 1 nothing is added at the border, because the resampling filter has padded
-    x.
+    With a stride above 1, or the padding "VALID", nothing is added at the border, because the
+    resampling filter has padded x.
     """
-    padding = "SAME" if stride == 1 else "VALID"
+    padding = padding or ("SAME" if stride == 1 else "VALID")
     init = fan_avg_uniform(scale)
     return nn.Conv(
         features,
@@ -113,12 +122,13 @@ class GroupNorm(nn.Module):
         batch, channels = x.shape[0], x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
-        x32 = x.astype(jnp.float32)
+        x32 = x.astype(wide(self.dtype))
         space = tuple(range(1, x.ndim - 1))
         mean, square = self._group_mean(x32.mean(space)), self._group_mean(jnp.square(x32).mean(space))
         # Where a group is constant, rounding can make the difference negative.
-        gain = scale[None] * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
-        shift = bias[None] - mean * gain
+        rate = jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + self.epsilon)
+        gain = scale[None].astype(rate.dtype) * rate
+        shift = bias[None].astype(rate.dtype) - mean * gain
         per_example = (batch,) + (1,) * len(space) + (channels,)
         y = x32 * gain.reshape(per_example) + shift.reshape(per_example)
         return (y if self.activation is None else self.activation(y)).astype(self.dtype)

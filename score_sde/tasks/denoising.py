@@ -51,7 +51,8 @@ class Denoising(Task):
                 "objective."
             )
         learned = getattr(objective, "learned_uncertainty", False)
-        return Denoiser(sde, parameterization, network, Uncertainty() if learned else None)
+        make = getattr(network, "make_uncertainty", Uncertainty)  # a network may bring its own
+        return Denoiser(sde, parameterization, network, make() if learned else None)
 
     @property
     def network(self) -> nn.Module:

@@ -15,14 +15,20 @@ from jaxtyping import Array, Int
 
 from score_sde import parallel
 from score_sde.config import Catalogues, Family, Schedule, checked_section, made, sections
+from score_sde.internal.unit_kernel import UNIT_KERNEL, normalized
 
 Path = tuple[str, ...]
 OptState = Any  # optax's alias names a type that does not exist at run time, so it cannot be checked
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
 OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # the mask is `is_decayed`; the argument is the rate
-NOT_DECAYED = ("bias", "scale", "frequencies")  # the last names of parameters on which weight decay does not act
-FIXED = ("fourier", "frequencies")  # the last two names of parameters that are never trained
+NOT_DECAYED = (
+    "bias",
+    "scale",
+    "frequencies",
+    UNIT_KERNEL,
+)  # the last names of parameters on which weight decay does not act
+FIXED = (("fourier", "frequencies"), ("fourier", "phases"))  # the last two names of parameters that are never trained
 
 
 class Optimizer(NamedTuple):
@@ -58,7 +64,7 @@ def is_decayed(path: Path, ndim: int) -> bool:
 
 def is_fixed(path: Path) -> bool:
     """Whether the parameter with these names is never trained, as the frequencies of `FourierFeatures`."""
-    return path[-2:] == FIXED
+    return path[-2:] in FIXED
 
 
 def learning_rate_schedule(learning_rate: float, schedule: Schedule) -> optax.Schedule:
@@ -133,7 +139,7 @@ def build_optimizer(name: str | None = None, **fields: Any) -> Optimizer:
 def optimizer_of(settings: sections.Optimizer) -> Optimizer:
     """Clipping by the global norm, then the optimizer of this name, with decay only where `is_decayed` says so.
 
-    The schedule counts updates.
+    The last stage is `forced_weight_norm`. The schedule counts updates.
 
     Raises: ValueError for a schedule without its decay_steps.
     """
@@ -146,7 +152,8 @@ def optimizer_of(settings: sections.Optimizer) -> Optimizer:
 def as_optimizer(transformation: Optimizer | optax.GradientTransformation) -> Optimizer:
     """A transformation of optax as an optimizer; parameters that are never trained (`is_fixed`) get no update.
 
-    What else it does is its own: its schedule, clipping, and which parameters it decays.
+    The last stage is `forced_weight_norm`. What else the transformation does is its own: its
+    schedule, clipping, and which parameters it decays.
     """
     if isinstance(transformation, Optimizer):
         return transformation
@@ -154,7 +161,7 @@ def as_optimizer(transformation: Optimizer | optax.GradientTransformation) -> Op
 
     def update(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:
         updates, state = transformation.update(grads, state, params)
-        return _without_fixed(updates), state
+        return forced_weight_norm(_without_fixed(updates), params), state
 
     return Optimizer(transformation.init, update, None)
 
@@ -170,9 +177,28 @@ def _by_kind_of_parameter(update: Callable[..., tuple[Any, OptState]]) -> Callab
     def masked(grads: Any, state: OptState, params: Any) -> tuple[Any, OptState]:
         seen = _map_with_names(lambda path, p: p if is_decayed(path, p.ndim) else jnp.zeros_like(p), params)
         updates, state = update(grads, state, seen)
-        return _without_fixed(updates), state
+        return forced_weight_norm(_without_fixed(updates), params), state
 
     return masked
+
+
+def forced_weight_norm(updates: Any, params: Any) -> Any:
+    """The updates after which every parameter "unit_kernel" has the magnitude 1, for each of its outputs.
+
+    It is the last stage of every optimizer. Other parameters get the updates as they are. Without
+    this stage such weights would grow, because their gradient is perpendicular to them, and the
+    effective learning rate would fall.
+
+    Source: arXiv 2312.02696, Eq. 66. One difference: the paper's code normalizes before the next
+      forward pass, so its averages are of weights before the normalization.
+    """
+
+    def of(path: Path, update: Array, param: Array) -> Array:
+        if path[-1] != UNIT_KERNEL:
+            return update
+        return normalized(param + update.astype(param.dtype), range(param.ndim - 1)) - param
+
+    return jax.tree_util.tree_map_with_path(lambda path, *leaves: of(parallel.names_of(path), *leaves), updates, params)
 
 
 def _without_fixed(updates: Any) -> Any:

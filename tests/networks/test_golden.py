@@ -6,34 +6,20 @@ tests/golden/net/ssp_resample.npz: the resampling and the sinusoidal embedding o
 """
 
 import functools
-import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_sde.importing.edm import edm as edm_table
+from score_sde.importing.score_sde import score_sde_flax
 from score_sde.networks import NCSNpp, UNet, resample
 from score_sde.networks.embeddings import sinusoidal
 from score_sde.networks.layers import conv
-from tests.networks.peers import EDM, ScoreSDE
+from tests.networks.published import NHWC, float32, imported, load, norms
 
-FOLDER = pathlib.Path(__file__).parent.parent / "golden" / "net"
 SIZE = {"channels": 32, "channel_multipliers": (1, 2), "blocks_per_level": 1, "attention_resolutions": (8,)}
-NHWC = (0, 2, 3, 1)
-
-
-def load(name):
-    with np.load(FOLDER / f"{name}.npz") as file:
-        arrays = {key: file[key] for key in file.files}
-    return arrays, json.loads(str(arrays.pop("__meta__")))
-
-
-def float32(arrays, prefix):
-    return {
-        key.removeprefix(prefix): jnp.asarray(v, jnp.float32) for key, v in arrays.items() if key.startswith(prefix)
-    }
 
 
 @functools.cache
@@ -45,7 +31,12 @@ def edm():
     condition = {"label": label, "embedding": jnp.asarray(pack["in/augment_labels"])}
 
     def scalar(weights, x):
-        output = net.apply({"params": EDM(weights)(net, 16)}, x, jnp.asarray(pack["in/noise_labels"]), condition)
+        output = net.apply(
+            {"params": imported(edm_table(net, 16), weights, net, 16)},
+            x,
+            jnp.asarray(pack["in/noise_labels"]),
+            condition,
+        )
         return jnp.sum(output * pack["probe"].transpose(NHWC)), output
 
     grad = jax.jit(jax.grad(scalar, argnums=(0, 1), has_aux=True))
@@ -60,17 +51,13 @@ def score_sde():
     net, sigma = NCSNpp(**SIZE), pack["in/time_cond"]
 
     def scalar(weights, x):
-        output = net.apply({"params": ScoreSDE(weights)(net, 16)}, x, jnp.log(sigma))
+        output = net.apply({"params": imported(score_sde_flax(net, 16, weights), weights, net, 16)}, x, jnp.log(sigma))
         output /= sigma[:, None, None, None]  # the peer's network divides by σ itself
         return jnp.sum(output * pack["probe"]), output
 
     grad = jax.jit(jax.grad(scalar, argnums=(0, 1), has_aux=True))
     (weights_grad, x_grad), output = grad(float32(pack, "params/"), jnp.asarray(pack["in/x"]))
     return output, x_grad, weights_grad, pack, meta
-
-
-def norms(grads, names):
-    return np.array([np.linalg.norm(np.asarray(grads[name], np.float64)) for name in names])
 
 
 def test_ddpmpp_with_conditions_agrees_with_edm():

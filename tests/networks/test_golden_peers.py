@@ -2,8 +2,7 @@
 
 In tests/golden/net: edm_ncsnpp, with EDM's three preconditioners around it, and edm_blocks, of NVlabs/edm;
 ssp_ddpm, ssp_ddpmpp, ssp_ncsnpp (data in [0, 1]) and ssp_ncsnpp_outputskip, of yang-song/score_sde_pytorch, with the
-scores of its get_score_fn; score_sde_jax_ddpmpp and score_sde_jax_ncsnpp_score, of yang-song/score_sde. Left out are
-edm_adm and the blocks of ADM: our U-Net has neither their adaptive scale nor several heads.
+scores of its get_score_fn; score_sde_jax_ddpmpp and score_sde_jax_ncsnpp_score, of yang-song/score_sde.
 """
 
 import functools
@@ -14,36 +13,41 @@ import pytest
 
 from score_sde.denoising.denoiser import Denoiser
 from score_sde.denoising.parameterizations import EDMPreconditioning, Epsilon, LogSigmaLabel, ScaledScore
+from score_sde.importing.edm import edm as edm_table
+from score_sde.importing.mapping import kernel
+from score_sde.importing.score_sde import score_sde_flax, score_sde_torch
 from score_sde.networks import NCSNpp, UNet, resample
 from score_sde.networks.attention import AttentionBlock
-from score_sde.networks.blocks import ResidualBlock
+from score_sde.networks.blocks import ResidualBlock, before_doubling
 from score_sde.networks.embeddings import FourierFeatures, sinusoidal
 from score_sde.networks.layers import conv
 from score_sde.sdes import EDM, VE, VP
-from tests.networks import peers
-from tests.networks.test_golden import NHWC, SIZE, float32, load
+from tests.networks.published import NHWC, float32, imported, load
+from tests.networks.test_golden import SIZE
 
 SMALL = {**SIZE, "channels": 8}
 FIR = (1, 3, 3, 1)
 # name -> (our network, who maps its weights)
 NETS = {
-    "ssp_ddpm": (UNet(**SIZE, resample_by="convolution", skip_rescale=False, norm_groups=32), peers.ScoreSDEPytorch),
-    "ssp_ddpmpp": (UNet(**SIZE), peers.ScoreSDEPytorch),
-    "ssp_ncsnpp": (NCSNpp(**SMALL), peers.ScoreSDEPytorch),
+    "ssp_ddpm": (UNet(**SIZE, resample_by="convolution", skip_rescale=False, norm_groups=32), score_sde_torch),
+    "ssp_ddpmpp": (UNet(**SIZE), score_sde_torch),
+    "ssp_ncsnpp": (NCSNpp(**SMALL), score_sde_torch),
     "ssp_ncsnpp_outputskip": (
         NCSNpp(**SIZE, progressive_input="skip", progressive_output="skip"),
-        peers.ScoreSDEPytorch,
+        score_sde_torch,
     ),
-    "score_sde_jax_ddpmpp": (UNet(**SMALL), peers.ScoreSDE),
+    "score_sde_jax_ddpmpp": (UNet(**SMALL), score_sde_flax),
 }
 
 
 @functools.cache
 def params_of(name):
-    net, peer = NETS[name]
+    net, table = NETS[name]
     pack, meta = load(name)
-    weights = float32(pack, "sd/" if peer is peers.ScoreSDEPytorch else "params/")
-    return net, peer(weights)(net, 16), pack, meta
+    weights = float32(pack, "params/")
+    if table is score_sde_torch:  # these packs are without the prefix of every name
+        weights = {f"all_modules.{name}": value for name, value in float32(pack, "sd/").items()}
+    return net, imported(table(net, 16, weights), weights, net, 16), pack, meta
 
 
 def nhwc(x):
@@ -86,7 +90,9 @@ def test_get_score_fn(name, sde, parameterization, tolerance):
 def test_get_score_fn_in_jax():
     (pack, _), (scores, _) = load("score_sde_jax_ncsnpp"), load("score_sde_jax_ncsnpp_score")
     net, sde, t = NCSNpp(**SIZE), VE(), jnp.asarray(scores["score_t"])
-    denoise = Denoiser(sde, ScaledScore(), net).bind({"network": peers.ScoreSDE(float32(pack, "params/"))(net, 16)})
+    weights = float32(pack, "params/")
+    params = imported(score_sde_flax(net, 16, weights), weights, net, 16)
+    denoise = Denoiser(sde, ScaledScore(), net).bind({"network": params})
     score = -denoise(jnp.asarray(pack["in/x"]), t).eps / sde.sigma(t)[:, None, None, None]
     # The pack's attention has logits of 1e5: see test_golden.py.
     np.testing.assert_allclose(score, scores["score_f32"], rtol=0, atol=1e-3 * np.abs(scores["score_f32"]).max())
@@ -104,7 +110,7 @@ def edm(name):
     net = EDM_NETS[name](**SIZE, num_classes=5, embedding_dim=9)
     label = jnp.argmax(pack["in/class_labels"], axis=1).astype(jnp.int32)
     condition = {"label": label, "embedding": jnp.asarray(pack["in/augment_labels"])}
-    return net, peers.EDM(float32(pack, "sd/"))(net, 16), condition, pack, meta
+    return net, imported(edm_table(net, 16), float32(pack, "sd/"), net, 16), condition, pack, meta
 
 
 def test_ncsnpp_of_edm():
@@ -152,7 +158,7 @@ def of_case(name):
 
 
 def linear(weights, name):
-    return {"kernel": peers.torch_kernel(weights[f"{name}.weight"]), "bias": weights[f"{name}.bias"]}
+    return {"kernel": kernel(weights[f"{name}.weight"]), "bias": weights[f"{name}.bias"]}
 
 
 def norm(weights, name):
@@ -181,7 +187,7 @@ CONVOLUTIONS = {
     "conv_up_fir": (lambda x: resample.upsample(x, FIR), 1),
     "conv_down_fir": (lambda x: resample.downsample(x, FIR), 1),
     "conv_down_fir_fused": (lambda x: resample.blur(x, FIR, 3), 2),
-    "conv_up_fir_fused": (lambda x: resample.upsample(x, FIR), 1),
+    "conv_up_fir_fused": (lambda x: before_doubling(x, FIR), 1),
     "conv_up_box": (lambda x: resample.upsample(x, (1, 1)), 1),
     "conv_down_box": (lambda x: resample.downsample(x, (1, 1)), 1),
 }
@@ -191,15 +197,15 @@ CONVOLUTIONS = {
 def test_resampling_convolutions_of_edm(name):
     x, _, expected, weights = of_case(name)
     change, stride = CONVOLUTIONS[name]
-    kernel = peers.torch_kernel(weights["weight"])
-    params = {"kernel": kernel, "bias": weights["bias"]}
-    if kernel.ndim == 2:
-        y = change(x) @ kernel + weights["bias"][None, None, None]
+    params = {"kernel": kernel(weights["weight"]), "bias": weights["bias"]}
+    if params["kernel"].ndim == 2:
+        y = change(x) @ params["kernel"] + weights["bias"][None, None, None]
     else:
-        y = conv(expected.shape[-1], 2, "float32", None, stride=stride).apply({"params": params}, change(x))
-    # Theirs fused filters what the convolution reads beyond the border, ours has zeros there.
-    inside = slice(1, -1) if name == "conv_up_fir_fused" else slice(None)
-    np.testing.assert_allclose(y[:, inside, inside], expected[:, inside, inside], rtol=0, atol=1e-5)
+        changed = change(x)
+        changed, padding = changed if isinstance(changed, tuple) else (changed, None)
+        layer = conv(expected.shape[-1], 2, "float32", None, stride=stride, padding=padding)
+        y = layer.apply({"params": params}, changed)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "function"), [("down", resample.downsample), ("up", resample.upsample)])
