@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.networks.test_golden import FOLDER
+from tests.networks.published import FOLDER
 
 
 def weights(name):

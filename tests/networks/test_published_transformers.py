@@ -14,7 +14,7 @@ import pytest
 
 from score_sde import importing
 from score_sde.networks import NETWORKS
-from tests.networks.test_golden import NHWC, load, norms
+from tests.networks.published import NHWC, load, norms
 
 PEERS = {
     "dit": functools.partial(importing.dit, num_heads=4),
