@@ -1,7 +1,7 @@
 """Makes every test strict: shapes and types are checked at run time, and ranks and dtypes are never promoted silently.
 
 JAX_COMPILATION_CACHE_DIR moves the compilation cache (default: .jax_cache at the root of the
-checkout). Programs are compiled without LLVM's optimizations, which saves a third of the time.
+checkout). Programs are compiled without LLVM's optimizations and in one piece, which saves a third of the time.
 XLA_FLAGS (even if empty) and --slow switch this off. --random_order=SEED runs the tests in another
 order, which is the same for the same seed.
 """
@@ -18,12 +18,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("MPLBACKEND", "agg")
 # A worker of xdist has the environment of the first process, and not its arguments.
 if "--slow" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.few import skip_the_others
 from tests.memory_maps import forget_compiled_programs  # noqa: F401  (pytest finds it here)
 from tests.order import in_random_order
 from tests.time_limit import (  # noqa: F401  (pytest finds them here)
@@ -52,13 +53,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts the tests in a random order where a seed is given; skips the tests marked slow unless --slow is."""
+    """Skips the tests marked slow, and all but a few cases of others, without --slow. Puts the tests in the order of a seed."""
+    skip = pytest.mark.skip(reason="slow: run with --slow")
+    if not config.getoption("--slow"):
+        skip_the_others(items, skip)
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
     seed = config.getoption("--random_order")
     if seed is not None:
         items[:] = in_random_order(items, seed)
-    if config.getoption("--slow"):
-        return
-    skip = pytest.mark.skip(reason="slow: run with --slow")
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)

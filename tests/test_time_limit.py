@@ -64,6 +64,7 @@ def test_a_test_that_hangs_fails_with_its_name_and_the_others_run(tmp_path):
     assert not grandchild.exists() or ") Z " in grandchild.read_text()
 
 
+@pytest.mark.slow
 def test_compiled_code_that_hangs_ends_its_process_alone(tmp_path):
     said = run(tmp_path, "yes", "-n", "1", "-k", "compiled or after")
     assert "crashed while running 'test_hanging.py::test_compiled_code'" in said, said

@@ -117,6 +117,7 @@ def check(what, config: ConfigDict, texts=()) -> bool:
     return message is None
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", range(4))
 def test_every_text_is_a_config_or_a_sentence(seed):
     rng, number = random.Random(seed), 75

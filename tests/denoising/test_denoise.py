@@ -116,6 +116,7 @@ ADAPTIVE = ("probability_flow", "dpm_solver_12", "dpm_solver_23")
 STEPS = solvers.grids.Uniform(6, 0.99, 0.01, to_zero=True)
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("name", EVERY)
 def test_a_call_that_costs_two_counts_two(name):
     """Twice the evaluations where all calls cost two, and between once and twice where only some do."""

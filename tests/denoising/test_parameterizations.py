@@ -56,6 +56,7 @@ def at(name, wide, dtype):
     return 0.5 * x0, eps, At(jnp.asarray(now["alpha"], dtype), jnp.asarray(now["sigma"], dtype))
 
 
+@pytest.mark.few(30)
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 @pytest.mark.parametrize("sde", ALL)
 def test_decode_inverts_target(x64, sde, name):
@@ -89,6 +90,7 @@ def test_balanced_parameterizations_keep_float32_digits_at_both_ends(sde):
         assert np.all(eps_error <= size / norm + 1e-7), name
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("sde", ALL)
 def test_one_sided_parameterizations_lose_digits_at_one_end_only(sde):
     """ε̂ of Epsilon and x̂0 of X0 are exact; the other half is off by a rounding times σ/α or α/σ, as it must be."""

@@ -44,6 +44,7 @@ def exact(sde, mean, x, t):
     return Estimate(x0, (x - alpha * x0) / sigma)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("label", [None, 1])
 def test_an_exact_model_of_each_component_is_exact(workdir, monkeypatch, label, capsys):
     """KL 0, and samples as probable as held-out points; the picture has one density twice, as often as labels are drawn."""

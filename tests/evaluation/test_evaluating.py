@@ -241,6 +241,7 @@ def two_processes(tmp_path_factory):
     return folder, launch("experiments.evaluate", words)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_number_of_one(two_processes, tmp_path):
     """One row, by the first; the same picture of the closest pairs; the features are gone as asked."""
     folder, (first, second) = two_processes

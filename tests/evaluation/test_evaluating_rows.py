@@ -32,6 +32,7 @@ def evaluate(workdir, evaluation=GRADIENTS, overrides=()):
     return run_evaluation(load(workdir, average=evaluation.ema, overrides=overrides), evaluation, quiet=True)
 
 
+@pytest.mark.slow
 def test_images_that_are_kept_stay_without_their_features(tmp_path):
     save(digits(), tmp_path)
     for evaluation in (GRADIENTS._replace(keep_samples="png"), GRADIENTS):  # the second finds the images of the first

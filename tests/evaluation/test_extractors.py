@@ -109,6 +109,7 @@ def test_dinov2_without_weights(tmp_path, monkeypatch):
         get_extractor("dinov2", MESH)
 
 
+@pytest.mark.slow
 def test_dinov2_of_a_batch_that_devices_do_not_share(tmp_path, monkeypatch):
     """Small random weights, from the bytes of a .pth to the distance, which is fd and never fid."""
     (tmp_path / "weights.pth").write_bytes(test_dinov2.pth(test_dinov2.release()))

@@ -170,6 +170,7 @@ def test_the_digest_of_another_codes_file_is_that_of_all_its_numbers(tmp_path):
     assert a == b != c
 
 
+@pytest.mark.slow
 def test_two_references(tmp_path):
     """The distance, its error and the kernel distance where the features are there, in the direction asked for."""
     gradients = get_extractor("oriented_gradients", EXPERIMENT.mesh)

@@ -69,6 +69,7 @@ def test_one_call_with_twice_the_batch_is_two_calls(name):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.few(3)
 @RULES
 def test_the_interval_changes_nothing_outside_and_nothing_inside(name):
     """Outside the conditional model; inside the rule without an interval. Also for a time of each image.
@@ -88,6 +89,7 @@ def test_the_interval_changes_nothing_outside_and_nothing_inside(name):
             np.testing.assert_allclose(of_each[i], value[i], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.few(3)
 @RULES
 def test_other_numbers_compile_nothing(name):
     """Each number of the rule is traced."""

@@ -44,6 +44,7 @@ def pair(rule, denoise, observation, x, t):
     return jax.jit(lambda guided, x, t: guided(x, t))(guided, x, t)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["m2", "m64"])
 def test_scores_of_classes(kind):
     """The w-guided field of classifier-free guidance, and ∇ log p(class | x_t) as classifier guidance has it.
@@ -99,6 +100,7 @@ def test_classifier_guidance_as_another_library_has_it(kind):
             close(rows, file[f"{name}/condition_score_pred_xstart"], tolerance, name)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", SDES)
 def test_an_exact_classifier_makes_the_conditional_model(name):
     """For every SDE, both members of the pair; scale 0 is the unconditional model."""

@@ -121,6 +121,7 @@ def test_particles_remove_the_bias_of_guidance():
     check_particles((CONDITIONAL, UNCONDITIONAL), ((1.0, 0.5, 3.0), (0.0, 1.0, -2.0)))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("models", "parts"),
     [

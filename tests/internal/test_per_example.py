@@ -60,6 +60,7 @@ def test_an_unknown_reduction_is_an_error():
         per_example(X, reduce="max")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["denoising", "sliced"])
 def test_the_loss_of_a_padded_set_is_the_loss_of_the_set(name):
     """And padding has no gradient, whatever the model says there."""

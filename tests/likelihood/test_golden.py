@@ -88,6 +88,7 @@ def replayed(mixture, sde, probe, tolerance, t_min=1e-5):
 MIXTURES = [(mixture, sde) for mixture in ("m2", "m64") for sde in ("vp", "subvp", "ve")]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("mixture", "sde"), MIXTURES)
 def test_the_exact_trace_is_the_closed_form(mixture, sde):
     """To 1e-7 nats; a DOP853 at 1e-10, where there is one, is itself off by 1e-6."""
@@ -104,6 +105,7 @@ def test_the_exact_trace_is_the_closed_form(mixture, sde):
         np.testing.assert_allclose(ours.latent, GOLDEN[f"{mixture}/{sde}/ref_z"], rtol=0, atol=2e-5)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("mixture", "sde"), MIXTURES)
 def test_score_sde(mixture, sde):
     """With the recorded probes, at a tolerance of 1e-5 and of 1e-3."""
@@ -125,6 +127,7 @@ def test_score_sde(mixture, sde):
         np.testing.assert_allclose(ours.latent, theirs, rtol=0, atol=3 * own + 1e-4 * np.abs(theirs).max())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mixture", ["m2", "m64"])
 def test_k_diffusion(mixture):
     """Its Dormand–Prince in float64, at a tolerance of 1e-6."""

@@ -92,6 +92,7 @@ def test_fewer_samples_than_features_are_an_n_by_n_problem(monkeypatch, other):
     assert {min(shape) for shape in taken} <= {25, 30}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("shift", "rtol"), [(0.2, 0.25), (0.0, 0.8)])
 def test_standard_error_is_the_spread_over_fresh_sets(shift, rtol):
     """64 features of very different sizes; of the reference itself (shift 0) all of the distance is bias."""

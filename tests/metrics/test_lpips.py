@@ -48,6 +48,7 @@ def weights():
     return tensors | {f"lin{i}": rng.random(c, np.float32) for i, c in enumerate((64, 128, 256, 512, 512))}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("size", ["32x32", pytest.param("64x64", marks=pytest.mark.slow), "48x20"])
 def test_distances_and_activations_equal_the_authors(weights, size):
     a, b = (GOLDEN[f"{size}/{name}"] for name in "ab")
@@ -56,12 +57,14 @@ def test_distances_and_activations_equal_the_authors(weights, size):
     np.testing.assert_allclose(lpips_features(weights, a), GOLDEN[f"{size}/pooled"], rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_distance_is_symmetric_and_zero_of_an_image_to_itself(weights):
     a, b = (in_model_units(GOLDEN[f"32x32/{name}"]) for name in "ab")
     np.testing.assert_allclose(lpips_distance(weights, a, b), lpips_distance(weights, b, a), rtol=1e-6)
     assert np.all(lpips_distance(weights, a, a) == 0)
 
 
+@pytest.mark.slow
 def test_a_gradient_where_a_place_is_off_in_every_channel(weights):
     """There |φ| has no derivative."""
     off = dict(weights) | {"features.28.bias": np.full(512, -1e6, np.float32)}

@@ -29,7 +29,7 @@ MESHES = {
     "data2_fsdp2_tensor2": {"data": 2, "fsdp": 2, "tensor": 2},
     "data4_parts4": {"data": 4, "accumulation_steps": 4},
 }
-MEASURED = ("one", "fsdp8", "data2_fsdp2_tensor2")
+MEASURED = ("one", "data2_fsdp2_tensor2")
 # Of the second task.
 CLASSIFIED = {name: MESHES[name] for name in ("one", "data2_fsdp2_tensor2")} | {"data2": {"num_devices": 2}}
 LARGE = 4096  # numbers, of arrays that fsdp divides

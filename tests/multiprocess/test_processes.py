@@ -89,6 +89,7 @@ def test_only_the_first_process_speaks(together):
     assert "20/20" in first.stderr and "20/20" not in second.stderr + second.stdout
 
 
+@pytest.mark.slow
 def test_their_checkpoint_goes_on_on_one_device(together, alone, tmp_path):
     """Ten more steps on the same examples."""
     for name, source in (("from_two", together[0]), ("from_one", alone)):

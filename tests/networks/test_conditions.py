@@ -31,6 +31,7 @@ def test_each_condition_reaches_its_own_example(net, data):
         np.testing.assert_array_equal(change[jnp.array([0, 2])], 0.0)
 
 
+@pytest.mark.few(1)
 @each_network
 def test_null_class_is_learned_and_apart(net, data):
     params = params_for(net, *data, CONDITION)

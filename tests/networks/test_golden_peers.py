@@ -55,6 +55,7 @@ def nhwc(x):
     return jnp.asarray(x if x.shape[-1] == 3 else x.transpose(NHWC), jnp.float32)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", NETS)
 def test_networks_of_2021(name):
     """Theirs with Fourier features are given σ, take its logarithm, and divide the output by it."""
@@ -132,6 +133,7 @@ PRECONDITIONED = [
 ]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "output", "sde", "parameterization", "tolerance"), PRECONDITIONED)
 def test_preconditioners_of_edm_around_a_network(name, output, sde, parameterization, tolerance):
     """Theirs takes x/α, which has the noise level σ/α; without labels it feeds zeros, our null class."""

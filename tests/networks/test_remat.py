@@ -62,6 +62,7 @@ def test_a_checkpoint_fits_any_kind(name):
     assert trees[0] == trees[1] == trees[2]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("channels", [8, 32])
 def test_less_is_kept_for_the_backward_pass(channels):
     """What remains of "none" and of "dots", with XLA's convolutions (8 channels) and our own (32)."""
@@ -78,6 +79,7 @@ def test_dots_keeps_our_own_convolutions_too():
         assert 0.99 < ours / bytes_kept(net, *x) < 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="XLA's CPU compiler did not order this for memory before")
 def test_the_compiled_program_takes_less_memory():
     none, dots, blocks = (compiled(remat)[0].memory_analysis().temp_size_in_bytes for remat in KINDS)

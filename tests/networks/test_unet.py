@@ -35,6 +35,7 @@ def test_benchmark_size():
     assert num_params(net, jnp.zeros((1, 32, 32, 3)), jnp.zeros(1)) == 6_989_891
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
 def test_an_example_sees_all_of_itself_and_nothing_of_its_neighbours(fields):
     net, (x, t) = tiny(**fields), inputs()
@@ -75,6 +76,7 @@ def without(params, name):
     return {**params, name: jax.tree.map(jnp.zeros_like, params[name])}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
@@ -96,6 +98,7 @@ def test_progressive_paths_only_add(fields, name):
     assert jnp.abs(y - expected).max() > 1e-2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", [(2, 4, 8, 1), (2, 8, 2)])
 def test_any_rank_shape_and_number_of_channels(shape):
     net, (x, t) = tiny(attention_resolutions=(shape[1] // 2,), resample_taps=(1, 3, 3, 1)), inputs(shape)

@@ -63,6 +63,7 @@ def test_values(arrays):
     assert_close(fast(x, kernel), direct(x, kernel))
 
 
+@pytest.mark.few(1)
 def test_derivatives(arrays):
     x, kernel, dx, dk = arrays
 
@@ -89,6 +90,7 @@ def test_derivatives(arrays):
     assert_close(jax.jit(derivatives, static_argnums=0)(fast), jax.jit(derivatives, static_argnums=0)(direct), 1e-4)
 
 
+@pytest.mark.few(1)
 def test_batching(arrays):
     x, kernel, dx, dk = arrays
     xs, kernels = jnp.stack([x, dx]), jnp.stack([kernel, dk])
@@ -103,6 +105,7 @@ def test_batching(arrays):
     assert_close(kernel_gradients(fast), kernel_gradients(direct))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("channels", [(3, 8), (32, 40), (64, 3), (3, 64), (16, 64)])
 def test_the_gradients_of_small_layers(channels):
     """Also next to a border on both sides at once."""

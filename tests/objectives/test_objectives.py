@@ -52,6 +52,7 @@ def finite_end(sde):
     return bool(jnp.isfinite(sde.log_snr(jnp.asarray(sde.t_max))))
 
 
+@pytest.mark.few(10)
 @pytest.mark.parametrize(("name", "weighting"), covering(SDES, WEIGHTINGS))
 def test_irreducible_loss_of_a_gaussian(name, weighting):
     """With the exact denoiser, E‖δε‖²/d = 1 − σ²/v with v = α² s² + σ², and every weighting is a multiple of it."""
@@ -154,6 +155,7 @@ def test_log_normal_and_logit_normal_moments():
     within(np.log(t / (1 - t)), 0.3)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", SDES)
 @pytest.mark.parametrize("mean", [-6.0, 5.0])
 def test_log_normal_stays_within_the_sde(name, mean):
@@ -239,6 +241,7 @@ def test_conditions_and_order_do_not_matter_to_the_loss():
     assert loss.shape == (16,)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "objective",
     [DenoisingScoreMatching(VP()), SlicedScoreMatching(VP(), num_projections=3)],
@@ -269,6 +272,7 @@ def test_all_that_an_objective_draws_is_independent(name):
         assert_all_independent(values)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", TIME_SAMPLERS)
 def test_every_sampler_runs_on_every_sde(name):
     for sde in SDES.values():

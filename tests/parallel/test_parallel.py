@@ -79,9 +79,7 @@ def test_measures_do_not_depend_on_the_mesh(eight, mesh):
     np.testing.assert_allclose(many["bits"], one["bits"], atol=1e-3)  # steps are chosen by errors near rounding
 
 
-@pytest.mark.parametrize(
-    ("mesh", "divided"), [pytest.param("fsdp8", 8, marks=pytest.mark.slow), ("data2_fsdp2_tensor2", 2)]
-)
+@pytest.mark.parametrize(("mesh", "divided"), [("data2_fsdp2_tensor2", 2)])
 def test_measuring_and_sampling_divide_the_parameters_as_training_does(eight, mesh, divided):
     """No program is given a whole large array, nor does the solver's gather all of them before its loop."""
     for name in ("curve", "images", "bits"):

@@ -118,6 +118,7 @@ def test_a_warm_up_beyond_the_end_is_told(tmp_path, caplog):
     assert "The warm-up of 10 steps is longer than the training of 5: the learning rate only gets to 0.5" in caplog.text
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_at_every_noise_level(tmp_path):
     """On the same held-out points and noise, where there is something to learn: not where ε is all of x."""
     config = tiny(num_steps=1000, log_every=50, checkpoint_every=1000, eval_every=0, sample_every=0)
@@ -407,6 +408,7 @@ def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
     assert int(read_state(Experiment(tiny()), tmp_path).step) == 10
 
 
+@pytest.mark.slow
 def test_times_and_a_trace_of_chosen_steps(whole, tmp_path):
     workdir, _ = whole
     timing = read_metrics(workdir / "timing.jsonl")

@@ -164,6 +164,7 @@ def test_other_averages_go_on_where_they_are_allowed(copy, capsys):
     assert "The average with the half-life 1e+09 starts at the parameters of step 4." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_accumulation_steps_may_change(copy, capsys):
     """Which is recorded; without dropout the run is the same up to the order of sums."""
     shutil.copytree("run", "same")
@@ -279,6 +280,7 @@ def test_where_weights_come_from(text, expected, tmp_path):
         parse_init_from(None, "500")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ema", [None, "5.0", "none"])
 def test_a_run_begins_with_the_weights_of_another(ema, begun, tmp_path, capsys):
     """The chosen average, as parameters and in every average; a fresh optimizer; all of it recorded."""
@@ -297,6 +299,7 @@ def test_a_run_begins_with_the_weights_of_another(ema, begun, tmp_path, capsys):
     assert "at step 4 of run" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(begun, tmp_path):
     """It does not begin again, and does not need the other run any more; another source is refused."""
     shutil.copytree("run", tmp_path / "source")

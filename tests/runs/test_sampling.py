@@ -108,6 +108,7 @@ def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     )
 
 
+@pytest.mark.slow
 def test_states_on_the_way_are_kept_image_by_image(workdir):
     experiment = from_workdir(workdir)
     params, key = pick_params(read_state(experiment, workdir), None), experiment.run_key("sample")
@@ -132,6 +133,7 @@ def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path)
         np.testing.assert_array_equal(draw(str(place), FIRST + place, 1), among_others[place : place + 1])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["npz", pytest.param("npy", marks=pytest.mark.slow), "png"])
 def test_stopped_after_a_part_and_resumed(kind, workdir, whole, tmp_path, monkeypatch):
     """The parts that are there are not drawn again."""
@@ -162,6 +164,7 @@ def environment(devices):
     return {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
 
 
+@pytest.mark.slow
 def test_killed_by_the_system_and_resumed(workdir, whole, tmp_path):
     """SIGKILL as soon as the first image is on disk; then the same in this process."""
     folder = tmp_path / "png"
@@ -245,6 +248,7 @@ def all_of(folder, kind):
     return [np.stack(x), *rows]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["npz", pytest.param("npy", marks=pytest.mark.slow), "png"])
 def test_more_samples_and_another_batch_size_go_on_in_the_same_folder(kind, workdir, whole, tmp_path):
     """And a folder that an earlier version began, whose manifest names its batch size."""
@@ -312,6 +316,7 @@ def test_errors(workdir, tmp_path, monkeypatch):
         stream(workdir, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_likelihood_stopped_and_resumed(workdir, monkeypatch):
     """20 examples in batches of 8: the mean is the same to the bit, and what is there is not computed again."""
     experiment = from_workdir(workdir)
@@ -367,6 +372,7 @@ def test_killed_at_many_moments(kind, workdir, whole, tmp_path):
     assert tree(folder) == tree(whole[kind])
 
 
+@pytest.mark.slow
 def test_a_threshold_of_the_config(workdir, tmp_path):
     """Images of a solver that ends with x̂0 end within the limit, and another thresholding is another result."""
     last = "sampling.grid={'name': 'uniform', 'num_steps': 3, 'to_zero': True}"

@@ -40,6 +40,7 @@ def bits(tree):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("training", "kept"),
     [

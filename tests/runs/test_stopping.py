@@ -94,6 +94,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_stopped_in_its_second_part(command, workdir, monkeypatch, capsys):
     """Nothing of what is kept is computed again; the result is the one of a call that nothing stopped."""

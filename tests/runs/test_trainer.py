@@ -72,6 +72,7 @@ def test_without_a_folder_the_same_model_is_trained_and_nothing_is_written(run, 
         trainer().run(8, quiet=True, profile_steps=(1, 2))
 
 
+@pytest.mark.slow
 def test_a_folder_has_what_a_config_s_run_has(run):
     folder, _, _ = run
     names = {path.name for path in folder.iterdir()}

@@ -86,6 +86,7 @@ def cases(files):
     }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "name", [pytest.param("signal", marks=pytest.mark.slow), "labelled images", "points", "embedding", "folder"]
 )
@@ -176,6 +177,7 @@ def test_what_would_fail_later_is_told_before_the_first_step(change, message, fi
         run_training(Experiment(config), tmp_path / "run", quiet=True)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("failing", ["held_out_batches", "plots"])
 def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, tmp_path, monkeypatch):
     """The step is saved although no checkpoint is due there, and the run goes on from it."""

@@ -195,6 +195,7 @@ def test_the_inverse_is_differentiable(x64):
     close(derivative, (ends[1] - ends[0]) / (2 * step), rtol=1e-7)
 
 
+@pytest.mark.few(6)
 @every_sde
 def test_jit_vmap_and_order_change_nothing(name):
     sde, t = ALL[name], jnp.asarray(times(name))

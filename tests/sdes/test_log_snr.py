@@ -30,6 +30,7 @@ def slope_of(function, name, step):
     return (high - low) / (2 * step)
 
 
+@pytest.mark.slow
 def test_gradients_flow_into_a_learned_schedule():
     """Both ways of writing it: a gradient with respect to the SDE, and an SDE built from parameters inside the loss."""
     with jax.enable_x64(True):

@@ -83,6 +83,7 @@ def step_of(solver, x, t, s, denoise=CENTRED):
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})(step_of)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", DRAWING)
 def test_a_step_stays_in_the_subspace_of_the_noise(name):
     assert_centred(compiled(ALL[name], X0, jnp.float32(0.6), jnp.float32(0.5)))

@@ -21,6 +21,7 @@ def within_levels(name):
     return ((np.floor(t.astype(np.float64) * levels) + 0.375).clip(0, levels - 1.125) / levels).astype(np.float32)
 
 
+@pytest.mark.few(28)
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("method", BOUNDS)
 def test_float32_keeps_its_digits_down_to_1e_5(name, method):

@@ -52,6 +52,7 @@ def multistep_solver(case):
     return {1: solvers.DDIM(), 2: solvers.DPMSolverPP2M(kind), 3: solvers.DPMSolverPP3M(kind, **CODE)}[order]
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("group", MULTISTEP)
 def test_multistep(group):
     denoise = replay.mixture(ARRAYS).denoise(VP)
@@ -90,6 +91,7 @@ def singlestep_solver(case, order, t, s):
     return solvers.DPMSolverPP2S(r[1], kind) if order == 2 else solvers.DPMSolverPP3S(r[1], r[2], kind)
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("group", SINGLESTEP)
 def test_singlestep(group):
     denoise = replay.mixture(ARRAYS).denoise(VP)
@@ -104,6 +106,7 @@ def test_singlestep(group):
         assert evaluations == ARRAYS[f"{name}/nfe"] == sum(orders)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("group", [group for group in SINGLESTEP if "-singlestep-3-" in group])
 def test_fast(group):
     """DPM-Solver-fast, the paper's name for order 3 on a grid uniform in log-SNR, as one solve."""
@@ -120,6 +123,7 @@ def test_fast(group):
     assert found
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("group", ADAPTIVE)
 def test_adaptive(group, monkeypatch):
     """Theirs is the step of the worst image for all of them: so is ours here, and only here."""

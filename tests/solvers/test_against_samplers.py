@@ -115,6 +115,7 @@ SCHEDULED = [
 SELDOM = ("UniPC_bh1_o1", "UniPC_bh1_o3", "UniPC_bh2_o1", "_o1_midpoint", "_o2_x00", "DEIS_o2", "EDMDPMSolver")
 
 
+@pytest.mark.few(24)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow if any(s in n for s in SELDOM) else ()) for n in SCHEDULED]
 )

@@ -47,6 +47,7 @@ def error(solver, sde, grid):
     return np.abs((np.asarray(x) - mean) / std - z).max()
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize(("name", "sde_name"), covering(DETERMINISTIC, SDES, times=1))
 def test_the_exact_map(name, sde_name):
     sde, solver = SDES[sde_name], DETERMINISTIC[name]
@@ -72,6 +73,7 @@ EXPECTED = {  # evaluations of 12 steps, the last of them to σ = 0, and of 11 s
 }
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_the_number_of_evaluations_is_the_true_one(name):
     calls, vp, solver = [], sdes.VP(), DETERMINISTIC[name]
@@ -145,6 +147,7 @@ def pndm_by_the_paper(sde, denoise, x, times):
     return x
 
 
+@pytest.mark.slow
 def test_the_warm_up_of_pndm_is_unstable_where_its_first_step_is_long():
     """On iDDPM σ/α falls from 20,000 to 41 in the first of 64 equal steps in t: the paper's formulas do the same."""
     with jax.enable_x64(True):

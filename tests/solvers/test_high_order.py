@@ -123,6 +123,7 @@ def check(solver, order, steps, process, seeded, lower=0.25, upper=0.5):
     assert order - lower < np.log2(coarse / fine) < order + upper, (coarse, fine)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize(("solver", "order", "steps", "process"), list(combinations(ONE_STEP)))
 def test_one_step_methods(solver, order, steps, process):
     check(
@@ -130,6 +131,7 @@ def test_one_step_methods(solver, order, steps, process):
     )
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("solver", "order", "steps", "process"), list(combinations(SEVERAL)))
 def test_multistep_methods_after_an_exact_start(solver, order, steps, process):
     """As books do it: the first states are exact. Started by lower orders the error has a part of order 2, if small."""

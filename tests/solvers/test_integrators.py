@@ -70,6 +70,7 @@ def test_nodes_that_are_left_out():
     np.testing.assert_allclose(history.weights(nodes, jnp.asarray(2), gains), [-0.5, 0.0])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["unipc", "dpm_solver_pp_3m", "deis", "lms"])
 def test_a_step_after_a_restart_does_without_the_past(name):
     """Back at a time of before, and with another x: the step is that of a fresh solve, DDIM's."""
@@ -130,6 +131,7 @@ def walk(solver, sde, times, x, denoise=None):
     return states, nfe
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", FIXED)
 def test_from_where_the_signal_is_gone_to_where_the_noise_is_gone(name):
     """Flow from α = 0 to σ = 0, in float32: finite, and near the exact solution for Gaussian data."""
@@ -192,6 +194,7 @@ def test_the_rosenbrock_method_is_exact_for_the_gaussian_it_is_made_for():
         np.testing.assert_allclose(states[-1], x * std[1] / std[0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_methods():
     """DEIS in log ρ is the "taylor" multistep DPM-Solver; LMS is DEIS in ρ; UniP-3 is DPM-Solver++(3M); and so on."""
     sde, x = sdes.VP(), np.asarray([[0.3, -1.2], [1.5, 0.1]], np.float32)

@@ -42,6 +42,7 @@ def mixture():
     return GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(("name", "sde_name"), covering(SOLVERS, SDES, times=1))  # test_gaussian has more
 def test_mean_and_covariance(name, sde_name, mixture):
     sde, steps = SDES[sde_name], STEPS.get(name, 120)
@@ -58,6 +59,7 @@ def test_mean_and_covariance(name, sde_name, mixture):
     assert max(mean_error, covariance_error) < 4, (kind, mean_error, covariance_error)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("eps", "edm", "flow") else pytest.mark.slow) for n in PARAMETERIZATIONS]
 )

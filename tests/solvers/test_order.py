@@ -60,6 +60,7 @@ def flows():
     }
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("name", ORDERS)
 def test_halving_the_step_divides_the_error_by_2_to_the_order(name, process, flows):

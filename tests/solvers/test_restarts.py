@@ -26,6 +26,7 @@ ENDS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ENDS)
 def test_after_the_last_restart_a_solve_ends_as_one_that_starts_there(name):
     """The same states and evaluations; a count of steps that began anew would never reach the end."""

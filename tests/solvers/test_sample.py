@@ -279,6 +279,7 @@ def test_sharded_over_a_mesh_the_images_are_the_same():
     np.testing.assert_array_equal(samples.x, sample(*args).x)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["ddim", "ancestral", "edm_heun", "euler_maruyama", "reverse_diffusion"])
 def test_steps_to_zero_are_finite(name):
     """DDIM, Ancestral and EDM's Heun may also start at t_max, where `Flow` and `Cosine` have lost the signal."""

@@ -35,6 +35,7 @@ def combinations():
             yield pytest.param(name, sde_name, marks=() if soon else pytest.mark.slow, id=f"{name}-{sde_name}")
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
 def test_mean_and_variance(name, sde_name):
     times = GRIDS["log_snr_uniform"](SDES[sde_name], 80).times(SDES[sde_name])
@@ -83,6 +84,7 @@ def test_without_noise_they_are_the_deterministic_ones():
         np.testing.assert_allclose(short(wrapped), short(solvers.Heun()), **agree)
 
 
+@pytest.mark.slow
 def test_sa_solver_with_noise_is_the_multistep_sde():
     """Predictors alone, with the same keys, at η = τ²."""
     for order, same in ((2, solvers.DPMSolverPP2MSDE(0.64, 1.0, "heun")), (3, solvers.DPMSolverPP3MSDE(0.64))):
@@ -90,6 +92,7 @@ def test_sa_solver_with_noise_is_the_multistep_sde():
         np.testing.assert_allclose(short(ours), short(same), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("predictor", "corrector", "order"), [(1, 0, 1), (1, 1, 2), (2, 0, 2), (2, 2, 3), (3, 0, 3), (3, 3, 4)]
 )
@@ -126,6 +129,7 @@ CONSISTENT = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", CONSISTENT)
 def test_strong_convergence_along_one_path(name):
     """The same key on grids of 20, 40 and 80 steps against 640: the images converge with the path, and not without."""
@@ -192,6 +196,7 @@ def test_weights_integrate_polynomials_exactly():
     np.testing.assert_allclose(missing, [integrals[0] - integrals[1], integrals[1], 0, 0], atol=1e-12)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", ["sde", "2m", "3m", "sa", "ancestral_heun", "churn", "step_scale"])
 def test_steps_to_zero_and_from_the_end_are_finite(name):
     """To σ = 0 the step is x̂0; from α = 0, where `Flow` starts, it draws the posterior of an unknown x."""
@@ -214,6 +219,7 @@ def test_the_number_of_evaluations():
         assert np.all(np.asarray(nfe) == number), (name, nfe)
 
 
+@pytest.mark.slow
 def test_an_image_is_the_same_in_any_batch():
     for solver in (solvers.SASolver(consistent=True), solvers.AncestralSteps(solvers.DPMSolverPP2M())):
 

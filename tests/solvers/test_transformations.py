@@ -49,6 +49,7 @@ def solve(name, key=KEY, denoise=DENOISE, number=3, **options):
     return sample(key, denoise, EVERY[name], grid_of(name), (number, 2), **options)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", each(EVERY))
 def test_within_jit_and_written_and_read_again(name):
     """Adaptive solvers too: they leave no callback in the program. `failed` is part of the result."""
@@ -79,6 +80,7 @@ def test_an_exported_solve_for_any_number_of_images(name):
     np.testing.assert_allclose(again.call(KEY, jnp.uint32(1), jnp.zeros(2)), expected[1:], atol=1e-4)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["edm_heun_churn", "probability_flow", "dpm_solver_12"])
 def test_within_vmap(name):
     keys = jax.random.split(KEY, 2)
@@ -120,6 +122,7 @@ class NaNFrom(Denoise):
         return Estimate(*(each + bad for each in DENOISE(x, t)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["probability_flow", "dpm_solver_12", "wrapped", "predictor"])
 def test_a_failed_image_is_flagged_within_jit_and_an_error_outside(name):
     wrapped = {
@@ -157,6 +160,7 @@ def test_a_likelihood_within_jit_and_written_and_read_again():
         broken(KEY, NaNFrom(8.0), x)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", each(sorted(EVERY.keys() - ADAPTIVE)))
 def test_reverse_mode_agrees_with_finite_differences(name):
     """In the start and in a parameter of the denoiser, from near the prior to σ = 0, where h is infinite."""

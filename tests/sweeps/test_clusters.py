@@ -189,6 +189,7 @@ def test_the_notice_of_preemption_saves_and_requeues(tmp_path):
     again.dump(tmp_path / "job.pkl")  # what is requeued can be pickled
 
 
+@pytest.mark.slow
 def test_submitit_runs_a_trial_here(tmp_path, capsys):
     """Its own local executor, one trial at a time."""
     needs_submitit()
@@ -273,6 +274,7 @@ def test_a_jobset_is_valid_and_runs_the_trial(tmp_path, capsys):
     ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("late", [False, True])
 def test_the_shell_of_a_pod_passes_the_notice_on(tmp_path, late):
     """Whether training dies of SIGTERM or saves and ends well, the pod exits as pre-empted; the second start finishes."""

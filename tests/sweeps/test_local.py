@@ -112,6 +112,7 @@ def test_preempted_again_and_again_without_a_step_is_a_failure(tmp_path):
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_stops_its_trials_and_goes_on(tmp_path, number):
     process = drive(tmp_path, steps=2000, environment={"FAKE_SECONDS": "0.03", "FAKE_LATE": "1"})

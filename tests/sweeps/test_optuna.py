@@ -22,6 +22,7 @@ def searched(number=12, axes=AXES, **fields) -> dict:
     return described(search=search, axes=axes, **fields)
 
 
+@pytest.mark.slow
 def test_suggestions_approach_the_best_and_do_not_depend_on_stops(tmp_path):
     """The loss is (log10 rate + 3)²: drawn at random between 10⁻⁶ and 1, its distance from −3 would be 1.5 on average."""
     queue, _ = run(build_sweep(searched()), tmp_path / "whole", slots=1)

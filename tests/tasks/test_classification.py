@@ -96,6 +96,7 @@ def test_there_is_nothing_to_sample(trained):
         experiment.generator
 
 
+@pytest.mark.slow
 def test_images_by_the_encoder():
     """Its outputs are the data's classes, and the label is no condition of it."""
     config = quickstart.get_config()

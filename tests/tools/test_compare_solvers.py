@@ -93,6 +93,7 @@ def test_all_budgets_and_grids_run_by_one_program(problem):
     assert not seen
 
 
+@pytest.mark.slow
 def test_an_adaptive_solver_has_one_step(problem):
     rows, _ = comparison.compare(
         problem, ["probability_flow(rtol=1e-3, atol=1e-3)"], [10], ["uniform"], show=lambda line: None

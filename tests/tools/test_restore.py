@@ -78,6 +78,7 @@ def test_inpainting_of_a_folder(workdir, capsys):
     assert scores["task"] == "inpaint" and "2 images, 2 draws each" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_measurement_as_input(workdir):
     """A small image, with and without its original; particles."""
     options = {"input_is": "measurement", "settings": tasks.TaskSettings(factor=2), "num_draws": 3}

@@ -159,6 +159,7 @@ def test_the_ramp_up_counts_skipped_steps(experiment):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), states[3].ema["100"], average)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_accumulation_equals_the_large_batch_for_every_optimizer(name, experiment):
     """Parameters, averages and the optimizer's state: one update a batch, of the mean gradient over all of it."""

@@ -100,6 +100,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_accumulation_equals_the_large_batch(name):
     """Over 20 steps: loss, gradient, losses of examples and the parameters, with the times drawn over the whole batch."""

@@ -139,6 +139,7 @@ def score_change(rule, arrays, mix, x, sigma, y):
     return jax.jit(lambda m, g, x, t: (m(x, t).eps - g(x, t).eps) / t)(model, guided, jnp.asarray(x), t)
 
 
+@pytest.mark.slow
 def test_deepinvs_scores():
     """ΠGDM and MMPS in full; deepinv's conjugate gradients stall near 1e-3 for a small σ_y. On one Gaussian MMPS is exact."""
     arrays, cases = load("deepinv")

@@ -128,6 +128,7 @@ BIASED = {
 }
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", BIASED)
 def test_known_bias(name):
     x = draw(name)
@@ -136,6 +137,7 @@ def test_known_bias(name):
     np.testing.assert_allclose(x.var(axis=0), variance, rtol=5 * np.sqrt(2 / NUMBER))
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("name", METHODS)
 def test_each_image_by_itself(name):
     """Its neighbours in the batch, and their measurements, change nothing."""

@@ -63,6 +63,7 @@ def adjoint_and_inverse(operator, x, other):
     return y, operator.adjoint(other, SHAPE), inverse, operator(inverse), damped
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", LINEAR)
 def test_adjoint_and_pseudo_inverse(name):
     """Against the matrix, one image among others."""

@@ -32,6 +32,7 @@ TESTED = {*SPACED, "timesteps", "fitted", "with_restarts", "jumps", "upward"}  #
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SPACED)
 def test_they_go_from_start_to_end_on_every_sde(name):
     # Cosine: λ is inverted by bisection. "beta" takes long to compile.
@@ -99,6 +100,7 @@ def test_align_your_steps_is_the_published_table():
         np.testing.assert_allclose(grids.AlignYourSteps(17, table[0], table[-1], name).times(edm), theirs, rtol=1e-9)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", [name for name, grid in grids.GRIDS.items() if hasattr(grid, "between")])
 def test_the_times_of_a_traced_sde_are_those_of_a_known_one(name):
     for fields in ({"to_zero": False}, {"to_zero": True}, {"to_zero": True, "num_steps": 2, "start": 0.7}):

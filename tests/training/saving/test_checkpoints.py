@@ -72,6 +72,7 @@ def workdir(saved, tmp_path):
 ODD = ["vp[lr=1e-3]", "*", "all {of} them? 100%41 #1 'a' \"b\" \n ä雪 \\ ~ $HOME ` gs: \udcff"]
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("descriptors", ["/proc/self/fd", "/no/such/folder"])
 @pytest.mark.parametrize("name", ODD, ids=["brackets", "star", "all"])
 def test_any_path_will_do(name, descriptors, tmp_path, monkeypatch):
