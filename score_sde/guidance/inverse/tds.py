@@ -5,16 +5,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise
 from score_sde.guidance.inverse.base import Measurement, gaussian_spread, noisy_measurement_of, residual
+from score_sde.guidance.tilt import covariance_gain
 from score_sde.internal.per_example import dimension, sum_of_squares
-from score_sde.internal.pytree import pytree
+from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step, Times
-from score_sde.solvers.particles import resampled, take
+from score_sde.solvers.particles import Resampling, resampled, take
 
 Particles = Float[Array, "b k *shape"]
 Weights = Float[Array, "b k"]
@@ -32,22 +33,28 @@ class Twisted(NamedTuple):
 class TDS(Solver):
     """Particles [b, k, *shape], k of each image, that move by p(x_s | x_t) with a drift towards y, weighed and resampled.
 
-    p̃(y | x_t) = N(y; A(x̂0), (σ_y² + r²) I) with r² = σ_d² σ²/(α² σ_d² + σ²). With `Ancestral`'s mean m and variance v, a
-    particle goes to x_s ~ N(m + v ∇ log p̃(y | x_t), v I), and its weight is multiplied by
-    p̃(y | x_s)/p̃(y | x_t) · N(x_s; m, v I)/N(x_s; m + v ∇ log p̃, v I), with the likelihood itself at the end. An image whose
-    effective number of particles, (Σw)²/Σw², is below `threshold` · k is resampled, and so are all at the end: the particles
-    of the result have equal weights.
+    p̃(y | x_t) = N(y; A(x̂0), (σ_y² + r²) I) with r² = σ_d² σ²/(α² σ_d² + σ²). A particle makes `Ancestral`'s step from
+    x̂0 + σ²/α ∇ log p̃(y | x_t), and a step to σ = 0 from x̂0. Its weight is multiplied by p̃(y | x_s)/p̃(y | x_t) times the
+    ratio of the densities of the model's step and of this step at x_s. At the end p̃ is the likelihood itself. An image whose
+    effective number of particles, (Σw)²/Σw², is below `threshold` · k is resampled by blackjax's rule `resampling`. All are
+    resampled and shuffled at the end: the particles of the result have equal weights, and each alone is a draw.
 
     Draw with sample(key, denoise, TDS(), grid, (b, k, *shape)) and measurements y [b, *m]. The grid has to go to 0. Every
     step costs k evaluations of the model for each image.
 
+    Args:
+      data_std: σ_d, the standard deviation of the data.
+      threshold: an image is resampled where its effective number of particles is below this
+        fraction of them. 0: only at the end.
+      resampling: the rule of blackjax that draws the particles that stay.
     Error: goes to 0 as k → ∞, but for the steps' own error. `data_std` (σ_d) and p̃ change the variance only.
     Raises: ValueError unless data_std > 0 and 0 <= threshold <= 1; for σ_y = 0; for a grid that ends above 0.
-    Source: Wu et al., arXiv 2306.17775, Algorithm 1, with multinomial resampling by JAX.
+    Source: Wu et al., arXiv 2306.17775, Algorithm 1; resampling by blackjax.
     """
 
     data_std: float = 1.0
     threshold: float = 0.5
+    resampling: Resampling = static(default="systematic")
 
     def __post_init__(self):
         if not (self.data_std > 0 and 0 <= self.threshold <= 1):
@@ -67,21 +74,24 @@ class TDS(Solver):
         now = jax.vmap(lambda each: self._twisted(denoise, measurement, each, t), 1, 1)(x)
         keys = noise.keys_of_images(key, x.shape[0])
         log_weights = carry + now.log_prob
-        chosen, log_weights = resampled(noise.fold_in(keys, 0), log_weights, self.threshold, _multinomial)
+        chosen, log_weights = resampled(noise.fold_in(keys, 0), log_weights, self.threshold, self.resampling)
         x, now = jax.tree.map(lambda each: take(each, chosen), (x, now))
 
         scale, std = sde.transition(s, t)
-        ratio, variance = sde.sigma(s) / sde.sigma(t), (std * sde.sigma(s) / sde.sigma(t)) ** 2
-        mean = sde.alpha(s) * (std / sde.sigma(t)) ** 2 * now.x0 + scale * ratio**2 * x
+        ratio, share = sde.sigma(s) / sde.sigma(t), sde.alpha(s) * (std / sde.sigma(t)) ** 2
+        spread = std * ratio
+        # The drift in units of the noise. It is 0 in a step without noise, which has one end only.
+        drift = jnp.where(spread > 0, share * covariance_gain(sde, x, t) / jnp.where(spread > 0, spread, 1), 0)
+        drift = drift * now.gradient
         z = noise.like(noise.fold_in(keys, 1), sde, x)
-        moved = mean + variance * now.gradient + jnp.sqrt(variance) * z
-        # log N(x_s; m, v) − log N(x_s; m + v g, v) = −v ‖g‖²/2 − √v g·z, which is finite at v = 0.
-        correction = -0.5 * variance * _sum(now.gradient**2) - jnp.sqrt(variance) * _sum(now.gradient * z)
-        log_weights = log_weights - now.log_prob + correction
+        moved = share * now.x0 + scale * ratio**2 * x + spread * (drift + z)
+        # log N(x_s; m, v) − log N(x_s; m + √v d, v) = −‖d‖²/2 − d·z.
+        log_weights = log_weights - now.log_prob - 0.5 * _sum(drift**2) - _sum(drift * z)
 
         def last():
             final = log_weights + jax.vmap(lambda each: _log_likelihood(measurement, each), 1, 1)(moved)
-            return take(moved, resampled(noise.fold_in(keys, 2), final, 1.0, _multinomial)[0])
+            chosen, _ = resampled(noise.fold_in(keys, 2), final, 1.0, self.resampling)
+            return take(moved, jax.vmap(jax.random.permutation)(noise.fold_in(keys, 3), chosen))
 
         moved = jax.lax.cond(sde.sigma(s) == 0, last, lambda: moved)
         return moved, log_weights, x.shape[1] * denoise.evaluations(t)
@@ -109,7 +119,3 @@ def _log_likelihood(measurement: Measurement, x0: Batch) -> Float[Array, " b"]:
 
 def _sum(values: Particles) -> Weights:
     return jnp.sum(values.reshape(*values.shape[:2], -1), axis=2)
-
-
-def _multinomial(key: Key[Array, ""], log_weights: Float[Array, " k"]) -> Int[Array, " k"]:
-    return jax.random.categorical(key, log_weights, shape=log_weights.shape)

@@ -1,6 +1,6 @@
 """Unbiased samples of a product of densities: weighted and resampled particles (Feynman–Kac correctors)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,7 @@ from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
-from score_sde.solvers.particles import resampled, take
-
-Resampling = Literal["systematic", "stratified", "multinomial", "residual"]
+from score_sde.solvers.particles import Resampling, resampled, take
 
 
 class Particles(NamedTuple):
@@ -109,15 +107,8 @@ class FeynmanKac(Solver):
     def _resampled(
         self, key: Keys, particles: Float[Array, "b p *shape"], log_weights: Float[Array, "b p"]
     ) -> tuple[Float[Array, "b p *shape"], Float[Array, "b p"]]:
-        from blackjax.smc import resampling  # imported here, because the import is slow and few solves need it
-
-        number, draw = self.num_particles, getattr(resampling, self.resampling)
-        index, log_weights = resampled(
-            noise.keys_of_images(key, len(log_weights)),
-            log_weights,
-            self.threshold,
-            lambda key, row: draw(key, jax.nn.softmax(row), number),
-        )
+        keys = noise.keys_of_images(key, len(log_weights))
+        index, log_weights = resampled(keys, log_weights, self.threshold, self.resampling)
         return take(particles, index), log_weights
 
 
