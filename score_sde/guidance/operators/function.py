@@ -7,9 +7,8 @@ from score_sde.guidance.operators.base import Images, Linear, Measured, Operator
 from score_sde.internal.pytree import as_pytree, pytree
 
 
-@pytree
-class Function(Operator):
-    """y = function(x), for any differentiable function of a batch [b, *shape] that treats the images independently.
+class Called(Operator):
+    """y = function(x).
 
     A function that is a pytree is traced. Any other function is a constant of the program.
     """
@@ -25,14 +24,17 @@ class Function(Operator):
 
 
 @pytree
-class LinearFunction(Linear):
-    """A linear function as an operator. Its adjoint is JAX's transpose."""
+class Function(Called):
+    """y = function(x), for any differentiable function of a batch [b, *shape] that treats the images independently.
+
+    A function that is a pytree is traced. Any other function is a constant of the program.
+    """
 
     function: Callable[..., Any]
 
-    def __post_init__(self):
-        object.__setattr__(self, "function", as_pytree(self.function))
 
-    def __call__(self, x: Images) -> Measured:
-        y: Measured = self.function(x)
-        return y
+@pytree
+class LinearFunction(Called, Linear):
+    """A linear function as an operator. Its adjoint is JAX's transpose."""
+
+    function: Callable[..., Any]
