@@ -25,6 +25,12 @@ class DAPS(Solver):
     nonlinear. h is at most r²/2, unlike in the paper, which stops at r = 0.1. h must also stay
     below about 2 σ_y²/‖A‖², or the Langevin steps diverge.
 
+    Args:
+      num_ode: the number of steps of the probability flow.
+      ode_end: the noise level σ/α at which these steps end.
+      num_langevin: the number of Langevin steps.
+      step_size: the size h of the Langevin steps at the first step of the grid.
+      last_ratio: h at the last step of the grid, relative to `step_size`.
     Error: p(x0 | x_t) is replaced by N(x̂0, r² I), and the Langevin steps are finite.
     Raises: ValueError unless all fields are positive; for σ_y = 0.
     Source: Zhang et al., arXiv 2407.01521, Algorithm 1 and App. B; the ODE's levels are EDM's, with

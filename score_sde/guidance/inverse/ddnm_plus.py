@@ -25,6 +25,8 @@ class DDNMPlus(Solver):
     λ is as large as the noise of ȳ allows. Time travel is a grid with `Jumps`, and
     Restart(DDNMPlus()).
 
+    Args:
+      eta: the amount of new noise, 0 to 1.
     Raises: ValueError unless 0 <= eta <= 1; for an operator whose decomposition is not known.
     Source: Wang et al., arXiv 2212.00490, Sec. 3.3 and App. I, with its η = 0.85. λ for η > 0 is
       taken from the code.

@@ -24,8 +24,12 @@ class DDRM(Solver):
         σ̃ >= τ         (1 − η_b) x̂0 + η_b ȳ + √(σ̃² − η_b² τ²) z
 
     The start is x ~ N(ȳ, σ̃² − τ²) where this is less noisy than the prior. The amount of noise is
-    set by `eta`, by `eta_after` (η of the second row; None is eta) and by `eta_b`.
+    set by the three fields.
 
+    Args:
+      eta: the amount of new noise, 0 to 1.
+      eta_b: the weight of ȳ where ȳ has less noise than x_s, 0 to 1.
+      eta_after: η of the second row. None is eta.
     Error: the same as for `Replacement`. The model does not know how certain ȳ is.
     Raises: ValueError unless all are in [0, 1]; for an operator whose decomposition is not known.
     Source: Kawar et al., arXiv 2201.11793, Eqs. 7 and 8, with its η = 0.85 and η_b = 1.

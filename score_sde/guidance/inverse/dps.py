@@ -1,15 +1,16 @@
 """DPS: diffusion posterior sampling."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.inverse.base import Images, measurement_of, residual
-from score_sde.internal.broadcast import expand_like
-from score_sde.internal.per_example import norm
+from score_sde.internal.per_example import sum_of_squares
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
@@ -28,6 +29,9 @@ class DPS(Wrapper):
     image depends on its neighbours, and a larger batch makes each correction weaker. This code
     agrees with theirs for a batch of one.
 
+    Args:
+      solver: the solver of the step that is corrected.
+      scale: the size of the correction.
     Raises: ValueError unless scale >= 0.
     Source: Chung et al., arXiv 2209.14687, Algorithm 1, with ζ_i of App. C.2. The gradient of the
       norm is taken from its code. The paper prints the gradient of the squared norm over the norm;
@@ -44,18 +48,41 @@ class DPS(Wrapper):
     def step(self, key: Keys, denoise: Denoise, x: Batch, t: Scalar, s: Scalar, carry: Any) -> Step:
         measurement = measurement_of(self, denoise)
 
-        def error_of(x):
-            estimate = denoise(x, t)
-            return residual(measurement, estimate.x0), estimate
+        def loss(x0):
+            return root(sum_of_squares(residual(measurement, x0)))
 
-        error, pullback, estimate = jax.vjp(error_of, x, has_aux=True)
-        size = expand_like(norm(error), error)
-        gradient = pullback(error / jnp.where(size > 0, size, 1))[0]
-        known = Known(denoise, x, t, estimate)
-        moved, carry, evaluations = self.solver.step(key, known, x, t, s, carry)
-        if not known.was_asked:
-            evaluations = evaluations + denoise.evaluations(t)
-        return moved - self.scale * gradient, carry, evaluations
+        return corrected(self.solver, self.scale, loss, key, denoise, x, t, s, carry)
+
+
+def root(square: Float[Array, " b"]) -> Float[Array, " b"]:
+    """√square, with the gradient 0 where the square is 0 (and the value 1 there)."""
+    return jnp.sqrt(jnp.where(square > 0, square, 1))
+
+
+def corrected(
+    solver: Solver,
+    scale: Scalar | float,
+    loss: Callable[[Images], Float[Array, " b"]],
+    key: Keys,
+    denoise: Denoise,
+    x: Batch,
+    t: Scalar,
+    s: Scalar,
+    carry: Any,
+) -> Step:
+    """The step of `solver`, minus scale ∇ loss(x̂0(x_t)), of each image and at x_t."""
+
+    def loss_of(x):
+        estimate = denoise(x, t)
+        return loss(estimate.x0), estimate
+
+    value, pullback, estimate = jax.vjp(loss_of, x, has_aux=True)
+    (gradient,) = pullback(jnp.ones_like(value))
+    known = Known(denoise, x, t, estimate)
+    moved, carry, evaluations = solver.step(key, known, x, t, s, carry)
+    if not known.was_asked:
+        evaluations = evaluations + denoise.evaluations(t)
+    return moved - scale * gradient, carry, evaluations
 
 
 class Known(Denoise):

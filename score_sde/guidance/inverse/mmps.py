@@ -24,6 +24,9 @@ class MMPS(Posterior):
     The linear system is solved by at most `max_steps` conjugate gradient steps. Each step is a
     product with Jᵀ and with A. The paper stops after a few steps, which also regularizes.
 
+    Args:
+      max_steps: the most conjugate gradient steps.
+      tolerance: the size of the residual, relative to y − A x̂0, at which they stop.
     Error: exact for Gaussian data with enough steps (as many as there are different eigenvalues).
       For other data, p(x0 | x_t) is replaced by a Gaussian with the right mean and covariance.
     Raises: ValueError unless noise_std >= 0 and max_steps >= 1.

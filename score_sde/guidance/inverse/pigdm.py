@@ -27,6 +27,7 @@ class PiGDM(Posterior):
     `data_std` is σ_d; the paper's data have variance 1. noise_std = 0 gives the pseudo-inverse.
 
     Args:
+      data_std: σ_d, the standard deviation of the data.
       as_published: whether to use x̂0 + α r² g with ε̂ unchanged, the paper's Algorithm 1 (with
         `Renoise` as the solver). By default the pair follows from the score: x̂0 + (σ²/α) g and ε̂
         − σ g, for every SDE.

@@ -16,12 +16,17 @@ from score_sde.solvers.base import Batch, Count, Keys, Scalar, Solver, Step
 
 @pytree
 class REDDiff(Solver):
-    """One step of Adam for μ on ‖y − A(μ)‖² + λ_t (ε̂(α μ + σ ε) − ε)ᵀ μ, with λ_t = weight · σ/α, and ε̂ − ε held fixed.
+    """One step of Adam for μ on ‖y − A(μ)‖² + λ_t (ε̂(α μ + σ ε) − ε)ᵀ μ, with λ_t = weight · (σ/α)^power.
 
-    The method finds one likely image. Its draws differ only by their noise, so they are not draws
+    ε̂ − ε is held fixed in the gradient. power = 0 gives equal weights at all levels, and 1/2 a
+    square root. The method finds one likely image. Its draws differ only by their noise, so they are not draws
     from the posterior. The state is μ, and the grid gives the noise levels. It starts at A⁺ y where
     A is linear, else at 0. The operator may be nonlinear, and y may be without noise.
 
+    Args:
+      weight: the weight of the model against y.
+      learning_rate: the step size of Adam.
+      power: the power of σ/α in λ_t.
     Error: p(x0 | y) is replaced by N(μ, 0).
     Raises: ValueError unless weight >= 0 and learning_rate > 0.
     Source: Mardani et al., arXiv 2305.04391, Eq. 9, Prop. 2 and Algorithm 1, with weight 0.25,
@@ -30,6 +35,7 @@ class REDDiff(Solver):
 
     weight: float = 0.25
     learning_rate: float = 0.1
+    power: float = 1.0
 
     def __post_init__(self):
         if not (self.weight >= 0 and self.learning_rate > 0):
@@ -50,7 +56,7 @@ class REDDiff(Solver):
         def misfit(mean):
             return jnp.sum(residual(measurement, mean) ** 2)
 
-        gradient = jax.grad(misfit)(mean) + self.weight * sigma / alpha * surprise
+        gradient = jax.grad(misfit)(mean) + self.weight * (sigma / alpha) ** self.power * surprise
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to whole numbers
             updates, adam = self._adam().update(gradient, adam)
         return mean + updates, (adam, jnp.zeros((), bool)), denoise.evaluations(t)

@@ -25,6 +25,8 @@ class Replacement(Wrapper):
 
     `Restart(Replacement(Ancestral()))` on a grid with `Jumps` is RePaint.
 
+    Args:
+      solver: the solver of the step after the replacement.
     Error: the measured part informs the rest only through x_t. So samples are too spread, and more
       steps do not help.
     Source: Song et al., arXiv 2011.13456, App. I.2; Lugmayr et al. (RePaint), arXiv 2201.09865, Eq.

@@ -13,6 +13,8 @@ METHODS = {
     "tmpd": lambda a, std: (inv.TMPD(a, std), DDIM()),
     "ddnm": lambda a, std: (inv.DDNM(a), inv.Renoise()),
     "diffpir": lambda a, std: (inv.DiffPIR(a, std), inv.Renoise(0.55)),
+    "jfps": lambda a, std: (inv.JFPS(a, std), DDIM()),
+    "lgd": lambda a, std: (inv.Measured(a, std), inv.LGD(num_samples=3)),
     "dps": lambda a, std: (inv.Measured(a, std), inv.DPS()),
     "replacement": lambda a, std: (inv.Measured(a, std), inv.Replacement()),
     "ddrm": lambda a, std: (inv.Measured(a, std), inv.DDRM()),
