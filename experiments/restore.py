@@ -26,9 +26,10 @@ TASK = flags.DEFINE_string(
 INPUT = flags.DEFINE_string("input", None, "An image, or a folder of images.")
 METHOD = flags.DEFINE_string(
     "method",
-    "pigdm",
-    "pigdm, mmps, tmpd, ddnm, diffpir, dps, replacement, repaint, ddrm, ddnm_plus, daps, red_diff or tds. Fields stand in "
-    "parentheses, such as 'dps(scale=0.5)'.",
+    None,
+    "pigdm, mmps, tmpd, ddnm, diffpir, jfps, dps, lgd, replacement, repaint, ddrm, ddnm_plus, daps, red_diff or tds. "
+    "Fields stand in parentheses, such as 'dps(scale=0.5)'. Default: the method that sampling.guidance of the run's config "
+    "names, or pigdm.",
 )
 MASK = flags.DEFINE_string("mask", None, "With --task=inpaint: an image, white where a pixel is seen.")
 NOISE_STD = flags.DEFINE_float(
@@ -66,7 +67,7 @@ def main() -> None:
         workdir,
         pathlib.Path(INPUT.value or ""),
         TASK.value or "",
-        METHOD.value or "",
+        METHOD.value,
         settings=settings,
         noise_std=NOISE_STD.value,
         num_draws=NUM_DRAWS.value,

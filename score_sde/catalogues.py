@@ -10,6 +10,8 @@ from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
 from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
 from score_sde.guidance import ENERGIES, GUIDANCE, SCHEDULES, THRESHOLDS, Energy, Guidance, Schedule
+from score_sde.guidance.inverse import METHODS
+from score_sde.guidance.operators import OPERATORS, Operator
 from score_sde.latents import CODECS, Codec
 from score_sde.likelihood import DIVERGENCES, Divergence
 from score_sde.networks import NETWORKS
@@ -32,7 +34,8 @@ _FAMILIES = {
     Solver: Family(SOLVERS, Solver),
     Grid: Family(GRIDS, Grid),
     Divergence: Family(DIVERGENCES, Divergence),
-    Guidance: Family(GUIDANCE, Guidance),
+    Guidance: Family({**GUIDANCE, **METHODS}, Guidance),
+    Operator: Family(OPERATORS, Operator),
     Schedule: Family(SCHEDULES, Schedule),
     Energy: Family(ENERGIES, Energy),
     Codec: Family(CODECS, Codec),

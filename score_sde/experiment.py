@@ -40,6 +40,7 @@ from score_sde.denoising.parameterizations import Parameterization
 from score_sde.generation.conditions import SamplingConditions
 from score_sde.generation.generator import Generator
 from score_sde.guidance import Guidance
+from score_sde.guidance.inverse import METHODS, Restoration
 from score_sde.internal.files import read_json
 from score_sde.latents import Codec, EncodedSource
 from score_sde.likelihood import LogProb
@@ -262,15 +263,48 @@ class Experiment:
 
     @functools.cached_property
     def solver(self) -> Solver:
-        return self._build("sampling.solver")
+        """The solver of the config, or of the method for inverse problems that its guidance names."""
+        return self._how[0]
 
     @functools.cached_property
     def grid(self) -> Grid:
-        return self._build("sampling.grid")
+        """The grid of the config. Some methods for inverse problems add a last step to it, or jumps."""
+        return self._how[1]
+
+    @functools.cached_property
+    def _how(self) -> tuple[Solver, Grid]:
+        how = self.plain_how()
+        return how if self.restoration is None else self.restoration.how(*how)
+
+    def plain_how(self) -> tuple[Solver, Grid]:
+        """The solver and the grid of the config as they are."""
+        return self._build("sampling.solver"), self._build("sampling.grid")
+
+    @functools.cached_property
+    def restoration(self) -> Restoration | None:
+        """The method for inverse problems that the guidance names.
+
+        Raises: ValueError for more than one, or one that is not the last rule.
+        """
+        family, sections = CATALOGUES.at["sampling.guidance"], self.settings.sampling.guidance
+        found = [i for i, section in enumerate(sections) if section["name"] in METHODS]
+        if not found:
+            return None
+        if found != [len(sections) - 1] or self.settings.sampling.threshold is not None:
+            raise ValueError(
+                "A method for inverse problems needs to be the last rule, got sampling.guidance="
+                f"{[section['name'] for section in sections]} and sampling.threshold={self.settings.sampling.threshold}; "
+                "put it last, and a threshold before it in the list."
+            )
+        path = f"sampling.guidance[{found[0]}]"
+        restoration: Restoration = build(path, family, sections[found[0]], catalogues=CATALOGUES)
+        return restoration
 
     @functools.cached_property
     def generator(self) -> Generator:
         """A generator with the solver, grid, condition, guidance and codec of the config, over the mesh."""
+        if self.restoration is not None:
+            self.restoration.check_alone()
         told = self.sampling_condition
         how = self.solver, self.grid, self.latent_spec.shape, self.mesh, told, self.guidance
         return Generator(self.denoiser, *how, place=self.place, codec=self.codec, observation=told.observation)
@@ -336,7 +370,12 @@ class Experiment:
     def sampling_condition(self) -> SamplingConditions:
         """(first index, number) -> the condition of these images. The object also gives their observation."""
         takes_observation = any(rule.takes_observation for rule in self.guidance)
-        return SamplingConditions(self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation)
+        measure = (
+            None if self.restoration is None else functools.partial(self.restoration.measured, self.run_key("measure"))
+        )
+        return SamplingConditions(
+            self.spec, self.settings.sampling.label, self._checked_held_out, takes_observation, measure
+        )
 
     def check_held_out(self) -> None:
         """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""

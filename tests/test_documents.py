@@ -18,6 +18,8 @@ from score_sde.config.overrides import apply_overrides
 from score_sde.data import SOURCES
 from score_sde.denoising import PARAMETERIZATIONS
 from score_sde.guidance import GUIDANCE
+from score_sde.guidance.inverse import METHODS
+from score_sde.guidance.operators import OPERATORS
 from score_sde.likelihood import DIVERGENCES
 from score_sde.metrics import METRICS
 from score_sde.networks import NETWORKS
@@ -118,6 +120,7 @@ def lists() -> dict[str, Mapping[str, Any]]:
         | {**NETWORKS, **DIVERGENCES, **TASKS},
         "solvers.md": {**SOLVERS, **GRIDS},
         "guidance.md": GUIDANCE,
+        "inverse.md": {**METHODS, **OPERATORS},
         "data.md": SOURCES,
         "evaluation.md": METRICS,
     }

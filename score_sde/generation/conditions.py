@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Array, Int64
 
 from score_sde.data import Batch, DataSpec, EvalBatches, RowsOfClass, class_number
 from score_sde.denoising.denoiser import Condition
@@ -28,6 +28,8 @@ class SamplingConditions:
       held_out: a function that returns the held-out examples. It is called only if there are more
         conditions than labels, or if guidance takes observations.
       takes_observation: whether a rule of the guidance takes observations.
+      measure: (x, indices of the images) -> the measurement of held-out examples. It is used where
+        the held-out data have no observation "y". None: the guidance needs no measurement.
     Raises: ValueError, when called, for a label that is not a class or has no held-out example, or
       for held-out data without the conditions of the training data.
     """
@@ -36,6 +38,7 @@ class SamplingConditions:
     label: int | str | None
     held_out: Callable[[], EvalBatches]
     takes_observation: bool = False
+    measure: Callable[[Array, Array], Array] | None = None
 
     def __call__(self, first_index: int, number: int) -> Condition:
         spec, label = self.spec, self._class
@@ -55,13 +58,19 @@ class SamplingConditions:
         """
         if not self.is_observed:
             return {}
-        observation = self._examples_of(first_index, number)["observation"]
-        return {name: jnp.asarray(values) for name, values in observation.items()}
+        examples = self._examples_of(first_index, number)
+        observation = {name: jnp.asarray(values) for name, values in examples["observation"].items()}
+        if self.measure is not None and "y" not in observation:
+            indices = jnp.arange(first_index, first_index + number, dtype=jnp.uint32)
+            observation["y"] = self.measure(jnp.asarray(examples["x"]), indices)
+        return observation
 
     @functools.cached_property
     def is_observed(self) -> bool:
-        """Whether a rule takes observations and the held-out data have some."""
-        return self.takes_observation and bool(self._held_out.source.spec.observations)
+        """Whether a rule takes observations, and the held-out data have some or are measured."""
+        if not self.takes_observation:
+            return False
+        return self.measure is not None or bool(self._held_out.source.spec.observations)
 
     @functools.cached_property
     def _class(self) -> int | None:

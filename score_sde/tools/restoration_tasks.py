@@ -1,7 +1,6 @@
 """The tasks of `score-sde restore` as operators, and its methods as rules and solvers."""
 
 import dataclasses
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,20 +9,16 @@ from jaxtyping import Float
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import Family, build
 from score_sde.config.lookup import closest
+from score_sde.config.options import options_of
 from score_sde.guidance import Guidance
 from score_sde.guidance import operators as ops
-from score_sde.guidance.inverse import DDNM, POSTERIORS, RESTORERS, TDS, DiffPIR, Measured, Renoise, Replacement
-from score_sde.solvers import Restart, Solver
-from score_sde.solvers.grids import Grid, Jumps
-from score_sde.solvers.grids.base import Spaced
+from score_sde.guidance.inverse import METHODS, NONLINEAR, Restoration
+from score_sde.solvers import Solver
+from score_sde.solvers.grids import Grid
 from score_sde.tools.solver_specs import section_of
 
 Shape = tuple[int, ...]
 TASKS = ("inpaint", "colorize", "superres", "bicubic", "deblur", "denoise", "project", "jpeg", "phase")
-_POSTERIORS = {name: kind for name, kind in POSTERIORS.items() if kind is not Measured}
-_RESTORERS = {name: kind for name, kind in RESTORERS.items() if kind is not Renoise}
-ANY_OPERATOR = ("dps", "daps", "red_diff", "tds")  # methods for nonlinear operators too
-METHODS = (*_POSTERIORS, *_RESTORERS, "repaint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,40 +76,35 @@ class Method:
     is_particles: bool = False
 
 
-def method_of(text: str, operator: ops.Operator, noise_std: float, solver: Solver, grid: Grid) -> Method:
-    """The method that `text` names, such as "pigdm" or "dps(scale=0.5)". The run gives `solver` and `grid`.
+def method_of(
+    method: str | Restoration, operator: ops.Operator, noise_std: float, solver: Solver, grid: Grid
+) -> Method:
+    """The method for this measurement. `solver` and `grid` are for the methods that have none of their own.
 
+    Args:
+      method: a text such as "pigdm" or "dps(scale=0.5)", or the method that a config names.
     Raises: ValueError for an unknown method or field, or an operator that the method cannot use.
     """
-    section = section_of(text)
-    name = section.pop("name")
-    if name not in METHODS:
-        raise ValueError(f"--method needs one of {[*METHODS]}, got {name!r}.{closest(name, [*METHODS])}")
-    if not isinstance(operator, ops.Linear) and name not in ANY_OPERATOR:
+    named = restoration_of(method) if isinstance(method, str) else method
+    if not isinstance(operator, ops.Linear) and named.name not in NONLINEAR:
         raise ValueError(
-            f"--method={name} needs a linear operator, got {type(operator).__name__}; use {', '.join(ANY_OPERATOR)}."
+            f"--method={named.name} needs a linear operator, got {type(operator).__name__}; use {', '.join(NONLINEAR)}."
         )
-    if name in _POSTERIORS:
-        kind: Any = _POSTERIORS[name]
-        _check_fields(name, section, [f.name for f in dataclasses.fields(kind)][2:])
-        rule, own = kind(operator, noise_std, **section), {DDNM: Renoise(), DiffPIR: Renoise(0.3**0.5)}
-        return Method(rule, own[kind], to_zero(grid)) if kind in own else Method(rule, solver, grid)
-    rule, grid = Measured(operator, noise_std), to_zero(grid)
-    if name == "repaint":
-        _check_fields(name, section, ["length", "repeats"])
-        return Method(rule, Restart(Replacement()), Jumps(grid, **section))
-    family = Family(_RESTORERS, Solver)
-    built: Solver = build("method", family, {"name": name, **section}, catalogues=CATALOGUES)
-    return Method(rule, built, grid, _RESTORERS[name] is TDS)
+    measuring = named.measuring(operator, noise_std)
+    return Method(measuring.rule(), *measuring.how(solver, grid), measuring.is_particles)
 
 
-def to_zero(grid: Grid) -> Grid:
-    """The grid with a last step to σ = 0, if it can have one. In that step, these solvers put y itself into the result."""
-    can = isinstance(grid, Spaced) and grid.end > 0 and grid.num_steps > 1
-    return dataclasses.replace(grid, to_zero=True) if can else grid  # type: ignore[type-var]
+def restoration_of(text: str) -> Restoration:
+    """The method that `text` names, as `sampling.guidance` of a config builds it.
 
-
-def _check_fields(name: str, given: dict[str, Any], known: list[str]) -> None:
-    unknown = [field for field in given if field not in known]
-    if unknown:
-        raise ValueError(f"--method={name} has the fields {known}, got {unknown[0]!r}.{closest(unknown[0], known)}")
+    Raises: ValueError for an unknown method or field.
+    """
+    section = section_of(text, "method")
+    name, known = section["name"], [*METHODS]
+    if name not in known:
+        raise ValueError(f"--method needs one of {known}, got {name!r}.{closest(name, known)}")
+    fields = [field for field in options_of(METHODS[name]).fields if field not in ("operator", "noise_std")]
+    if unknown := [field for field in section if field not in ("name", *fields)]:
+        raise ValueError(f"--method={name} has the fields {fields}, got {unknown[0]!r}.{closest(unknown[0], fields)}")
+    built: Restoration = build("method", Family(METHODS, Guidance), section, catalogues=CATALOGUES)
+    return built

@@ -20,13 +20,14 @@ from score_sde.data.listing import list_images
 from score_sde.denoising.denoiser import Params
 from score_sde.experiment import Experiment
 from score_sde.guidance import guide
+from score_sde.guidance.inverse import Restoration
 from score_sde.guidance.operators import Linear, Mask, Operator
 from score_sde.importers.lpips import load_lpips, lpips_path
 from score_sde.metrics.features.lpips import LEAST_SIZE, lpips_distance
 from score_sde.metrics.psnr import psnr
 from score_sde.metrics.ssim import WINDOW, ssim
 from score_sde.solvers import sample
-from score_sde.tools.restoration_tasks import Method, TaskSettings, method_of, operator_of
+from score_sde.tools.restoration_tasks import Method, TaskSettings, method_of, operator_of, restoration_of
 from score_sde.trained import restored
 from score_sde.training.reporter import Reporter
 
@@ -51,7 +52,7 @@ def run_restoration(
     workdir: pathlib.Path,
     input_path: pathlib.Path,
     task: str,
-    method: str,
+    method: str | None = None,
     *,
     mask: pathlib.Path | None = None,
     settings: TaskSettings = DEFAULTS,
@@ -76,7 +77,8 @@ def run_restoration(
     Args:
       input_path: an image or a folder of images.
       mask: an image, white where a pixel is measured.
-      method: the method, such as "pigdm" or "dps(scale=0.5)".
+      method: the method, such as "pigdm" or "dps(scale=0.5)". None: the method that
+        sampling.guidance of the config names, or "pigdm".
       noise_std: σ_y, in units of images in [−1, 1].
       input_is: "original": y is measured from the input, with noise. "measurement": the input is y
         itself.
@@ -98,7 +100,9 @@ def run_restoration(
         )
     if original is not None and input_is == "original":
         raise ValueError("--original goes with --input_is=measurement; otherwise the input is the original.")
-    output = output or workdir / "restored" / f"{task}_{method.partition('(')[0]}"
+    named = experiment.restoration if method is None else restoration_of(method)
+    named = named or restoration_of("pigdm")
+    output = output or workdir / "restored" / f"{task}_{named.name}"
     if output.exists():
         raise FileExistsError(f"{output} is there already; remove it, or choose another folder with --output.")
     if mask is not None:
@@ -106,7 +110,7 @@ def run_restoration(
             settings, mask=(read_image(mask, (*shape[:2], 1), resize) >= 0).astype(np.float32)
         )
     operator = operator_of(task, shape, settings)
-    how = method_of(method, operator, noise_std, experiment.solver, experiment.grid)
+    how = method_of(named, operator, noise_std, *experiment.plain_how())
     inputs = _read_inputs(input_path, operator, shape, input_is, original, resize)
     tensors = _lpips_tensors(lpips, shape)
     check_condition(experiment)
@@ -127,7 +131,12 @@ def run_restoration(
             progress.update(i + 1)
     scores = [score(each, tensors) for each in done]
     if jax.process_index() == 0:
-        write(output, done, scores, {"task": task, "method": method, "noise_std": noise_std, "step": trained.step})
+        write(
+            output,
+            done,
+            scores,
+            {"task": task, "method": method or named.name, "noise_std": noise_std, "step": trained.step},
+        )
     reporter.say(f"{len(done)} images, {num_draws} draws each, in {output}{_in_words(scores)}")
     return output
 
@@ -213,7 +222,8 @@ def draw(
     model = experiment.denoiser.bind(params, condition)
     if condition and experiment.settings.sampling.label is None:
         model = model.with_condition(model.null_condition())
-    denoise = guide(model, (*experiment.guidance, how.rule), {"y": jnp.broadcast_to(y[None], (rows, *y.shape))})
+    rules = [rule for rule in experiment.guidance if not isinstance(rule, Restoration)]
+    denoise = guide(model, (*rules, how.rule), {"y": jnp.broadcast_to(y[None], (rows, *y.shape))})
     whole = (1, number, *shape) if how.is_particles else (rows, *shape)
     x = parallel.to_host(sample(key, denoise, how.solver, how.grid, whole, sharding=sharding).x)
     return x[0] if how.is_particles else x[:number]

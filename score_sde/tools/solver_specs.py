@@ -30,12 +30,15 @@ def solver_of(text: str) -> Solver:
     return build("solver", CATALOGUES.at["sampling.solver"], section_of(text), catalogues=CATALOGUES)
 
 
-def section_of(text: str) -> dict[str, Any]:
-    """The config section {"name": …, field: value} of `text`."""
+def section_of(text: str, kind: str = "solver") -> dict[str, Any]:
+    """The config section {"name": …, field: value} of `text`. `kind` is what an error calls it.
+
+    Raises: ValueError for text of another form.
+    """
     try:
         return _section(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, AttributeError) as error:
-        raise ValueError(f"A solver is written as name or name(field=value, …), got {text!r}.") from error
+        raise ValueError(f"A {kind} is written as name or name(field=value, …), got {text!r}.") from error
 
 
 def _section(node: Any) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from score_sde.training.state import Params, TrainState, create_state, state_sha
 from score_sde.training.step import CompiledStep, make_train_step
 
 MOST_PARAMETERS = 10**13
-PURPOSES = ("init", "train", "sample", "likelihood", "evaluate")
+PURPOSES = ("init", "train", "sample", "likelihood", "evaluate", "measure")
 
 
 def key_of(seed: int, purpose: str) -> Key[Array, ""]:
-    """The key of one use of a seed: "init", "train", "sample", "likelihood" or "evaluate"."""
+    """The key of one use of a seed: "init", "train", "sample", "likelihood", "evaluate" or "measure"."""
     with jax.enable_x64(True):  # else a seed of more than 32 bits loses the upper ones without a word
         key = jax.random.key(seed)
     return jax.random.fold_in(key, PURPOSES.index(purpose))

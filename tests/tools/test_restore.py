@@ -20,7 +20,7 @@ from score_sde.guidance import operators as ops
 from score_sde.run_config import from_workdir, write_config
 from score_sde.solvers import DDIM, Restart, grids
 from score_sde.tools import restoration_tasks as tasks
-from score_sde.tools.restore import run_restoration
+from score_sde.tools.restore import Restored, run_restoration, write
 from score_sde.training.saving.checkpoints import Checkpoints
 
 RNG = np.random.default_rng(0)
@@ -103,8 +103,15 @@ def test_a_measurement_as_input(workdir):
         ("photos", "denoise", "ddrm", {"mask": "mask.png"}, "--mask goes with --task=inpaint"),
         ("photos", "sharpen", "ddrm", {}, "--task needs one of .* got 'sharpen'"),
         ("photos", "denoise", "drm", {}, "--method needs one of .* got 'drm'. Did you mean 'ddrm'"),
+        (
+            "photos",
+            "denoise",
+            "dps(0.5)",
+            {},
+            r"A method is written as name or name\(field=value, …\), got 'dps\(0.5\)'",
+        ),
         ("photos", "denoise", "pigdm(std=1)", {}, r"--method=pigdm has the fields \['data_std'.* got 'std'"),
-        ("photos", "jpeg", "pigdm", {}, "--method=pigdm needs a linear operator, got Jpeg; use dps, daps"),
+        ("photos", "jpeg", "pigdm", {}, "--method=pigdm needs a linear operator, got Jpeg; use dps, lgd, daps"),
         ("photos", "colorize", "ddrm", {}, "Grey needs images with 3 channels"),
         ("photos", "superres", "ddrm", {"settings": tasks.TaskSettings(factor=3)}, "multiples of 3"),
         ("photos", "denoise", "ddrm", {"num_draws": 0}, "restore needs num_draws >= 1"),
@@ -135,12 +142,35 @@ def test_a_failed_solve_writes_nothing(workdir):
     assert sorted(workdir.rglob("*")) == before
 
 
+def test_an_interrupt_while_files_are_written_leaves_none(tmp_path, monkeypatch):
+    image = np.zeros((8, 8, 1), np.float32)
+    done = [Restored("a.png", None, image, image, image[None])]
+    write(tmp_path / "whole", done, [{}], {})
+    assert (tmp_path / "whole" / "restored.npz").is_file()
+
+    def interrupted(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "half", done, [{}], {})
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_the_method_of_the_config(workdir):
+    """Without --method; the flags give the operator and the noise, whatever the config says of them."""
+    section = "{'name': 'ddrm', 'eta': 0.5, 'operator': {'name': 'grey'}, 'noise_std': 3.0}"
+    options = {"settings": tasks.TaskSettings(factor=2), "num_draws": 2, "noise_std": 0.0}
+    output = run(workdir, "photos/a.png", "superres", None, (*FOUR, f"sampling.guidance={section}"), **options)
+    assert output.name == "superres_ddrm"
+    arrays = np.load(output / "restored.npz")
+    np.testing.assert_allclose(ops.BlockAverage(2)(arrays["draws"][0]), arrays["y"].repeat(2, axis=0), atol=1e-5)
+
+
 def test_methods_as_text():
     operator, grid = ops.BlockAverage(2), grids.LogSNRUniform(4)
     ended = grids.LogSNRUniform(4, to_zero=True)
-    made = {
-        name: tasks.method_of(name, operator, 0.0 if name == "ddnm" else 0.1, DDIM(), grid) for name in tasks.METHODS
-    }
+    made = {name: tasks.method_of(name, operator, 0.0 if name == "ddnm" else 0.1, DDIM(), grid) for name in inv.METHODS}
     assert made["pigdm"].rule == inv.PiGDM(operator, 0.1) and made["pigdm"].solver == DDIM()
     assert made["repaint"].solver == Restart(inv.Replacement()) and made["repaint"].grid == grids.Jumps(ended)
     assert made["pigdm"].grid == grid and made["ddrm"].grid == made["ddnm"].grid == ended
