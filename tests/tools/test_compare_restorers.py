@@ -12,6 +12,7 @@ from PIL import Image
 
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.plots.calibration import rank_histograms
+from score_sde.solvers import loop
 from score_sde.tools import compare_restorers as comparison
 from tests.ground_truth import moment_errors
 
@@ -40,25 +41,36 @@ def test_the_exact_posterior():
     assert max(moment_errors(x, mean, covariance)) < 5
 
 
-def test_the_table(tmp_path):
+def test_the_table(tmp_path, capsys):
     """Exact draws have errors of their number alone; a method without its measurement would not."""
-    rows = comparison.run_restorer_comparison(tmp_path, ("ddrm", "ddnm"), ["mask"], (0.3,), (5,), 256, 8)
-    assert [(row.method, row.noise_std, row.nfe) for row in rows] == [
-        *(("exact draws", 0.3, 0), ("ddrm", 0.3, 5)),
-        *(("exact draws", 0.0, 0), ("ddnm", 0.0, 5)),
+    compiled = loop._solve._cache_size()
+    rows = comparison.run_restorer_comparison(tmp_path, ("ddrm", "ddnm"), ["mask"], (0.3, 0.6), (5, 7), 128, 8)
+    assert loop._solve._cache_size() - compiled <= 2  # one for each method, whatever the prior, noise and steps
+    assert "compare 100% step 19/19" in capsys.readouterr().err
+    first = [(row.method, row.noise_std, row.nfe) for row in rows if row.prior == "Gaussian"]
+    assert first == [
+        *(("exact draws", 0.3, 0), ("ddrm", 0.3, 5), ("ddrm", 0.3, 7)),
+        *(("exact draws", 0.6, 0), ("ddrm", 0.6, 5), ("ddrm", 0.6, 7)),
+        *(("exact draws", 0.0, 0), ("ddnm", 0.0, 5), ("ddnm", 0.0, 7)),
     ]
-    assert rows[0].mean < 4 * np.sqrt(1 / 256) and rows[0].covariance < 0.4
+    assert rows[0].mean < 4 * np.sqrt(1 / 128) and rows[0].covariance < 0.5
     assert 0 < rows[1].mean < 1 and 0 < rows[1].covariance < 1
     table = (tmp_path / "errors.md").read_text(encoding="utf-8").splitlines()
-    assert table[0] == "### Mask, σ_y = 0.3" and table[4].startswith("| `exact draws` | — | 0.")
+    assert table[0] == "### Gaussian prior, σ_y = 0.3" and table[4].startswith("| `exact draws` | — | 0.")
+    assert table[2] == "| method | evaluations | mask: mean | mask: covariance | mask: sliced Wasserstein |"
     with (tmp_path / "errors.csv").open() as file:
         assert float(list(csv.DictReader(file))[1]["mean"]) == rows[1].mean
     assert Image.open(tmp_path / "calibration.png").width > 100
 
 
 def test_mistakes(tmp_path):
-    with pytest.raises(ValueError, match="compare_restorers needs operators among .* got 'blur'"):
-        comparison.run_restorer_comparison(tmp_path / "none", operators=["blur"])
+    for how, message in [
+        ({"operators": ["blur"]}, "compare_restorers needs operators among .* got 'blur'"),
+        ({"methods": ["ddmr"]}, "--method needs one of .* got 'ddmr'. Did you mean 'ddrm'"),
+        ({"number": 100, "pairs": 64}, "compare_restorers needs pairs <= number / 2, got pairs=64, number=100"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            comparison.run_restorer_comparison(tmp_path / "none", **how)
     assert not (tmp_path / "none").exists()
 
 
