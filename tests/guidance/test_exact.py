@@ -82,7 +82,8 @@ def test_classifier_guidance_as_another_library_has_it(kind):
     """guided-diffusion's condition_score, at two scales. Its condition_mean is a rule of one sampler, and another thing."""
     file, cases = opened("guided_diffusion")
     for scale in (1.0, 4.0):
-        names = [n for n, case in cases.items() if n.split("/")[1] == kind and case["classifier_scale"] == scale]
+        steps = {n: case for n, case in cases.items() if n.startswith(f"step/{kind}/")}
+        names = [n for n, case in steps.items() if case["classifier_scale"] == scale]
         assert len(names) >= 8
         number = len(file[f"{names[0]}/x"])
         alpha_bar = np.repeat([cases[name]["alpha_bar"] for name in names], number)
@@ -132,7 +133,7 @@ def pair_of(file, case, kind):
 def test_guided_trajectories_of_edm2(kind, pair):
     """Heun's method from σ = 80 to 0, with classifier-free guidance and with a weak model, at four scales."""
     file, cases = opened("edm2")
-    tried = [name for name in cases if name.startswith(f"{kind}/{pair}_")]
+    tried = [name for name in cases if name.startswith(f"{kind}/{pair}_") and "S_churn" not in cases[name]]
     assert len(tried) >= 4
     for name in tried:
         case = cases[name]

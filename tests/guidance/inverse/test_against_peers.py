@@ -79,7 +79,7 @@ def test_azulas_solves():
             solver = inv.DPS(DDIM(1.0), case["zeta"])
             denoise = guide(model, (inv.Measured(operator, noise_std),), {"y": y})
         elif case["cls"] == "PGDMSampler":
-            solver = DDIM(case["eta"])
+            solver = DDIM(case["eta"] ** 0.5)  # its η is the square of ours
             denoise = guide(model, (inv.PiGDM(operator, as_published=True),), {"y": y})
         else:
             continue
