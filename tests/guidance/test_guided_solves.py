@@ -122,6 +122,7 @@ def test_the_product_is_not_the_summed_score():
 field = jax.jit(lambda denoise, x, t: denoise(x, t))
 
 
+@pytest.mark.slow
 def test_particles_sample_the_product():
     """A mixture under a scale of 4: the weighted particles have the moments of the product, the summed score has not."""
     file, cases = opened("exact")

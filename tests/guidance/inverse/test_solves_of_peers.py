@@ -151,6 +151,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 def test_azulas_guided_solves():
     """Rules and solvers know nothing of each other: DDIM and the ancestral sampler over each rule."""
     arrays, cases = load("azula_traj")
@@ -423,6 +424,7 @@ def test_deepinvs_likelihood_scores_as_energies():
     assert len(compared) == 3
 
 
+@pytest.mark.slow
 def test_exact_guidance_and_its_flow():
     """MMPS of one Gaussian: E[x0 | x_t, y], ∇ log p(y | x_t), and the whole probability flow to the posterior."""
     arrays, cases = load("exact")
