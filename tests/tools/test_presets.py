@@ -14,6 +14,9 @@ from score_sde.tools.network_cost import cost_of
 PUBLISHED = [name for name, preset in PRESETS.items() if preset.million_parameters is not None]
 # SiT's sizes are DiT's, so one stands for all.
 CHECKED = [name for name in PUBLISHED if not name.startswith("sit-") or name == "sit-s/2"]
+# As edm2-m, by the width, and two that take seconds to trace.
+LATER = [name for name in CHECKED if name.startswith("edm2-") and name != "edm2-m"]
+LATER += ["edm-cifar10-ncsnpp", "edm-imagenet64"]
 
 
 @functools.cache
@@ -22,18 +25,19 @@ def row(name):
     return found
 
 
-def agrees(ours, published):
+def agrees(ours, published, rounding=0.51):
     """To the last digit of the published number, whose digits are its rounding."""
     digits = len(str(published).partition(".")[2])
-    return abs(ours - published) <= 0.51 * 10**-digits
+    return abs(ours - published) <= rounding * 10**-digits
 
 
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LATER else n for n in CHECKED])
 def test_parameters_and_multiply_adds(name):
     preset = PRESETS[name]
     assert agrees(row(name).million_parameters, preset.million_parameters)
     if preset.gmac is not None:
-        assert agrees(row(name).comparable_gmac, preset.gmac)
+        rounding = 0.76 if preset.network == "edm2" else 0.51  # EDM2's are half of a rounded number, rounded again
+        assert agrees(row(name).comparable_gmac, preset.gmac, rounding)
 
 
 def test_a_count_by_hand():
