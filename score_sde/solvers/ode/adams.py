@@ -34,7 +34,7 @@ def quadrature(dtype: Any) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
     return jnp.asarray(0.5 * (nodes + 1), dtype), jnp.asarray(0.5 * weights, dtype)
 
 
-class Course(NamedTuple):
+class Integrand(NamedTuple):
     """An answer, and the step from t to s in its variable m."""
 
     answer: Batch
@@ -50,14 +50,14 @@ def cross(sde: SDE, t: Times, s: Times) -> Float[Array, "..."]:
     return (sigma_s - sigma_t) * alpha_t - sigma_t * (alpha_s - alpha_t)
 
 
-def noise_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Course:
+def noise_integrand(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Integrand:
     """The answer ε̂, in the variable m = σ/α."""
     length = transfer(sde, t, s)
     nodes = -transfer(sde, times, t) / sde.alpha(t) * sde.alpha(s) / length
-    return Course(estimate.eps, ddim(sde, estimate, s), length, nodes)
+    return Integrand(estimate.eps, ddim(sde, estimate, s), length, nodes)
 
 
-def flow_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Course:
+def flow_integrand(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"]) -> Integrand:
     """The answer ε̂ − x̂0, in the variable m = σ/(α + σ)."""
 
     def scale(t):
@@ -65,12 +65,12 @@ def flow_course(sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float
 
     length = cross(sde, t, s) / scale(t)
     nodes = -cross(sde, times, t) / (scale(times) * scale(t)) * scale(s) / length
-    return Course(estimate.eps - estimate.x0, ddim(sde, estimate, s), length, nodes)
+    return Integrand(estimate.eps - estimate.x0, ddim(sde, estimate, s), length, nodes)
 
 
-def velocity_course(
+def velocity_integrand(
     sde: SDE, estimate: Estimate, t: Scalar, s: Scalar, times: Float[Array, " k"], sigma_data: Scalar | float
-) -> Course:
+) -> Integrand:
     """The answer v̂, in the variable m = atan(σ/(α σ_data))."""
 
     def angle(t, s):
@@ -86,7 +86,7 @@ def velocity_course(
     answer = (alpha * sigma_data * eps - sigma / sigma_data * x0) / scale(t)
     length = scale(s) * angle(t, s)
     base = scale(s) / scale(t) * (alpha * x0 + sigma * eps) + length * answer
-    return Course(answer, base, length, -angle(times, t) / angle(t, s))
+    return Integrand(answer, base, length, -angle(times, t) / angle(t, s))
 
 
 @pytree
@@ -124,13 +124,13 @@ class AdamsBashforth(Solver):
         sde = denoise.sde
         estimate, times = denoise(x, t), carry.times
         if self.predicts == "v":
-            course = velocity_course(sde, estimate, t, s, times, self.sigma_data)
+            integrand = velocity_integrand(sde, estimate, t, s, times, self.sigma_data)
         else:
-            course = (noise_course if self.predicts == "eps" else flow_course)(sde, estimate, t, s, times)
+            integrand = (noise_integrand if self.predicts == "eps" else flow_integrand)(sde, estimate, t, s, times)
         # The integrals of θ^k over [0, 1] are 1/(k + 1): in m, the kernel of the integral is constant.
-        gains = course.length / jnp.arange(1, self.order + 1, dtype=course.length.dtype)
+        gains = integrand.length / jnp.arange(1, self.order + 1, dtype=integrand.length.dtype)
         now = carry.order(self.order, self.lower_order_below)
-        x, past = history.extrapolate(carry, now, course.answer, t, course.base, course.nodes, gains)
+        x, past = history.extrapolate(carry, now, integrand.answer, t, integrand.base, integrand.nodes, gains)
         return x, past, denoise.evaluations(t)
 
 
@@ -186,14 +186,14 @@ class ExponentialAdamsBashforth(Solver):
 
         The integrals use dm/dl = −½ sech(l + log σ_data) for m = atan(σ/(α σ_data)).
         """
-        course = velocity_course(sde, estimate, t, s, jnp.zeros(0, h.dtype), self.sigma_data)
+        integrand = velocity_integrand(sde, estimate, t, s, jnp.zeros(0, h.dtype), self.sigma_data)
         nodes, weights = quadrature(h.dtype)
         log_ratio = 0.5 * sde.log_snr(t) + nodes * h + jnp.log(self.sigma_data)
         scale = jnp.hypot(sde.alpha(s) * self.sigma_data, sde.sigma(s))
         density = -0.5 * scale * h * weights / jnp.cosh(log_ratio)
         powers = jnp.stack([nodes**k for k in range(self.order)])
-        base = jnp.where(jnp.isfinite(h), course.base, ddim(sde, estimate, s))
-        return course.answer, base, powers @ density
+        base = jnp.where(jnp.isfinite(h), integrand.base, ddim(sde, estimate, s))
+        return integrand.answer, base, powers @ density
 
 
 @pytree
