@@ -1,4 +1,4 @@
-"""Start-up: `import score_sde` and `python -m experiments.train --help` as whole processes, against an empty process."""
+"""Start-up: `import score_sde` and `score-sde train --help` as whole processes, against an empty process."""
 
 import statistics
 import subprocess
@@ -10,7 +10,7 @@ COMMANDS = {
     "import jax": ["-c", "import jax"],
     "import score_sde": ["-c", "import score_sde"],
     "score_sde.sample, VP and Denoiser": ["-c", "import score_sde; score_sde.sample, score_sde.VP, score_sde.Denoiser"],
-    "experiments.train --help": ["-m", "experiments.train", "--help"],
+    "score-sde train --help": ["-m", "score_sde", "train", "--help"],
 }
 
 

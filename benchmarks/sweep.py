@@ -18,7 +18,7 @@ EMPTY = (
     "folder = pathlib.Path(given['--workdir']); folder.mkdir(parents=True, exist_ok=True); "
     f"(folder / 'metrics.jsonl').write_text(json.dumps(dict(step={STEPS}, loss=1.0)) + chr(10))"
 )
-COMMANDS = {"empty": [sys.executable, "-c", EMPTY], "train": ["python", "-m", "experiments.train"]}
+COMMANDS = {"empty": [sys.executable, "-c", EMPTY], "train": ["python", "-m", "score_sde", "train"]}
 
 
 def run(rounds: int) -> dict[str, float]:
@@ -42,9 +42,7 @@ def run(rounds: int) -> dict[str, float]:
             f"{statistics.median(extra):+.3f} s ({min(extra):+.3f} to {max(extra):+.3f}), ratio {ratios[name]:.3f}"
         )
         if "command" in medians:
-            print(
-                f"  python -m experiments.sweep starts and ends in {TRIALS * (medians['command'] - medians['sweep']):.2f} s"
-            )
+            print(f"  score-sde sweep starts and ends in {TRIALS * (medians['command'] - medians['sweep']):.2f} s")
     return ratios
 
 
@@ -89,5 +87,5 @@ def by_command(sweep: dict[str, Any], folder: pathlib.Path) -> None:
     """The sweep as a user starts it."""
     path = folder.parent / "sweep.py"
     path.write_text(f"def get_sweep():\n    return {sweep!r}\n")
-    command = [sys.executable, "-m", "experiments.sweep", f"--sweep={path}", f"--workdir={folder}"]
+    command = [sys.executable, "-m", "score_sde", "sweep", f"--sweep={path}", f"--workdir={folder}"]
     subprocess.run(command, capture_output=True, check=True)

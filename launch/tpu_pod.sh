@@ -26,7 +26,7 @@ git checkout --detach FETCH_HEAD; make env EXTRAS=dev,tpu"
     train | sample | evaluate | likelihood)
         flags=
         (($# == 0)) || flags=$(printf ' %q' "$@")
-        on_every_worker "cd score_sde && .venv/bin/python -m experiments.$command$flags"
+        on_every_worker "cd score_sde && .venv/bin/python -m score_sde $command$flags"
         ;;
     *)
         echo "tpu_pod.sh needs setup, train, sample, evaluate or likelihood, got $command." >&2

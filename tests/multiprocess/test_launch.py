@@ -122,7 +122,13 @@ def test_one_command_starts_every_worker_of_a_pod(tmp_path):
     assert words[:5] == ["compute", "tpus", "tpu-vm", "ssh", "pod"]
     assert {"--zone=z", "--project=p", "--worker=all"} < set(words)
     command = words[-1].removeprefix("--command=")
-    assert shlex.split(command.split("&& ")[1]) == [".venv/bin/python", "-m", "experiments.train", "--workdir=/mnt/a b"]
+    assert shlex.split(command.split("&& ")[1]) == [
+        ".venv/bin/python",
+        "-m",
+        "score_sde",
+        "train",
+        "--workdir=/mnt/a b",
+    ]
 
 
 def test_setup_of_a_pod_and_its_errors(tmp_path):
