@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # --help loads no framework
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run: checkpoints, metrics and pictures.")
 CHECKPOINT = flags.DEFINE_integer("checkpoint", None, "The step of the checkpoint. Default: the newest.")
 EMA = flags.DEFINE_string(
-    "ema", None, "The average to use: its half-life in thousands of images, or 'none' for the raw parameters."
+    "ema",
+    None,
+    "The average to use: its half-life in thousands of images, or 'none' for the raw parameters. By default the shortest.",
 )
 DISTRIBUTED = flags.DEFINE_enum(
     "distributed",

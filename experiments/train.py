@@ -23,7 +23,8 @@ ALLOW_CHANGE = flags.DEFINE_multi_string(
 INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "WORKDIR[@STEP] of another run. A new run begins with the weights of that run: its first average, or the one of --ema.",
+    "WORKDIR[@STEP] of another run. A new run begins with the weights of that run: its average with the shortest "
+    "half-life, or the average of --ema.",
 )
 flags.declare_key_flag("workdir")
 flags.declare_key_flag("ema")

@@ -258,7 +258,7 @@ def load(
     Args:
       step: the step. None is the newest checkpoint.
       average: the half-life of the average in thousands of images. "none" is the parameters
-        themselves, and None is the first average.
+        themselves, and None is the average with the shortest half-life.
       overrides: changed fields of the run's config, such as "sampling.grid.num_steps=50".
     Raises: FileNotFoundError where nothing was trained, or where there is no such checkpoint.
       ValueError for a checkpoint that is damaged or does not fit, an average that does not exist,

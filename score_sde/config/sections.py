@@ -126,7 +126,8 @@ class Ema:
     """Exponential moving averages of the parameters.
 
     Attributes:
-      half_lives_kimg: the half-lives in thousands of images. Each gives one average.
+      half_lives_kimg: the half-lives in thousands of images. Each gives one average. Commands use the
+        average with the shortest half-life, unless --ema names another.
       rampup_ratio: keeps a half-life below this fraction of the images seen so far. None: no
         ramp-up.
     """

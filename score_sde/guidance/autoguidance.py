@@ -31,7 +31,7 @@ class Autoguidance(Contrast):
       workdir: the folder of the run that trained the weak model.
       step: the step of its checkpoint. None: the newest.
       average: the half-life of the average in thousands of images. "none": the raw parameters.
-        None: the first average.
+        None: the average with the shortest half-life.
 
     Raises: ValueError as `Contrast`, without a weak model, or for a weak model with another SDE.
     Source: Karras et al., arXiv 2406.02507, Eq. 3.

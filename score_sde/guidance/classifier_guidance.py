@@ -34,7 +34,7 @@ class ClassifierGuidance(Tilt):
       workdir: the folder of the run that trained the classifier.
       step: the step of its checkpoint. None: the newest.
       average: the half-life of the average in thousands of images. "none": the raw parameters.
-        None: the first average.
+        None: the average with the shortest half-life.
 
     Raises: ValueError as `Tilt`, and where there is no classifier or no label.
     Source: Dhariwal and Nichol, arXiv 2105.05233, Eq. 14; Song et al., arXiv 2011.13456, Eq. 14.

@@ -52,7 +52,7 @@ class Trainer:
       seed: the random seed of parameters, batches, noise and samples.
       mesh: the devices. None is all devices that share a batch evenly.
       half_lives_kimg: the half-lives of averages of the parameters, in thousands of images. Samples
-        are drawn with the first average.
+        are drawn with the average of the shortest half-life.
       rampup_ratio: keeps a half-life below this fraction of the images seen so far. None: no
         ramp-up.
       accumulation_steps: the number of parts of a batch that are differentiated one after the
@@ -173,14 +173,15 @@ class Trainer:
         return Preview(self._model.generator, self._num_preview, self._model.spec)
 
     def trained(self, state: TrainState) -> Trained:
-        """The model with the first average of a state."""
+        """The model with the average of the shortest half-life."""
         name = average_name(state.ema, None)
         return Trained(self._model, int(state.step), name, pick_params(state, name), self.workdir)
 
     def load(self, step: int | None = None, average: str | None = None) -> Trained:
         """The model at a checkpoint of the folder.
 
-        Without a step it is the newest checkpoint, and without an average the first average.
+        Without a step it is the newest checkpoint. Without an average it is the average with the
+        shortest half-life.
 
         Raises: ValueError without a folder, and the errors of `score_sde.load`.
         """

@@ -23,7 +23,7 @@ class InitFrom(NamedTuple):
 
     Attributes:
       ema: the half-life of the average in thousands of images. "none" is the raw parameters, and
-        None is the run's first average.
+        None is the run's average with the shortest half-life.
     """
 
     workdir: str

@@ -66,7 +66,7 @@ def state_sharding(state: Any, task: Task, mesh: Mesh, *, over_fsdp: bool = True
 
 
 def pick_params(state: TrainState, average: str | None) -> Params:
-    """The average with this half-life (in thousands of images; None: the first), or the raw parameters ("none").
+    """The average with this half-life (in thousands of images; None: the shortest), or the raw parameters ("none").
 
     Raises: ValueError for a half-life that was not kept.
     """
@@ -74,16 +74,18 @@ def pick_params(state: TrainState, average: str | None) -> Params:
 
 
 def average_name(names: Collection[str], wanted: str | None) -> str:
-    """The name of an average, however its half-life is written: "500.0" is "500"; None is the first.
+    """The name of an average, however its half-life is written: "500.0" is "500".
 
-    "none" names the raw parameters, and is the first where no average was kept.
+    None is the average with the shortest half-life. The order of the averages is not a choice: JAX
+    sorts them as texts, where "1000" stands before "500". "none" names the raw parameters, which
+    None takes where no average was kept.
 
     Raises: ValueError for a half-life that was not kept.
     """
     if wanted == RAW or (wanted is None and not names):
         return RAW
     if wanted is None:
-        return next(iter(names))
+        return min(names, key=float)
     for name in names:
         if name == wanted or (_is_number(wanted) and float(name) == float(wanted)):
             return name

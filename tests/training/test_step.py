@@ -12,8 +12,9 @@ from configs import density2d
 from score_sde import parallel
 from score_sde.experiment import Experiment
 from score_sde.objectives import DenoisingScoreMatching, EDMWeighting, SlicedScoreMatching, Stratified
+from score_sde.runs import weights
 from score_sde.training.averages import ema_decay, update_ema
-from score_sde.training.state import create_state, ema_name
+from score_sde.training.state import RAW, average_name, create_state, ema_name
 from score_sde.training.step import make_train_step
 from tests.independence import assert_independent
 
@@ -225,3 +226,11 @@ def test_parts_that_a_device_cannot_make():
         step_of(small(), 5)
     with pytest.raises(ValueError, match="accumulation_steps needs to be >= 1 and divide.*got 0"):
         step_of(small(), 0)
+
+
+@pytest.mark.parametrize("half_lives", [(1000.0, 500.0), (500.0, 1000.0)])
+def test_sampling_and_init_from_take_the_shortest_half_life(half_lives):
+    """JAX sorts the averages of a state as texts, and a config names them in its own order."""
+    assert average_name(sorted(map(ema_name, half_lives)), None) == "500"
+    assert weights._average({"ema": {"half_lives_kimg": half_lives}}, None) == "500"
+    assert average_name([], None) == RAW == weights._average({"ema": {"half_lives_kimg": ()}}, None)
