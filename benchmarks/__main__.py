@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-NAMES = ("unet", "start_up", "sweep", "throughput", "memory")
+NAMES = ("unet", "start_up", "sweep", "throughput", "memory", "guidance")
 STUDIES = ("extrapolation",)  # these do not measure speed, and run only when named
 
 
