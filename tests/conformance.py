@@ -112,6 +112,9 @@ CONTRASTS = {
     "apg_momentum": guidance.APG(3.0, norm_threshold=2.5, momentum=-0.5),
     "cfg_plus_plus": guidance.CFGPlusPlus(0.6),
     "cfg_zero_star": guidance.CFGZeroStar(2.0),
+    "tangential": guidance.Tangential(2.0),
+    "magnitude_aware": guidance.MagnitudeAware(2.0, alpha=1.5),
+    "frequency_decoupled": guidance.FrequencyDecoupled(2.0, weights=(0.8,), parallel=(0.4,)),
 }
 
 

@@ -1,7 +1,7 @@
 """The denoiser: a network with a parameterization and an SDE. Bound to parameters it is `denoise(x, t)`."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +13,7 @@ from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.parameterizations import LogSigmaLabel, Parameterization
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.layers import Change, Inside, Reading, call
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -98,28 +99,48 @@ class BoundDenoiser(Denoise):
     condition: Condition | None
     dropout_key: Key[Array, ""] | None
     train: bool = static()
+    changes: tuple[Change | None, ...] = static(default=())
 
     @property
     def sde(self) -> SDE:
         return self.denoiser.sde
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
+        return self.read(x, t, None)[0]
+
+    def read(self, x: Float[Array, "b *shape"], t: Time, reading: Reading | None) -> tuple[Estimate, Inside]:
+        """(the estimate, the attention maps and outputs of the layers that `reading` names), from one call.
+
+        Raises: ValueError for a layer that the network does not have. The message lists its layers.
+        """
         sde, parameterization = self.denoiser.sde, self.denoiser.parameterization
         c_in, c_noise = parameterization.inputs(sde, t)
         rngs = None if self.dropout_key is None else {"dropout": self.dropout_key}
-        output: Any = self.denoiser.network.apply(
-            {"params": self.params["network"]},
-            expand_like(c_in, x) * x,
-            jnp.broadcast_to(c_noise, x.shape[:1]),
-            self.condition,
-            self.train,
-            rngs=rngs,
-        )
-        return parameterization.decode(output, x, t, sde)
+
+        def apply(**keywords: Any) -> Any:
+            return self.denoiser.network.apply(
+                {"params": self.params["network"]},
+                expand_like(c_in, x) * x,
+                jnp.broadcast_to(c_noise, x.shape[:1]),
+                self.condition,
+                self.train,
+                rngs=rngs,
+                **keywords,
+            )
+
+        output, inside = call(apply, self.changes, reading)
+        return parameterization.decode(output, x, t, sde), inside
 
     def with_condition(self, condition: Condition) -> "BoundDenoiser":
         """The same denoiser with another condition. The batch size may differ."""
         return dataclasses.replace(self, condition=condition)
+
+    def with_changes(self, changes: Sequence[Change | None]) -> "BoundDenoiser":
+        """The same denoiser with changed layers, for a batch whose rows take turns: row i has changes[i % len(changes)].
+
+        A call raises ValueError for a layer that the network does not have.
+        """
+        return dataclasses.replace(self, changes=tuple(changes))
 
     def null_condition(self) -> Condition:
         """The condition that training shows in place of a dropped condition: `network.null(condition)`."""

@@ -15,8 +15,14 @@ from score_sde.guidance.contrast import Contrast
 from score_sde.guidance.dynamic_threshold import DynamicThreshold
 from score_sde.guidance.energies import ENERGIES, Energy, MeanColor, Quadratic
 from score_sde.guidance.energy_guidance import EnergyGuidance
+from score_sde.guidance.frequency_decoupled import FrequencyDecoupled
+from score_sde.guidance.layer_contrast import LayerContrast
+from score_sde.guidance.magnitude_aware import MagnitudeAware
+from score_sde.guidance.perturbed_attention import PerturbedAttention
 from score_sde.guidance.product import Product, compose
 from score_sde.guidance.schedules import SCHEDULES, Piecewise, Schedule
+from score_sde.guidance.skip_layer import SkipLayer
+from score_sde.guidance.tangential import Tangential
 from score_sde.guidance.threshold import Threshold
 
 GUIDANCE: dict[str, type[Guidance]] = {
@@ -24,7 +30,12 @@ GUIDANCE: dict[str, type[Guidance]] = {
     "apg": APG,
     "cfg_plus_plus": CFGPlusPlus,
     "cfg_zero_star": CFGZeroStar,
+    "tangential": Tangential,
+    "frequency_decoupled": FrequencyDecoupled,
+    "magnitude_aware": MagnitudeAware,
     "autoguidance": Autoguidance,
+    "perturbed_attention": PerturbedAttention,
+    "skip_layer": SkipLayer,
     "classifier": ClassifierGuidance,
     "energy": EnergyGuidance,
     "product": Product,

@@ -6,7 +6,8 @@ from jaxtyping import Array, Float
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
 from score_sde.guidance.base import with_x0
-from score_sde.guidance.contrast import NullContrast, Place
+from score_sde.guidance.contrast import NullContrast
+from score_sde.guidance.scaled import Place
 from score_sde.internal.pytree import pytree, static
 
 

@@ -9,7 +9,9 @@ from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
 from score_sde.guidance.base import Conditional, Guidance, Load, Observation, repeat_rows
-from score_sde.guidance.contrast import Contrast, Pair, Place, linear
+from score_sde.guidance.beside import Answers, Ask, beside
+from score_sde.guidance.contrast import Contrast, Pair, linear
+from score_sde.guidance.scaled import Place
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import Time
 
@@ -88,6 +90,9 @@ class ModelPair(Pair):
 
     def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
         return _estimate(self.positive, x, t), _estimate(self.negative, x, t)
+
+    def beside(self, x: Float[Array, "b *shape"], t: Time, ask: Ask) -> tuple[Answers, Estimate]:
+        return beside(self.positive, x, t, ask), _estimate(self.negative, x, t)
 
     def repeated(self, number: int) -> "ModelPair":
         return ModelPair(repeat_rows(self.positive, number), repeat_rows(self.negative, number))

@@ -2,7 +2,8 @@
 
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
-from score_sde.guidance.contrast import NullContrast, Place
+from score_sde.guidance.contrast import NullContrast
+from score_sde.guidance.scaled import Place
 from score_sde.internal.pytree import pytree
 
 

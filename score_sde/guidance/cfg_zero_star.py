@@ -8,7 +8,8 @@ from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
 from score_sde.guidance.base import Around
-from score_sde.guidance.contrast import NullContrast, Pair, Place, Predicts, reading
+from score_sde.guidance.contrast import NullContrast, Pair
+from score_sde.guidance.scaled import Place, Predicts, reading
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static

@@ -6,57 +6,23 @@ from a good and a weak model. A `Contrast` combines them.
 
 import abc
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.factors import Factors
 from score_sde.denoising.memory import Memory
-from score_sde.denoising.parameterizations import PARAMETERIZATIONS, Parameterization
-from score_sde.guidance.base import Conditional, Guidance, Observation, numbers_as_floats, repeat_rows
-from score_sde.guidance.interval import check_interval, has_interval, is_inside
-from score_sde.guidance.schedules import Schedule
-from score_sde.internal.broadcast import expand_like
+from score_sde.guidance.base import Conditional, Observation, repeat_rows
+from score_sde.guidance.beside import Answers, Ask, beside, in_one_call, plain
+from score_sde.guidance.interval import has_interval, is_inside
+from score_sde.guidance.scaled import Place, Scaled
 from score_sde.internal.companions import owner_of, with_companions
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Scalar, Time
-
-Predicts = Literal["eps", "x0", "v", "flow"]
-
-
-def reading(predicts: Predicts) -> Parameterization:
-    """The functions that convert between a value of this name and the pair (x̂0, ε̂)."""
-    member: Any = PARAMETERIZATIONS[predicts]
-    found: Parameterization = member()
-    return found
-
-
-class Place(NamedTuple):
-    """The point at which two answers are combined.
-
-    Attributes:
-      scale: the scale, shaped to multiply x.
-      inside: which images are in the interval, shaped to multiply x.
-    """
-
-    sde: SDE
-    x: Float[Array, "b *shape"]
-    t: Time
-    scale: Float[Array, "..."]
-    inside: Bool[Array, "..."]
-
-    def value(self, predicts: Predicts, estimate: Estimate) -> Float[Array, "b *shape"]:
-        """The output that a network of this parameterization would have given."""
-        return reading(predicts).target(*estimate, self.t, self.sde)
-
-    def shifted(self, predicts: Predicts, estimate: Estimate, shift: Float[Array, "b *shape"]) -> Estimate:
-        """The pair after `shift` is added to that value. A shift of zero changes no bit."""
-        change = reading(predicts).decode(shift, jnp.zeros_like(self.x), self.t, self.sde)
-        return Estimate(estimate.x0 + change.x0, estimate.eps + change.eps)
 
 
 class Pair(abc.ABC):
@@ -69,6 +35,10 @@ class Pair(abc.ABC):
         """(positive, negative) at x_t."""
 
     @abc.abstractmethod
+    def beside(self, x: Float[Array, "b *shape"], t: Time, ask: Ask) -> tuple[Answers, Estimate]:
+        """(the answers of `positive` with what is asked for beside it, negative) at x_t."""
+
+    @abc.abstractmethod
     def evaluations(self, t: Time) -> Evaluations:
         """The network evaluations of `both`."""
 
@@ -78,43 +48,17 @@ class Pair(abc.ABC):
 
 
 @pytree
-class Contrast(Guidance):
+class Contrast(Scaled):
     """A rule that combines a positive and a negative answer, at noise levels within an interval.
 
     Outside of the interval only the positive answer is computed. There is one exception: if the
     times differ between images, and any image is inside, both answers are computed for all images.
 
-    Attributes:
-      scale: the guidance scale. 1 is the positive model.
-      log_snr_min: guides only where log(α²/σ²) >= log_snr_min. None: no bound towards noise.
-      log_snr_max: guides only where log(α²/σ²) <= log_snr_max. None: no bound towards data.
-      schedule: w(λ) over λ = log(α²/σ²), which makes the scale 1 + w (scale − 1). None: w = 1.
-      rescale: φ in [0, 1]. The combined value y of each image is multiplied by φ
-        std(positive)/std(y) + 1 − φ. None: 0.
-      rescale_of: the value that `rescale` multiplies. The networks of arXiv 2305.08891 predict v.
-
-    Raises: ValueError where log_snr_min > log_snr_max or rescale is outside of [0, 1].
-    Source: the interval: Kynkäänniemi et al., arXiv 2404.07724; `rescale`: Lin et al., arXiv
-      2305.08891, Sec. 3.4.
+    Raises: ValueError as `Scaled`.
     """
 
     takes_observation: ClassVar[bool] = False
     is_product: ClassVar[bool] = False  # whether its score is scale · positive + (1 − scale) · negative
-
-    scale: float = 1.0
-    log_snr_min: float | None = None
-    log_snr_max: float | None = None
-    schedule: Schedule | None = None
-    rescale: float | None = None
-    rescale_of: Predicts = static(default="v")
-
-    def __post_init__(self):
-        numbers_as_floats(self)
-        check_interval(self)
-        if self.rescale is not None and not 0 <= self.rescale <= 1:
-            raise ValueError(
-                f"{type(self).__name__} needs 0 <= rescale <= 1, got rescale={self.rescale}; None is without."
-            )
 
     @abc.abstractmethod
     def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
@@ -130,22 +74,11 @@ class Contrast(Guidance):
 
     def guided(self, pair: Pair, memory: Memory | None, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         """The guided pair for images in the interval, and the positive pair for the others."""
-        sde = pair.positive.sde
-        positive, negative = pair.both(x, t)
-        inside = is_inside(self, sde, t)
-        weight = 1.0 if self.schedule is None else self.schedule(sde.log_snr(jnp.asarray(t)))
-        scale = 1 + weight * (self.scale - 1)
-        place = Place(sde, x, t, expand_like(jnp.asarray(scale, x.dtype), x), expand_like(inside, x))
-        found = self._rescaled(place, positive, self.combine(place, positive, negative, memory))
-        return Estimate(*(jnp.where(place.inside, *values) for values in zip(found, positive, strict=True)))
+        return self.combined(self.place(pair.positive.sde, x, t), *pair.both(x, t), memory)
 
-    def _rescaled(self, place: Place, positive: Estimate, found: Estimate) -> Estimate:
-        if self.rescale is None:
-            return found
-        wanted, value = (place.value(self.rescale_of, each) for each in (positive, found))
-        axes = tuple(range(1, value.ndim))
-        ratio = jnp.std(wanted, axis=axes, keepdims=True) / jnp.std(value, axis=axes, keepdims=True)
-        return place.shifted(self.rescale_of, found, self.rescale * (ratio - 1) * value)
+    def combined(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
+        """The guided pair of two answers, and the positive pair outside of the interval."""
+        return self.limited(place, positive, positive, self.combine(place, positive, negative, memory))
 
 
 @pytree
@@ -172,6 +105,23 @@ class ContrastDenoiser(Denoise):
         if not has_interval(self.rule):
             return guided(x, t)
         return jax.lax.cond(jnp.any(is_inside(self.rule, self.sde, t)), guided, self.pair.positive, x, t)
+
+    @property
+    def plain(self) -> Denoise:
+        return plain(self.pair.positive)
+
+    def beside(self, x: Float[Array, "b *shape"], t: Time, ask: Ask) -> Answers:
+        """The answers, for a rule around this one."""
+
+        def guided(x, t):
+            positive, negative = self.pair.beside(x, t, ask)
+            found = self.rule.combined(self.rule.place(self.sde, x, t), positive.guided, negative, self.memory)
+            return positive._replace(guided=found)
+
+        if not has_interval(self.rule):
+            return guided(x, t)
+        inside = jnp.any(is_inside(self.rule, self.sde, t))
+        return jax.lax.cond(inside, guided, lambda x, t: beside(self.pair.positive, x, t, ask), x, t)
 
     @property
     def powers(self) -> tuple[Scalar | float, ...]:
@@ -211,17 +161,12 @@ class ConditionPair(Pair):
         return ConditionPair(positive, {name: jnp.repeat(rows, number, axis=0) for name, rows in self.negative.items()})
 
     def both(self, x: Float[Array, "b *shape"], t: Time) -> tuple[Estimate, Estimate]:
-        """Both answers. Rows 2i and 2i + 1 are image i with the two conditions, so no row changes its device."""
-        given, t = self.positive.condition or {}, jnp.asarray(t)
-        condition = {name: _interleave(values, self.negative[name]) for name, values in given.items()}
-        found = self.positive.with_condition(condition)(_interleave(x, x), _interleave(t, t) if t.ndim else t)
-        pairs = [values.reshape(-1, 2, *values.shape[1:]) for values in found]
-        return Estimate(*(pair[:, 0] for pair in pairs)), Estimate(*(pair[:, 1] for pair in pairs))
+        (positive, negative), _ = in_one_call(self.positive, x, t, [self.negative], Ask())
+        return positive, negative
 
-
-def _interleave(first: Array, second: Array) -> Array:
-    """[b, …] and [b, …] -> [2 b, …], rows in turn."""
-    return jnp.stack([first, second], axis=1).reshape(-1, *first.shape[1:])
+    def beside(self, x: Float[Array, "b *shape"], t: Time, ask: Ask) -> tuple[Answers, Estimate]:
+        (positive, negative, *changed), inside = in_one_call(self.positive, x, t, [self.negative], ask)
+        return Answers(positive, positive, tuple(changed), inside), negative
 
 
 @pytree

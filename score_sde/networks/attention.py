@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from score_sde.internal.layers import AttentionMap
 from score_sde.networks.layers import GroupNorm, TokenNorm, dense, wide
 from score_sde.networks.positions import Rotation, rotate
 
@@ -35,15 +36,17 @@ def attend(
     modes. "fused" is cuDNN's kernel, which never stores the map. It has no forward mode, so
     Jacobian-vector products need "plain". Where the kernel cannot be used, "fused" is "plain":
     on anything but an NVIDIA GPU, in float32, or with features of a head that are no multiple of 8
-    up to 128.
+    up to 128. Where guidance replaces or reads the map, "fused" is "plain" too. So a layer that calls
+    this function needs `nn.compact`.
 
     Source: Vaswani et al., arXiv 1706.03762, Eq. 1.
     """
-    if attention == "fused" and _fits_cudnn(q, k, v, mask):
+    hook = AttentionMap()
+    if attention == "fused" and not hook.is_wanted() and _fits_cudnn(q, k, v, mask):
         # Without a name, JAX takes its own form of "plain" on every machine.
         pairs = None if mask is None else mask[:, None, None, :]
         return jax.nn.dot_product_attention(q, k, v, mask=pairs, implementation="cudnn")
-    return apply_map(attention_map(q, k, mask), v)
+    return apply_map(hook(attention_map(q, k, mask)), v)
 
 
 def attention_map(

@@ -4,6 +4,7 @@ diffusers has 1 + w where `use_original_formulation` is set. Its APG is then the
 uncond + w · update, where the paper has cond + (w − 1) · update, so that its numbers are brought to the paper's form here.
 """
 
+import dataclasses
 import json
 import pathlib
 
@@ -13,15 +14,30 @@ import numpy as np
 import pytest
 
 from score_sde.denoising.memory import remembering
-from score_sde.guidance import APG, CFGZeroStar, ClassifierFree
+from score_sde.guidance import (
+    APG,
+    Autoguidance,
+    CFGZeroStar,
+    ClassifierFree,
+    FrequencyDecoupled,
+    MagnitudeAware,
+    PerturbedAttention,
+    SkipLayer,
+    Tangential,
+    guide,
+)
+from score_sde.internal.layers import Change
 from tests.guidance.answers import Answers
 
 FILE = np.load(pathlib.Path(__file__).parents[1] / "golden" / "guidance" / "diffusers_guiders.npz")
 CASES = json.loads(str(FILE["__meta__"]))["cases"]
 
 
-def answers(case, predicts, negative="uncond") -> Answers:
-    inputs = [FILE[f"in/{case['shape']}/pred_{name}"] for name in ("cond", negative)]
+def answers(case, predicts, channels_last=False) -> Answers:
+    """The rows of the table are the predictions of a network: with a condition, without, and changed in two ways."""
+    names = [f"in/{case['shape']}/pred_{name}" for name in ("cond", "uncond", "skip", "modality")]
+    inputs = [FILE[name] for name in names if name in FILE]
+    inputs = [np.moveaxis(values, 2, -1) for values in inputs] if channels_last else inputs
     number = inputs[0].shape[1]
     condition = {"label": jnp.zeros(number, jnp.int32), "image": jnp.arange(number)}
     return Answers(jnp.stack(inputs), condition, predicts)
@@ -53,15 +69,16 @@ def predictions(guided, model, x):
     return jax.lax.scan(step, 0, model.times())[1]
 
 
-def check(name, rule, predicts, expected=None, start=0):
+def check(name, rule, predicts, expected=None, start=0, stop=None, channels_last=False):
     """Both the predictions and the number of evaluations."""
     case, golden = CASES[name], FILE[f"{name}/num_conditions"]
-    model = answers(case, predicts)
+    model = answers(case, predicts, channels_last)
     x = jnp.asarray(np.random.default_rng(1).normal(size=model.table.shape[2:]), jnp.float32)
-    found, evaluations = predictions(rule.wrap(model, {}), model, x)
+    found, evaluations = predictions(guide(model, rule if isinstance(rule, tuple) else (rule,)), model, x)
     expected = FILE[f"{name}/pred"] if expected is None else expected
+    expected = np.moveaxis(expected, 2, -1) if channels_last else expected
     np.testing.assert_allclose(
-        found[start:], expected[start:], atol=2e-5 * np.abs(expected[start:]).max(), err_msg=name
+        found[start:stop], expected[start:stop], atol=2e-5 * np.abs(expected[start:]).max(), err_msg=name
     )
     return evaluations, golden
 
@@ -70,10 +87,14 @@ def of_kind(kind):
     return [name for name in CASES if name.startswith(f"{kind}/")]
 
 
+def limits_of(name, more_than=1):
+    """The interval of the steps with more than this number of evaluations."""
+    guided = FILE[f"{name}/num_conditions"] > more_than
+    return {} if not np.any(guided) else interval(answers(CASES[name], "flow").times()[: len(guided)], guided)
+
+
 def settings(name, predicts="flow"):
-    case = CASES[name]
-    guided = FILE[f"{name}/num_conditions"] > 1
-    limits = {} if not np.any(guided) else interval(answers(case, "flow").times()[: len(guided)], guided)
+    case, limits = CASES[name], limits_of(name)
     rescale = case.get("guidance_rescale")
     return {"scale": scale_of(case), "rescale": rescale, "rescale_of": predicts, **limits}
 
@@ -87,6 +108,14 @@ def test_classifier_free():
         assert evaluations.tolist() == golden.tolist(), name
 
 
+def papers_apg(name, scale):
+    """The peer's numbers in the paper's form."""
+    conditional, null = (FILE[f"in/{CASES[name]['shape']}/pred_{which}"] for which in ("cond", "uncond"))
+    guided = (FILE[f"{name}/num_conditions"] > 1).reshape(-1, 1, 1, 1, 1)
+    expected = FILE[f"{name}/pred"]
+    return np.where(guided, conditional + (scale - 1) / scale * (expected - null), expected)
+
+
 @pytest.mark.parametrize("name", [name for name in of_kind("apg") if "guidance_rescale" not in CASES[name]])
 def test_apg(name):
     """After `guidance_rescale` diffusers' own form cannot be taken back, so that case is left out."""
@@ -97,11 +126,7 @@ def test_apg(name):
     threshold = case["adaptive_projected_guidance_rescale"] or None  # where 0 is none
     given = settings(name) | {"rescale": None}
     rule = APG(**given, eta=case["eta"], momentum=momentum, norm_threshold=threshold, axes=axes)
-    conditional, null = (FILE[f"in/{case['shape']}/pred_{which}"] for which in ("cond", "uncond"))
-    expected = FILE[f"{name}/pred"]
-    if not case.get("use_original_formulation"):
-        guided = (FILE[f"{name}/num_conditions"] > 1).reshape(-1, 1, 1, 1, 1)
-        expected = np.where(guided, conditional + (scale - 1) / scale * (expected - null), expected)
+    expected = FILE[f"{name}/pred"] if case.get("use_original_formulation") else papers_apg(name, scale)
     evaluations, golden = check(name, rule, "x0", expected)
     assert evaluations.tolist() == golden.tolist()
 
@@ -125,3 +150,135 @@ def test_cfg_zero_star():
         rule = CFGZeroStar(**settings(name), zero_below=below)
         # At its zero steps the peer's rescaling divides by a standard deviation of 0.
         check(name, rule, "flow", start=zero if "guidance_rescale" in case else 0)
+
+
+@pytest.mark.parametrize("name", of_kind("slg") + of_kind("pag"))
+def test_layers_beside_classifier_free_guidance(name):
+    """One rule after the other. The peer never guides by layers at its first step; here that is an interval.
+
+    The peer adds its scale times the difference to guidance by a condition, but without it the scale counts from 1.
+    """
+    case, scale = CASES[name], scale_of(CASES[name])
+    before = () if scale == 1 else (ClassifierFree(scale),)
+    kind, given = (PerturbedAttention, "perturbed") if name.startswith("pag") else (SkipLayer, "skip_layer")
+    limits = limits_of(name, more_than=1 + len(before))
+    rule = kind(len(before) + case[f"{given}_guidance_scale"], **limits, layers=("2",))
+    evaluations, golden = check(name, (*before, rule), "flow")
+    assert evaluations.tolist() == golden.tolist()
+
+
+@pytest.mark.parametrize("name", of_kind("ltx2"))
+def test_two_rules_of_layers_beside_classifier_free_guidance(name):
+    """LTX-2's sum of three differences, rescaled as a whole: a third table stands for its other modality."""
+    case = CASES[name]
+    limits = limits_of(name)
+    rules = [
+        ClassifierFree(case["guidance_scale"], **limits),
+        SkipLayer(1 + case["stg_scale"], **limits, layers=("2",)),
+    ]
+    rules += [PerturbedAttention(case["modality_scale"], **limits, layers=("3",))] * (case["modality_scale"] != 1)
+    if "guidance_rescale" in case:
+        rules[-1] = dataclasses.replace(rules[-1], rescale=case["guidance_rescale"], rescale_of="flow")
+    evaluations, golden = check(name, tuple(rules), "flow")
+    assert evaluations.tolist() == golden.tolist()
+
+
+@pytest.mark.parametrize("name", of_kind("autog"))
+def test_autoguidance(name):
+    case = CASES[name]
+    model = answers(case, "flow")
+    weak = model.with_changes([Change("skip", ("1",))])  # it answers with the peer's weak prediction
+    rule = Autoguidance(scale_of(case), rescale=case["guidance_rescale"], rescale_of="flow", weak=weak)
+    evaluations, golden = check(name, rule, "flow")
+    assert evaluations.tolist() == golden.tolist()
+
+
+@pytest.mark.parametrize("name", of_kind("apg_mix"))
+def test_apg_after_classifier_free_guidance(name):
+    """diffusers' mix: classifier-free guidance until a step, and APG after it. The momentum starts at the first step."""
+    case, original = CASES[name], CASES[name].get("use_original_formulation")
+    start = case["adaptive_projected_guidance_start_step"] + 1
+    rescale = {"rescale": case.get("guidance_rescale"), "rescale_of": "x0"}
+    scale = case["adaptive_projected_guidance_scale"] + (1 if original else 0)
+    momentum = case["adaptive_projected_guidance_momentum"]
+    threshold = case["adaptive_projected_guidance_rescale"]
+    apg = APG(scale, eta=case["eta"], momentum=momentum, norm_threshold=threshold, **rescale)
+    mixed = FILE[f"{name}/pred"]
+    check(name, apg, "x0", mixed if original else papers_apg(name, scale), start=start)
+    check(name, ClassifierFree(scale_of(case), **rescale), "x0", mixed, stop=start)
+
+
+@pytest.mark.parametrize("name", of_kind("tcfg"))
+def test_tangential(name):
+    check(name, Tangential(**settings(name, "eps")), "eps")
+
+
+@pytest.mark.parametrize("name", of_kind("mambo"))
+def test_magnitude_aware(name):
+    check(name, MagnitudeAware(**settings(name), alpha=CASES[name]["alpha"]), "flow")
+
+
+def blurred(images):
+    """kornia's filter of pyramids, over the last two axes."""
+    for axis in (-2, -1):
+        side = images.shape[axis]
+        padded = np.pad(images, [(2, 2) if i == images.ndim + axis else (0, 0) for i in range(images.ndim)], "reflect")
+        taps = zip((1, 4, 6, 4, 1), range(5), strict=True)
+        images = sum(tap / 16 * np.take(padded, np.arange(side) + i, axis) for tap, i in taps)
+    return images
+
+
+def doubled(images):
+    """Bilinear interpolation of torch, then the filter."""
+    for axis in (-2, -1):
+        side = images.shape[axis]
+        place = np.maximum(np.arange(2 * side) / 2 - 0.25, 0)
+        low = np.floor(place).astype(int)
+        share = (place - low).reshape([-1 if i == images.ndim + axis else 1 for i in range(images.ndim)])
+        high = np.minimum(low + 1, side - 1)
+        images = (1 - share) * np.take(images, low, axis) + share * np.take(images, high, axis)
+    return blurred(images)
+
+
+def banded(case, scales, parallel, of_paper):
+    """Two bands with weights for the parallel part of the difference, in numpy.
+
+    The peer has uncond + w · (weighted difference), as its APG. The paper has cond + (w − 1) · (weighted difference).
+    """
+    bands = []
+    for which in ("cond", "uncond"):
+        images = FILE[f"in/{case['shape']}/pred_{which}"]
+        fine = blurred(images)
+        coarse = fine.reshape(*fine.shape[:-2], 4, 2, 4, 2).mean(axis=(-3, -1))
+        bands.append((images - doubled(coarse), coarse))
+    found = []
+    for given, null, scale, weight in zip(*bands, scales, parallel, strict=True):
+        difference, axes = given - null, (2, 3, 4)
+        share = np.sum(difference * given, axes, keepdims=True) / np.sum(given**2, axes, keepdims=True)
+        weighted = difference + (weight - 1) * share * given
+        found.append(given + (scale - 1) * weighted if of_paper else null + scale * weighted)
+    return found[0] + doubled(found[1])
+
+
+@pytest.mark.parametrize("name", of_kind("fdg"))
+def test_frequency_decoupled(name):
+    """The peer has images [c, h, w]."""
+    case = CASES[name]
+    scales = np.asarray(case["guidance_scales"]) + (1 if case.get("use_original_formulation") else 0)
+    weights = (scales - 1) / (scales[0] - 1)
+    rescale, levels = case.get("guidance_rescale"), None
+    if case.get("guidance_rescale_space") == "freq":
+        rescale, levels = None, rescale
+    rule = FrequencyDecoupled(
+        float(scales[0]),
+        rescale=rescale,
+        rescale_of="x0",
+        weights=tuple(weights.tolist()),
+        parallel=case.get("parallel_weights"),
+        rescale_levels=levels,
+    )
+    expected = None
+    if rule.parallel:
+        peer, expected = (banded(case, scales, rule.parallel, of_paper) for of_paper in (False, True))
+        np.testing.assert_allclose(FILE[f"{name}/pred"], peer, atol=1e-10)
+    check(name, rule, "x0", expected, channels_last=True)
