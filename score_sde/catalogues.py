@@ -9,7 +9,17 @@ from flax import linen as nn
 from score_sde.config import Catalogues, Family
 from score_sde.data import SOURCES, Source
 from score_sde.denoising.parameterizations import NOISE_LABELS, PARAMETERIZATIONS, NoiseLabel, Parameterization
-from score_sde.guidance import ENERGIES, GUIDANCE, SCHEDULES, THRESHOLDS, Energy, Guidance, Schedule
+from score_sde.guidance import (
+    ENERGIES,
+    GUIDANCE,
+    OBJECT_ENERGIES,
+    SCHEDULES,
+    THRESHOLDS,
+    Energy,
+    Guidance,
+    ObjectEnergy,
+    Schedule,
+)
 from score_sde.guidance.inverse import METHODS
 from score_sde.guidance.operators import OPERATORS, Operator
 from score_sde.latents import CODECS, Codec
@@ -38,6 +48,7 @@ _FAMILIES = {
     Operator: Family(OPERATORS, Operator),
     Schedule: Family(SCHEDULES, Schedule),
     Energy: Family(ENERGIES, Energy),
+    ObjectEnergy: Family(OBJECT_ENERGIES, ObjectEnergy),
     Codec: Family(CODECS, Codec),
 }
 CATALOGUES = Catalogues(

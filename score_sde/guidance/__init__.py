@@ -18,9 +18,19 @@ from score_sde.guidance.energy_guidance import EnergyGuidance
 from score_sde.guidance.frequency_decoupled import FrequencyDecoupled
 from score_sde.guidance.layer_contrast import LayerContrast
 from score_sde.guidance.magnitude_aware import MagnitudeAware
+from score_sde.guidance.object_energies import (
+    OBJECT_ENERGIES,
+    Appearance,
+    ObjectEnergy,
+    Position,
+    Shape,
+    Size,
+    Together,
+)
 from score_sde.guidance.perturbed_attention import PerturbedAttention
 from score_sde.guidance.product import Product, compose
 from score_sde.guidance.schedules import SCHEDULES, Piecewise, Schedule
+from score_sde.guidance.self_guidance import Reference, SelfGuidance
 from score_sde.guidance.skip_layer import SkipLayer
 from score_sde.guidance.tangential import Tangential
 from score_sde.guidance.threshold import Threshold
@@ -38,6 +48,7 @@ GUIDANCE: dict[str, type[Guidance]] = {
     "skip_layer": SkipLayer,
     "classifier": ClassifierGuidance,
     "energy": EnergyGuidance,
+    "self_guidance": SelfGuidance,
     "product": Product,
     "threshold": Threshold,
     "dynamic_threshold": DynamicThreshold,

@@ -18,6 +18,7 @@ from score_sde.internal.pytree import as_pytree, pytree, static
 from score_sde.sdes.base import Time
 
 Batch = Float[Array, "b *shape"]
+Divisor = Literal["none", "unit", "relative"]
 
 
 @pytree
@@ -51,7 +52,7 @@ class EnergyGuidance(Tilt):
     energy: Energy | Callable[..., Any] = Quadratic()
     of: Literal["x_t", "x0_through", "x0"] = static(default="x0_through")
     num_steps: int = static(default=1)
-    norm: Literal["none", "unit", "relative"] = static(default="none")
+    norm: Divisor = static(default="none")
 
     def __post_init__(self):
         super().__post_init__()
@@ -77,25 +78,26 @@ class EnergyGuidance(Tilt):
             gradient = self._gradient(x, t)
         # ε̂ changes by σ times the gradient that `tilted` gets.
         sigma = expand_like(model.sde.sigma(t), x)
-        gradient = self._normed(gradient, estimate.eps / sigma)
+        gradient = normed(self.norm, gradient, estimate.eps / sigma)
         return tilted(model.sde, x, t, estimate, -self.scale * gradient), estimate
 
     def _descended(self, x0: Batch, t: Time) -> Batch:
         for _ in range(self.num_steps):
-            x0 = x0 - self.scale * self._normed(self._gradient(x0, t), x0)
+            x0 = x0 - self.scale * normed(self.norm, self._gradient(x0, t), x0)
         return x0
 
     def _gradient(self, x: Batch, t: Time) -> Batch:
         energy: Any = self.energy
         return jax.grad(lambda x: jnp.sum(energy(x, t)))(x)
 
-    def _normed(self, gradient: Batch, changed: Batch) -> Batch:
-        """The gradient over its norm, times 1 or the norm of the value that it changes. It is 0 where the gradient is 0."""
-        if self.norm == "none":
-            return gradient
-        size = _norm(gradient)
-        wanted = jnp.ones_like(size) if self.norm == "unit" else _norm(changed)
-        return gradient * jnp.where(size > 0, wanted / jnp.where(size > 0, size, 1.0), 0.0)
+
+def normed(divisor: Divisor, gradient: Batch, changed: Batch) -> Batch:
+    """The gradient over its norm, times 1 or the norm of the value that it changes. It is 0 where the gradient is 0."""
+    if divisor == "none":
+        return gradient
+    size = _norm(gradient)
+    wanted = jnp.ones_like(size) if divisor == "unit" else _norm(changed)
+    return gradient * jnp.where(size > 0, wanted / jnp.where(size > 0, size, 1.0), 0.0)
 
 
 def _norm(x: Batch) -> Float[Array, "b ..."]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from score_sde.denoising.dynamics import Denoise
+from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.base import Around, Guidance, numbers_as_floats
 from score_sde.guidance.interval import check_interval, has_interval, is_inside
@@ -62,18 +62,29 @@ class Tilt(Guidance):
     ) -> tuple[Estimate, Estimate]:
         """(the changed pair, the model's own pair) at x_t, with one call of the model. `given` is the field of `Tilted`."""
 
+    def extra_evaluations(self, model: Denoise, t: Time) -> Evaluations:
+        """The evaluations of the model's network within the interval, beside the one call of the model."""
+        return 0
+
 
 @pytree
 class Tilted(Around):
     """`model` under a `Tilt`. `given` is the rule's input for each image, such as its label.
 
-    The evaluations of a call are those of the model. Gradients, and the network of a classifier,
-    are not counted.
+    The evaluations of a call are those of the model, and the extra evaluations of the rule within
+    its interval. Gradients, and the network of a classifier, are not counted.
     """
 
     model: Denoise
     rule: Tilt
     given: Array | None = None
+
+    def evaluations(self, t: Time) -> Evaluations:
+        """The evaluations of the model, and within the interval the extra ones of the rule."""
+        own, extra = self.model.evaluations(t), self.rule.extra_evaluations(self.model, t)
+        if isinstance(extra, int) and extra == 0:
+            return own
+        return jnp.asarray(own) + jnp.where(is_inside(self.rule, self.sde, t), jnp.asarray(extra), 0)
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         inside = is_inside(self.rule, self.sde, t)
