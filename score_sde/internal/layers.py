@@ -92,23 +92,23 @@ class _Calls:
 
     def __call__(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         value = call(*args, **kwargs)
-        path = () if context.module.scope is None else context.module.path
+        path = _path(context.module)
         if not path or context.method_name not in ("__call__", "is_wanted"):
             return value
         is_map = isinstance(context.module, AttentionMap)
         if context.method_name == "is_wanted":
             self._note("maps", path)
-            wanted = (*self.reading.maps, *(name for change in self.changes if change for name in change.layers))
-            return any(_is_map_of(path, name) for name in wanted)
+            replaced = [change.layers for change in self.changes if change and change.kind == "identity_map"]
+            return any(_is_map_of(path, name) for names in (self.reading.maps, *replaced) for name in names)
         other = _identity(value) if is_map else args[0] if args else None
-        fits = other is not None and jnp.shape(other) == jnp.shape(value)
+        fits = other is not None and _shape(other) == _shape(value) is not None
         self._note("maps" if is_map else "features", path)
         if fits:
             self._note("identity_map" if is_map else "skip", path)
         named = [change is not None and self._names(change, path, is_map) for change in self.changes]
         if not any(named):
             return value
-        if not fits:
+        if other is None or not fits:
             kind = "identity_map" if is_map else "skip"
             raise ValueError(
                 f"The layer {'/'.join(path)!r} is not {KINDS[kind].one}; name another. {self._choices(kind)}"
@@ -120,14 +120,16 @@ class _Calls:
         """Whether the output of this call is kept."""
         if method != "__call__":
             return False
-        path = module.path
+        path = _path(module)
         if not isinstance(module, AttentionMap):
             return self._use("features", path, self.reading.features)
         return self._use("maps", path, self.reading.maps)
 
     def check(self) -> None:
         """Raises ValueError for a change without layers, or for a name that was not called."""
-        wanted = [(change.kind, change.layers) for change in self.changes if change is not None]
+        wanted: list[tuple[str, tuple[str, ...]]] = [
+            (change.kind, change.layers) for change in self.changes if change is not None
+        ]
         wanted += [(kind, names) for kind, names in self.reading._asdict().items() if names]
         for kind, names in wanted:
             unknown = [name for name in names if (kind, name) not in self.used]
@@ -180,6 +182,16 @@ KINDS = {
     "maps": _Kind("attention", "layers with attention"),
     "features": _Kind("a layer", "layers"),
 }
+
+
+def _path(module: nn.Module) -> tuple[str, ...]:
+    """The names of the modules from the network down to this one. Empty for the network, and outside of it."""
+    return () if module.scope is None else module.path
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    """The shape of an array. None for anything else, such as a tuple of arrays."""
+    return getattr(value, "shape", None)
 
 
 def _is_at(path: tuple[str, ...], name: str) -> bool:
