@@ -29,7 +29,7 @@ class LayerContrast(Scaled):
     answer, and one batched call of the network gives all three answers.
 
     Attributes:
-      layers: the names of the layers, as in the tree of the parameters. "blocks_3/attention" is a
+      layers: the names of the layers, as in the tree of the parameters. "block_3/attention" is a
         layer within a layer.
 
     Raises: ValueError as `Scaled`, for a denoiser without a network, and, when the network is

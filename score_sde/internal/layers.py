@@ -1,7 +1,7 @@
 """Layers of a Flax network by their names: their attention maps and outputs, and changes for some rows of a batch.
 
 The name of a layer is the path of its module, as in the tree of the parameters: "middle_attention",
-or "blocks_3/attention" for a module within a module. A network needs no code for any of this. It
+or "block_3/attention" for a module within a module. A network needs no code for any of this. It
 only passes its attention maps through `AttentionMap`.
 """
 
