@@ -18,6 +18,7 @@ from score_sde.networks.jit import JiT
 from score_sde.networks.mlp import MLP
 from score_sde.networks.presets import PRESETS
 from score_sde.networks.unet import ADM, DDPM, NCSNpp, UNet
+from score_sde.networks.unet2d_condition import UNet2DCondition
 from score_sde.networks.uvit import UViT
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
@@ -27,6 +28,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "ddpm": DDPM,
     "adm": ADM,
     "edm2": EDM2UNet,
+    "unet2d_condition": UNet2DCondition,
     "mlp": MLP,
     "encoder": Encoder,
     "dit": DiT,
