@@ -184,6 +184,7 @@ def value_at(config, path):
     return section_at(config, before)[0][field] if number else section_at(config, path)
 
 
+@pytest.mark.few(60)
 @pytest.mark.parametrize(
     ("path", "inside", "name", "fields"), everything(), ids=lambda value: value if isinstance(value, str) else ""
 )

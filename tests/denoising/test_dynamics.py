@@ -13,6 +13,7 @@ every_sde = pytest.mark.parametrize("name", ALL)
 GAUSSIAN = GaussianMixture(jnp.asarray([1.0]), jnp.asarray([[0.7, -0.4]]), jnp.asarray([[0.5, 0.3]]))
 
 
+@pytest.mark.few(8)
 @every_sde
 @pytest.mark.parametrize("wide", [True, False])
 def test_velocity_and_reverse_drift_are_the_papers(name, wide):

@@ -28,6 +28,7 @@ def grid(steps):
     return solvers.grids.EDMRho(steps, end=0.01, to_zero=False)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_round_trip(name):
     solver, below, factor = SOLVERS[name]

@@ -111,6 +111,7 @@ def test_data_without_images_or_pairs():
     assert alone["closest"] == [] and summary(alone).startswith("0 pairs")
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path):
     """All files, with features; the JSON is what it says."""
     flags = ["--config=configs/quickstart.py", f"--output={tmp_path}", "--max_examples=120", "--split=eval"]

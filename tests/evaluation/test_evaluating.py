@@ -102,6 +102,7 @@ def test_batches_change_nothing(workdir):
     assert set((workdir / "evaluations").glob("*")) == kept  # keep_features=False left nothing
 
 
+@pytest.mark.slow
 def test_no_batch_is_larger_than_what_is_asked_for(copy, monkeypatch):
     """Four samples are not drawn as 64, nor four held-out examples measured as 128."""
     sizes, draw, read = [], type(from_workdir(copy).generator).batch, Experiment.eval_batches
@@ -155,6 +156,7 @@ def test_memorization_kid_and_prdc_of_points(workdir):
     assert len(row["results"]["memorization"]["closest"]) == 8
 
 
+@pytest.mark.slow
 def test_digits_with_pictures(tmp_path):
     """Images that are kept are those that were featurized, as a PNG each; the closest pairs are drawn."""
     save(digits(), tmp_path)

@@ -202,6 +202,7 @@ def test_references_that_must_not_be_compared(tmp_path):
             reference_distances(one, other._replace(description=other.description | {name: value}))
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path):
     """Two references, and the distance between them; EDM's file has no more than a mean and a covariance."""
     names = [str(tmp_path / f"{split}.npz") for split in ("eval", "train")]

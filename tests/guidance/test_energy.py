@@ -22,6 +22,7 @@ def explains(found, x):
     np.testing.assert_allclose(ALPHA * found.x0 + SIGMA * found.eps, x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 def test_an_energy_of_x_t_multiplies_the_density_of_x_t(scale):
     """N(α m, v) exp(−scale E) is a Gaussian again: the score of it."""

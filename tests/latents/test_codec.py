@@ -114,6 +114,7 @@ def test_samples_are_decoded_and_so_are_the_kept_states(trained):
     np.testing.assert_allclose(decoded.trajectory[:, 1], decoded.x, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_files_hold_images_of_the_datas_shape_in_8_bits(trained):
     experiment, workdir, _ = trained
     model = restored(experiment, workdir)

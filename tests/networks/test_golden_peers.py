@@ -71,6 +71,7 @@ def test_networks_of_2021(name):
     np.testing.assert_allclose(output, expected, rtol=0, atol=5 * tolerance)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "sde", "parameterization", "tolerance"),
     [

@@ -71,6 +71,7 @@ def ours(name):
     return output, by_x, by_text, by_weights, pack, meta
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", PEERS)
 def test_outputs_in_float64(name):
     """Two peers round fixed tables of positions to float32, which ours are not."""
@@ -80,6 +81,7 @@ def test_outputs_in_float64(name):
     np.testing.assert_allclose(output, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", PEERS)
 def test_gradients(name):
     """The peer rounds the frequencies of its gradients to float32, which moves the output by a known amount."""

@@ -147,6 +147,7 @@ def images(x: np.ndarray, weights: str) -> jax.Array:
     return jnp.asarray(x if x.ndim == 2 or weights == "params/" else nhwc(x), jnp.float64)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PACKS]
 )

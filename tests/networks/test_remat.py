@@ -41,6 +41,7 @@ def bytes_kept(net, x, t):
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(backward))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "blocks"])
 def test_values_and_gradients_are_the_same(remat):
     (_, value, grad), (_, again, grad_again) = compiled("none"), compiled(remat)

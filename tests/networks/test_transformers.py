@@ -36,6 +36,7 @@ def given(batch):
     return {name: jnp.repeat(value, batch, axis=0) for name, value in one.items()}
 
 
+@pytest.mark.few(2)
 @each_network
 def test_each_condition_reaches_its_own_example(net):
     """Example 0 is as it was, and each other example has one condition changed. Each is changed by it, but by padding."""

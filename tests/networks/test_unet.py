@@ -209,10 +209,13 @@ def test_lists_from_a_config_make_a_hashable_network():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"noise_embedding": "fourrier"}, "noise_embedding to be one of sinusoidal, fourier, got 'fourrier'"),
+        (
+            {"noise_embedding": "fourrier"},
+            "noise_embedding to be one of sinusoidal, sinusoidal_open, fourier, got 'fourrier'",
+        ),
         ({"progressive_input": "sum"}, "progressive_input to be one of none, skip, residual"),
         ({"progressive_output": "sum"}, "progressive_output to be one of none, skip, residual"),
-        ({"resample_by": "conv"}, "resample_by to be one of block, convolution, got 'conv'"),
+        ({"resample_by": "conv"}, "resample_by to be one of block, convolution, filter, got 'conv'"),
         ({"dtype": "float16"}, "dtype to be one of float32, bfloat16"),
         ({"channels": 0}, "channels >= 1 in whole numbers, got 0"),
         ({"channel_multipliers": (1, 0)}, "channel_multipliers >= 1"),

@@ -216,6 +216,7 @@ def test_held_out_data_that_training_does_not_use_may_be_elsewhere(copy):
     assert int(run(config, "run").step) == 6
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_facts_goes_on_where_its_data_lay(copy, monkeypatch):
     """As those of earlier versions; whether moved data are the same cannot be told."""
     plain_run = Checkpoints.run

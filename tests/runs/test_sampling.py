@@ -81,6 +81,7 @@ def whole(workdir, tmp_path_factory):
     return {kind: stream(workdir, folder / kind, kind) for kind in ("npz", "npy", "png")}
 
 
+@pytest.mark.slow
 def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     experiment = from_workdir(workdir)
     params = pick_params(read_state(experiment, workdir), None)
@@ -120,6 +121,7 @@ def test_states_on_the_way_are_kept_image_by_image(workdir):
     assert experiment.generator(key, params, 2, BATCH).trajectory is None
 
 
+@pytest.mark.slow
 def test_an_image_alone_has_the_bits_that_it_has_among_others(workdir, tmp_path):
     """Wherever it stands in its batch: the program is that of a whole batch."""
     experiment = from_workdir(workdir)

@@ -215,6 +215,7 @@ def test_a_damaged_example_is_replaced_and_counted_and_the_run_resumes_exactly(t
     assert replaced == [batches[step]["replaced"].sum() for step in range(8)] and sum(replaced) in (5, 6)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_a_config_that_says_what_it_left_out(files, tmp_path):
     config = on_arrays(files / "points.npz", "points")
     for source in (config.data.train, config.data.eval):
@@ -225,6 +226,7 @@ def test_a_run_goes_on_under_a_config_that_says_what_it_left_out(files, tmp_path
     assert int(run_training(Experiment(on_arrays(files / "points.npz", "points")), tmp_path, quiet=True).step) == 4
 
 
+@pytest.mark.slow
 def test_reading_says_nothing(files, tmp_path, caplog):
     config = on_arrays(files / "points.npz", "points")
     run_training(Experiment(config), tmp_path, quiet=True)

@@ -60,6 +60,7 @@ EXPECTED |= {"predictor_corrector": (24, 24), "predictor_corrector_norm": (36, 3
 EXPECTED |= {"probability_flow": (None, "measured")}
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
     calls = []
@@ -123,6 +124,7 @@ def test_beyond_max_steps_one_more_program_serves_up_to_twice_as_many():
     assert not seen
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["edm_heun_churn", "predictor_corrector_norm", "probability_flow"])
 def test_an_image_is_the_same_alone_and_in_any_batch(name):
     """Its noise to the bit; the rest to rounding, for XLA orders a sum by the shape. In batches of one size, to the bit."""

@@ -149,6 +149,7 @@ def test_on_point_data_a_path_has_no_error_at_all():
         np.testing.assert_allclose(coarse, fine, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_increments_of_a_path_add_up_and_have_the_right_law():
     key, x = jax.random.split(jax.random.key(1), 4000), jnp.zeros((4000, 2))
     levels = jnp.asarray([-1.3, -0.9, 0.4, 0.41, 6.0])

@@ -64,6 +64,7 @@ def test_within_jit_and_written_and_read_again(name):
 SYMBOLIC = ["sa", "probability_flow", *(pytest.param(n, marks=pytest.mark.slow) for n in ("unipc", "dpm_solver_12"))]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SYMBOLIC)
 def test_an_exported_solve_for_any_number_of_images(name):
     """The number of images is a symbol; the first image's index is an argument."""
@@ -184,6 +185,7 @@ def test_reverse_mode_agrees_with_finite_differences(name):
         assert float(of_scale) == pytest.approx(float(along_scale), rel=1e-5, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_a_solve_with_a_reverse_mode_is_the_same_solve():
     """Its noise, kept states and counts too; each step is computed anew on the way back."""
     for name in ("edm_heun_churn", "predictor_corrector_norm", "sa"):

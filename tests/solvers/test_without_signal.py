@@ -30,6 +30,7 @@ class Constant(Denoise):
         return self.parameterization.decode(output, x, t, self.sde)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("name", "sde"),
     [(name, sdes.Flow()) for name in ("eps", "score", "scaled_score")]

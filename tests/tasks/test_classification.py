@@ -78,6 +78,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(trained, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_held_out_measurements_do_not_depend_on_the_batch_size(trained):
     experiment, _, state = trained
 

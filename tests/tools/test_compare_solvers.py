@@ -112,6 +112,7 @@ def test_sliced_wasserstein():
     assert comparison.sliced_wasserstein(x, 2 * x) == pytest.approx(np.sqrt(2 / np.pi), rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_trained_run(tmp_path):
     config = density2d.get_config("moons")
     config.network.update({"width": 16, "depth": 1})

@@ -45,6 +45,7 @@ def rule_of(case, operator, noise_std):
     return inv.DiffPIR(operator, noise_std, weight=case["lmbda"])
 
 
+@pytest.mark.slow
 def test_azulas_estimates():
     """MMPS and TMPD also after few iterations; DiffPIR where its solver has converged. GMRES: only converged."""
     arrays, cases = load("azula_point")
