@@ -81,7 +81,6 @@ def whole(workdir, tmp_path_factory):
     return {kind: stream(workdir, folder / kind, kind) for kind in ("npz", "npy", "png")}
 
 
-@pytest.mark.slow
 def test_every_format_holds_the_images_of_one_large_batch(workdir, whole):
     experiment = from_workdir(workdir)
     params = pick_params(read_state(experiment, workdir), None)

@@ -83,7 +83,6 @@ def reference_adaptive(order, sde, denoise, x, t, end, rtol, atol, controller):
 PID = {"pcoeff": 0.3, "icoeff": 0.6, "dcoeff": 0.1, "accept_safety": 0.85}
 
 
-@pytest.mark.few(1)
 @pytest.mark.parametrize("fields", [{}, PID], ids=["authors", "pid"])
 @pytest.mark.parametrize("order", [2, 3])
 def test_adaptive_steps_are_those_of_each_image_alone(order, fields):
@@ -137,7 +136,6 @@ def test_a_step_is_not_longer_than_max_growth_allows(fields):
         np.testing.assert_array_equal(samples.nfe, 2 * steps)
 
 
-@pytest.mark.few(8)
 @pytest.mark.parametrize("name", CROWSON_META["cases"])
 def test_k_diffusion(name, monkeypatch):
     """Its error is that of the whole batch, and so is ours here, and only here; its noise, drawn once a step that counts."""

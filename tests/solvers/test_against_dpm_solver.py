@@ -91,7 +91,6 @@ def singlestep_solver(case, order, t, s):
     return solvers.DPMSolverPP2S(r[1], kind) if order == 2 else solvers.DPMSolverPP3S(r[1], r[2], kind)
 
 
-@pytest.mark.few(8)
 @pytest.mark.parametrize("group", SINGLESTEP)
 def test_singlestep(group):
     denoise = replay.mixture(ARRAYS).denoise(VP)

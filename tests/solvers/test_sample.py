@@ -60,7 +60,6 @@ EXPECTED |= {"predictor_corrector": (24, 24), "predictor_corrector_norm": (36, 3
 EXPECTED |= {"probability_flow": (None, "measured")}
 
 
-@pytest.mark.few(8)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_number_of_evaluations_is_the_true_one(name, monkeypatch):
     calls = []
