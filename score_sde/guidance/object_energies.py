@@ -27,7 +27,8 @@ class ObjectEnergy(abc.ABC):
     """E of each image, from the attention maps and the features of the network.
 
     Attributes:
-      tokens: the tokens of the object, counted from 0.
+      tokens: the tokens of the object, as columns of the attention map, from 0. In the U-Net, column
+        0 is the null token, and column 1 is the first token of the condition.
       layers: the names of layers with attention to the tokens.
       reference_tokens: the tokens of the object in the condition of the reference. None: `tokens`.
       sharpness: the steepness of the soft threshold of a shape.
@@ -35,7 +36,7 @@ class ObjectEnergy(abc.ABC):
     Raises: ValueError without tokens or without layers.
     """
 
-    tokens: Sequence[int] = static(default=(0,))
+    tokens: Sequence[int] = static(default=(1,))
     layers: Sequence[str] = static(default=())
     reference_tokens: Sequence[int] | None = static(default=None)
     sharpness: float = 10.0

@@ -118,7 +118,7 @@ def papers_apg(name, scale):
 
 @pytest.mark.parametrize("name", [name for name in of_kind("apg") if "guidance_rescale" not in CASES[name]])
 def test_apg(name):
-    """After `guidance_rescale` diffusers' own form cannot be taken back, so that case is left out."""
+    """`test_apg_rescaled` has the case with `guidance_rescale`."""
     case, scale = CASES[name], scale_of(CASES[name])
     axes = case.get("adaptive_projected_guidance_norm_dim")
     axes = None if axes is None else tuple(axis - 1 for axis in ([axes] if isinstance(axes, int) else axes))
@@ -129,6 +129,33 @@ def test_apg(name):
     expected = FILE[f"{name}/pred"] if case.get("use_original_formulation") else papers_apg(name, scale)
     evaluations, golden = check(name, rule, "x0", expected)
     assert evaluations.tolist() == golden.tolist()
+
+
+def test_apg_rescaled():
+    """The peer's own form cannot be taken back after its rescaling: both forms in numpy, and the peer has its own."""
+    case, momentum, axes = CASES["apg/rescale"], 0.0, (1, 2, 3)
+    found = {False: [], True: []}
+    for given, null in zip(*(FILE[f"in/{case['shape']}/pred_{which}"] for which in ("cond", "uncond")), strict=True):
+        momentum = given - null + case["adaptive_projected_guidance_momentum"] * momentum
+        size = np.sqrt(np.sum(momentum**2, axis=axes, keepdims=True))
+        change = momentum * np.minimum(1, case["adaptive_projected_guidance_rescale"] / size)
+        along = np.sum(change * given, axes, keepdims=True) / np.sum(given**2, axes, keepdims=True) * given
+        change = change + (case["eta"] - 1) * along
+        for of_paper, values in found.items():
+            scale = case["guidance_scale"]
+            guided = given + (scale - 1) * change if of_paper else null + scale * change
+            ratio = np.std(given, axes, keepdims=True) / np.std(guided, axes, keepdims=True)
+            values.append(guided * (1 + case["guidance_rescale"] * (ratio - 1)))
+    np.testing.assert_allclose(FILE["apg/rescale/pred"], np.stack(found[False]), atol=1e-10)
+    rule = APG(
+        case["guidance_scale"],
+        rescale=case["guidance_rescale"],
+        rescale_of="x0",
+        eta=case["eta"],
+        momentum=case["adaptive_projected_guidance_momentum"],
+        norm_threshold=case["adaptive_projected_guidance_rescale"],
+    )
+    check("apg/rescale", rule, "x0", np.stack(found[True]))
 
 
 @pytest.mark.parametrize("momentum", [None, -0.5, -0.75])

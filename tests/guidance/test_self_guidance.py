@@ -158,6 +158,23 @@ def test_layers_of_the_u_net_are_read():
     assert found.features["middle_block_0"].shape == (2, 4, 4, 8)
 
 
+def test_the_u_net_with_a_condition_of_tokens():
+    """Shapes only, for classifier-free guidance before it: the default layer exists, and column 0 is the null token."""
+    network = UNet(8, (1, 1), 1, (), conditions={"text": "tokens"})
+    denoiser = dataclasses.replace(model().denoiser, network=network)
+    condition, x = {"text": tokens(2)}, jnp.ones((2, 8, 8, 1))
+    params = jax.eval_shape(denoiser.init, jax.random.key(0), {"x": x}, condition)
+
+    def answers(params):
+        plain = denoiser.bind(params, condition)
+        rules = (ClassifierFree(2.0), SelfGuidance(1.0))
+        return guide(plain, rules)(x, T), plain.read(x, T, Reading(("middle_cross_attention",)))[1]
+
+    estimate, found = jax.eval_shape(answers, params)
+    assert estimate.x0.shape == x.shape
+    assert found.maps["middle_cross_attention"].shape == (2, 1, 16, 1 + TOKENS)
+
+
 def test_mistakes():
     with pytest.raises(
         ValueError, match=r"Shape compares an object with a reference, got reference=None; pass reference"
