@@ -12,8 +12,8 @@ from score_sde.config.options import Option, options_of
 from score_sde.config.sections import Schedule, Settings
 
 FREE_SECTIONS = ("sampling", "likelihood", "training", "mesh")  # how to continue training, sample and measure
-# These fields do not change the updates. data.on_error changes only updates that could not be made at all.
-FREE_FIELDS = ("network.remat", "optimizer.accumulation_steps", "data.on_error")
+# These fields do not change the updates, except by rounding. data.on_error changes only updates that could not be made.
+FREE_FIELDS = ("network.remat", "network.attention", "optimizer.accumulation_steps", "data.on_error")
 LASTING_FIELDS = ("training.batch_size",)  # in a free section, but the position in the data depends on it
 
 

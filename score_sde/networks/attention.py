@@ -53,12 +53,32 @@ def attention_map(
     q: Float[Array, "b queries heads d"], k: Float[Array, "b keys heads d"], mask: KeyMask | None = None
 ) -> Float[Array, "b heads queries keys"]:
     """softmax(q kᵀ / √d) over the keys, in float32 or the wider type of q."""
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=wide(q.dtype))
-    logits = logits / math.sqrt(q.shape[-1])
+    product = _product if q.dtype == jnp.dtype(wide(q.dtype)) else _half_product
+    logits = product(q, k) / math.sqrt(q.shape[-1])
     if mask is not None:
         # A finite number, so that a row without any key is uniform instead of NaN.
         logits = jnp.where(mask[:, None, None, :], logits, jnp.finfo(logits.dtype).min)
     return jax.nn.softmax(logits)
+
+
+def _product(q: Float[Array, "b queries heads d"], k: Float[Array, "b keys heads d"]) -> Array:
+    return jnp.einsum("bqhd,bkhd->bhqk", q, k)
+
+
+@jax.custom_jvp
+def _half_product(q: Float[Array, "b queries heads d"], k: Float[Array, "b keys heads d"]) -> Array:
+    """q kᵀ of arrays in half precision, with sums and result in float32.
+
+    By itself, JAX multiplies the float32 gradient of the result with q and k, and so computes the
+    gradients of attention in float32, at a fraction of the speed. The rule below rounds it first.
+    """
+    return jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+
+
+@_half_product.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (q, k), (dq, dk) = primals, tangents
+    return _half_product(q, k), (_product(dq, k) + _product(q, dk)).astype(jnp.float32)
 
 
 def apply_map(

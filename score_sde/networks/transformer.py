@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -18,6 +17,7 @@ from score_sde.networks.attention import Attention
 from score_sde.networks.conditions import Condition, Conditions, Given, frozen_kinds
 from score_sde.networks.layers import Dropout, TokenNorm, dense, wide
 from score_sde.networks.positions import PERIOD, Rotation
+from score_sde.networks.remat import kept
 
 MLPS = ("gelu", "exact_gelu", "swiglu")
 NORMS = ("layer", "rms")
@@ -257,9 +257,7 @@ def remat_block(block: Any, remat: str, train_at: int | None = None) -> Any:
     static = () if train_at is None else (train_at,)
     if remat == "none":
         return block
-    policies = jax.checkpoint_policies
-    policy = policies.dots_saveable if remat == "dots" else policies.nothing_saveable
-    return nn.remat(block, policy=policy, static_argnums=static)
+    return nn.remat(block, policy=kept(remat), static_argnums=static)
 
 
 def pixels_out(x: Array, out_channels: int | None, patch_size: int) -> int:

@@ -115,7 +115,8 @@ def _other_meanings(recipe: Recipe, description: Description, run: Mapping[str, 
         there, here = description.complete(run["config"]), description.completed
         read_by = [name for name in READ_BY if name in here]  # without a config, they stand in the task
         found = changes({name: there[name] for name in read_by}, {name: here[name] for name in read_by})
-        found.pop("network.remat", None)
+        for field in ("network.remat", "network.attention"):  # they change nothing but rounding
+            found.pop(field, None)
     if found:
         told = listed([f"{field}: {old!r} there, {new!r} here" for field, (old, new) in found.items()])
         notes.append(f"Its weights are read by another model than they were trained in ({told}).")

@@ -22,12 +22,8 @@ OptState = Any  # optax's alias names a type that does not exist at run time, so
 
 OPTIMIZERS = {"adam": optax.adam, "adamw": optax.adamw, "radam": optax.radam, "lion": optax.lion, "sgd": optax.sgd}
 OPTIMIZER = Family(OPTIMIZERS, num_args=1, ours=("mask",))  # the mask is `is_decayed`; the argument is the rate
-NOT_DECAYED = (
-    "bias",
-    "scale",
-    "frequencies",
-    UNIT_KERNEL,
-)  # the last names of parameters on which weight decay does not act
+# The last names of parameters on which weight decay does not act. "positions" and "context" are learned positions.
+NOT_DECAYED = ("bias", "scale", "frequencies", UNIT_KERNEL, "positions", "context")
 FIXED = (("fourier", "frequencies"), ("fourier", "phases"))  # the last two names of parameters that are never trained
 
 
@@ -56,8 +52,8 @@ def is_decayed(path: Path, ndim: int) -> bool:
     """Whether weight decay acts on the parameter with these names.
 
     It acts on matrices, kernels of convolutions and label tables. It never acts on biases, on the
-    scales of norms, or on Fourier frequencies, whatever their rank. It does not act on anything
-    else of rank 0 or 1.
+    scales of norms, on Fourier frequencies, or on learned positions, whatever their rank. It does
+    not act on anything else of rank 0 or 1.
     """
     return ndim >= 2 and path[-1] not in NOT_DECAYED
 

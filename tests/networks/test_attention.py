@@ -80,6 +80,9 @@ def test_plain_has_jacobian_vector_products():
     _, tangent = jax.jvp(lambda x: attend(x, x, x), (x,), (dx,))
     numeric = (attend(*3 * [x + 1e-2 * dx]) - attend(*3 * [x - 1e-2 * dx])) / 2e-2
     np.testing.assert_allclose(tangent, numeric, atol=5e-3)
+    half, half_dx = x.astype(jnp.bfloat16), dx.astype(jnp.bfloat16)
+    _, rounded = jax.jvp(lambda x: attend(x, x, x), (half,), (half_dx,))
+    np.testing.assert_allclose(rounded.astype(jnp.float32), tangent, atol=0.02 * float(jnp.abs(tangent).max()))
 
 
 def test_layer_for_tokens():

@@ -71,8 +71,14 @@ def ours(name):
     return output, by_x, by_text, by_weights, pack, meta
 
 
-@pytest.mark.few(3)
-@pytest.mark.parametrize("name", PEERS)
+# Each takes seconds to compile. These are of families that the others show, and run with --slow.
+SLOW = ("dit2", "sit", "uvit", "uvit_nocls")
+each_peer = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PEERS]
+)
+
+
+@each_peer
 def test_outputs_in_float64(name):
     """Two peers round fixed tables of positions to float32, which ours are not."""
     output, _, _, _, pack, _ = ours(name)
@@ -81,8 +87,7 @@ def test_outputs_in_float64(name):
     np.testing.assert_allclose(output, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.few(3)
-@pytest.mark.parametrize("name", PEERS)
+@each_peer
 def test_gradients(name):
     """The peer rounds the frequencies of its gradients to float32, which moves the output by a known amount."""
     _, by_x, by_text, by_weights, pack, meta = ours(name)
@@ -98,6 +103,7 @@ def test_gradients(name):
     np.testing.assert_allclose(norms(by_weights, names), [expected[n] for n in names], rtol=1e-4 + rounding, atol=1e-4)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["dit", "uvit_t2i", "jit"])
 def test_outputs_in_float32(name):
     pack, meta = load(name)

@@ -128,6 +128,38 @@ def test_half_precision_has_a_float32_output():
     assert 1e-4 < jnp.abs(y - exact).max() / jnp.abs(exact).max() < 0.05
 
 
+def operands(jaxpr):
+    """The types of the operands of every product of matrices and convolution of a program."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield {str(v.aval.dtype) for v in equation.invars[:2]}
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from operands(inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "in_float32"), [("dit_cross_attention", 1), ("dit_context", 1), ("uvit", 2), ("jit", 1)]
+)
+def test_half_precision_has_all_products_but_the_output_s(name, in_float32):
+    """U-ViT's output is two layers. The maps of two vectors are in float32 as well. So is their way back."""
+    net, condition = EACH[name].clone(**ALL, dtype="bfloat16"), given(2)
+    x, t = jnp.zeros((2, 4, 8, 3)), jnp.zeros(2)
+    params = jax.eval_shape(lambda: net.init(jax.random.key(0), x, t, condition)["params"])
+
+    def squared(params, x):
+        return jnp.square(net.apply({"params": params}, x, t, condition)).sum()
+
+    with jax.default_matmul_precision("highest"):  # XLA's own convolution, as on an accelerator
+        forward = list(operands(jax.make_jaxpr(squared)(params, x).jaxpr))
+        both = list(operands(jax.make_jaxpr(jax.grad(squared))(params, x).jaxpr))
+    # Forwards, each product of float32 has a gradient by its matrix, and those of the output one by its input too.
+    assert forward.count({"float32"}) == in_float32 + 2 and both.count({"float32"}) == 3 * in_float32 + 2 * 2
+    assert all(kinds in ({"bfloat16"}, {"float32"}) for kinds in both)
+    assert forward.count({"bfloat16"}) > 10 and both.count({"bfloat16"}) > 30
+
+
 ERRORS = [
     (DiT, {"num_heads": 7}, "DiT needs num_heads that divides width=384, got 7"),
     (DiT, {"mlp": "relu"}, "DiT needs mlp to be one of gelu, exact_gelu, swiglu, got 'relu'"),

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from score_sde.config import Schedule
-from score_sde.networks import MLP, UNet
+from score_sde.networks import MLP, JiT, UNet, UViT
 from score_sde.parallel import names_of
 from score_sde.training.optimizers import (
     OPTIMIZERS,
@@ -78,6 +78,7 @@ def paths_of(network, x):
     return {"/".join(names_of(path)): leaf.ndim for path, leaf in jax.tree_util.tree_flatten_with_path(shapes)[0]}
 
 
+SMALL_JIT = JiT(patch_size=2, width=8, depth=1, num_heads=1, bottleneck=4, context_start=0, num_classes=2)
 NETWORKS = {
     "mlp": (MLP(width=8, depth=1, noise_embedding="fourier", num_classes=2), (1, 2)),
     "unet": (
@@ -107,6 +108,16 @@ def test_kernels_and_tables_decay_and_nothing_else(name):
     assert "embedding/fourier/frequencies" in paths and any(path.endswith("/scale") for path in paths) == (
         name == "unet"
     )
+
+
+@pytest.mark.parametrize(
+    ("network", "name"), [(UViT(width=8, depth=1, num_heads=1, num_classes=2), "positions"), (SMALL_JIT, "context")]
+)
+def test_learned_positions_do_not_decay(network, name):
+    """As in the published code of U-ViT."""
+    paths = paths_of(network, jnp.zeros((1, 4, 4, 3)))
+    kept = {path for path, ndim in paths.items() if ndim >= 2 and not is_decayed(tuple(path.split("/")), ndim)}
+    assert kept == {name}
 
 
 def test_biases_of_any_rank_do_not_decay():
