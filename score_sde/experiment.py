@@ -264,17 +264,16 @@ class Experiment:
     @functools.cached_property
     def solver(self) -> Solver:
         """The solver of the config, or of the method for inverse problems that its guidance names."""
-        return self._how[0]
+        if self.restoration is None:
+            return self._build("sampling.solver")
+        return self.restoration.how(*self.plain_how())[0]
 
     @functools.cached_property
     def grid(self) -> Grid:
         """The grid of the config. Some methods for inverse problems add a last step to it, or jumps."""
-        return self._how[1]
-
-    @functools.cached_property
-    def _how(self) -> tuple[Solver, Grid]:
-        how = self.plain_how()
-        return how if self.restoration is None else self.restoration.how(*how)
+        if self.restoration is None:
+            return self._build("sampling.grid")
+        return self.restoration.how(*self.plain_how())[1]
 
     def plain_how(self) -> tuple[Solver, Grid]:
         """The solver and the grid of the config as they are."""

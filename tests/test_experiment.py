@@ -80,11 +80,11 @@ def test_every_bit_of_a_seed_counts():
 
 def test_every_use_of_every_seed_has_a_key_of_its_own():
     """Also what is folded into each: the step, the image, the repeat."""
-    purposes = ("init", "train", "sample", "likelihood", "evaluate")
+    purposes = ("init", "train", "sample", "likelihood", "evaluate", "measure")
     keys = jnp.stack([broken(seed=seed).run_key(purpose) for seed in range(3) for purpose in purposes])
     folded = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(20)))(keys)
     data = jax.random.key_data(jnp.concatenate([keys, folded.ravel()]))
-    assert len({tuple(row) for row in data.tolist()}) == 15 * 21
+    assert len({tuple(row) for row in data.tolist()}) == 18 * 21
 
 
 def test_unknown_names_and_fields_are_listed_with_the_closest():

@@ -164,7 +164,9 @@ def test_the_method_of_the_config(workdir):
     output = run(workdir, "photos/a.png", "superres", None, (*FOUR, f"sampling.guidance={section}"), **options)
     assert output.name == "superres_ddrm"
     arrays = np.load(output / "restored.npz")
-    np.testing.assert_allclose(ops.BlockAverage(2)(arrays["draws"][0]), arrays["y"].repeat(2, axis=0), atol=1e-5)
+    np.testing.assert_allclose(
+        ops.BlockAverage(2)(jnp.asarray(arrays["draws"][0])), arrays["y"].repeat(2, axis=0), atol=1e-5
+    )
 
 
 def test_methods_as_text():
