@@ -12,7 +12,7 @@ from score_sde.networks.layers import Dropout, GroupNorm, conv, dense
 from score_sde.networks.resample import Taps, blur, downsample, pad, upsample
 
 RESAMPLE = {"none": lambda x, taps: x, "down": downsample, "up": upsample}
-NONLINEARITIES = {
+NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
     "swish": nn.swish,
     "relu": nn.relu,
     "elu": nn.elu,

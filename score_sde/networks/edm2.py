@@ -223,7 +223,7 @@ class EDM2UNet(nn.Module):
 
     def _check_condition(self, condition: Mapping[str, Array], batch: int) -> None:
         """Raises ValueError unless the condition holds exactly what the fields declare."""
-        shapes = {"label": (batch,)} if self.num_classes else {}
+        shapes: dict[str, tuple[int, ...]] = {"label": (batch,)} if self.num_classes else {}
         shapes |= {"embedding": (batch, self.embedding_dim)} if self.embedding_dim else {}
         came = {name: values.shape for name, values in condition.items()}
         if came != shapes:

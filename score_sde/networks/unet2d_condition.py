@@ -4,6 +4,7 @@ Levels are numbered as in `UNet`. They have their own numbers of features, heads
 layers, and attention by level and not by height.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,12 @@ class TransformerLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Tokens, context: Float[Array, "b keys e"], mask: KeyMask | None = None) -> Tokens:
-        width, fields = x.shape[-1], {"use_bias": False, "attention": self.attention, "dtype": self.dtype}
-        x = x + Attention(self.num_heads, name="self_attention", **fields)(self._norm("norm_0", x))
-        x = x + Attention(self.num_heads, name="cross_attention", **fields)(self._norm("norm_1", x), context, mask)
+        width = x.shape[-1]
+        attention = functools.partial(
+            Attention, self.num_heads, use_bias=False, attention=self.attention, dtype=self.dtype
+        )
+        x = x + attention(name="self_attention")(self._norm("norm_0", x))
+        x = x + attention(name="cross_attention")(self._norm("norm_1", x), context, mask)
         values, gates = jnp.split(dense(8 * width, self.dtype, "mlp_0")(self._norm("norm_2", x)), 2, axis=-1)
         return x + dense(width, self.dtype, "mlp_1")(values * nn.gelu(gates, approximate=False))
 
