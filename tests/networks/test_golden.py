@@ -51,7 +51,7 @@ def score_sde():
     net, sigma = NCSNpp(**SIZE), pack["in/time_cond"]
 
     def scalar(weights, x):
-        output = net.apply({"params": imported(score_sde_flax(net, 16, weights), weights, net, 16)}, x, jnp.log(sigma))
+        output = net.apply({"params": imported(score_sde_flax(net, 16), weights, net, 16)}, x, jnp.log(sigma))
         output /= sigma[:, None, None, None]  # the peer's network divides by σ itself
         return jnp.sum(output * pack["probe"]), output
 

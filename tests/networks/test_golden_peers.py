@@ -47,7 +47,7 @@ def params_of(name):
     weights = float32(pack, "params/")
     if table is score_sde_torch:  # these packs are without the prefix of every name
         weights = {f"all_modules.{name}": value for name, value in float32(pack, "sd/").items()}
-    return net, imported(table(net, 16, weights), weights, net, 16), pack, meta
+    return net, imported(table(net, 16), weights, net, 16), pack, meta
 
 
 def nhwc(x):
@@ -93,7 +93,7 @@ def test_get_score_fn_in_jax():
     (pack, _), (scores, _) = load("score_sde_jax_ncsnpp"), load("score_sde_jax_ncsnpp_score")
     net, sde, t = NCSNpp(**SIZE), VE(), jnp.asarray(scores["score_t"])
     weights = float32(pack, "params/")
-    params = imported(score_sde_flax(net, 16, weights), weights, net, 16)
+    params = imported(score_sde_flax(net, 16), weights, net, 16)
     denoise = Denoiser(sde, ScaledScore(), net).bind({"network": params})
     score = -denoise(jnp.asarray(pack["in/x"]), t).eps / sde.sigma(t)[:, None, None, None]
     # The pack's attention has logits of 1e5: see test_golden.py.

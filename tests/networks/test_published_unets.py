@@ -4,6 +4,7 @@ Packs in tests/golden/net. The sinusoidal frequencies of most peers are rounded 
 for exact frequencies too ("exactfreq"), or the comparison here takes the peer's rounded frequencies.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -107,26 +108,33 @@ PACKS: dict[str, Callable[[], Pack]] = {
     "ssp_ddpm": lambda: Pack(
         UNet,
         {**SIZE, "resample_by": "convolution", "skip_rescale": False, "norm_groups": 32},
-        score_sde_torch,
+        by_height(score_sde_torch),
         "time_cond",
     ),
-    "ssp_ddpmpp": lambda: Pack(UNet, SIZE, score_sde_torch, "time_cond"),
+    "ssp_ddpmpp": lambda: Pack(UNet, SIZE, by_height(score_sde_torch), "time_cond"),
     "ssp_ncsnpp_outputskip": lambda: Pack(
         NCSNpp,
         {**SIZE, "progressive_input": "skip", "progressive_output": "skip"},
-        score_sde_torch,
+        by_height(score_sde_torch),
         "time_cond",
         divided=True,
     ),
-    "score_sde_jax_ncsnpp": lambda: Pack(NCSNpp, SIZE, score_sde_flax, "time_cond", "params/", divided=True),
+    "score_sde_jax_ncsnpp": lambda: Pack(NCSNpp, SIZE, by_height(score_sde_flax), "time_cond", "params/", divided=True),
 }
 QUICK = ("edm_adm", "guided_classifier")
 
 
-def rounded(label: jax.Array, num_features: int, endpoint: bool = True) -> jax.Array:
-    """`sinusoidal` with the frequencies in float32, as all peers of the first packs have them."""
+def rounded(label: jax.Array, num_features: int, endpoint: bool = True, divided_last: bool = False) -> jax.Array:
+    """`sinusoidal` with the frequencies in float32, as all peers of the first packs have them.
+
+    diffusers divides by the number of frequencies last (`divided_last`), which rounds otherwise.
+    """
     half = num_features // 2
-    frequencies = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(10_000.0) / (half - int(endpoint))))
+    numbers, last = np.arange(half, dtype=np.float32), half - int(endpoint)
+    if divided_last:
+        frequencies = np.exp(numbers * np.float32(-np.log(10_000.0)) / np.float32(last))
+    else:
+        frequencies = np.exp(numbers * np.float32(-np.log(10_000.0) / last))
     angle = label[:, None] * jnp.asarray(frequencies, label.dtype)[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
@@ -155,7 +163,8 @@ def test_output_and_gradients_in_float64(name, monkeypatch):
     (arrays, meta), made = load(name), PACKS[name]()
     exact = "out_f64_exactfreq" in arrays
     if not exact:
-        monkeypatch.setattr(embeddings, "sinusoidal", rounded)
+        of_peer = functools.partial(rounded, divided_last=name.startswith("diffusers"))
+        monkeypatch.setattr(embeddings, "sinusoidal", of_peer)
     with jax.enable_x64(True):
         net = made.net(**{**made.fields, "dtype": "float64"})
         weights = {n.removeprefix("module."): v for n, v in part(arrays, made.weights, jnp.float64).items()}
