@@ -27,7 +27,8 @@ def unet2d(net: UNet, height: int, names: Collection[str], flip_sin_to_cos: bool
 
 class _UNet2D:
     def __init__(self, net: UNet, names: Collection[str], flip_sin_to_cos: bool) -> None:
-        self.net, self.flip = net, flip_sin_to_cos
+        # Its Fourier features always have the sines first.
+        self.net, self.flip = net, flip_sin_to_cos and net.noise_embedding != "fourier"
         old = any(".attentions." in name and ".query." in name for name in names)
         self.attention_names = OLD_ATTENTION if old else NEW_ATTENTION
 
@@ -129,6 +130,9 @@ def unet2d_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {_BLOCKS[name][1] for name in types}
     _require(len(kinds) == 1, "one kind of resampling in all blocks", types)
     kind, fourier = kinds.pop(), config.get("time_embedding_type", "positional") == "fourier"
+    # Below 128 channels, the group norms of these blocks follow three different rules, one of them by accident.
+    _require(kind != "skip" or min(config["block_out_channels"]) >= 128, "128 channels or more in blocks with a skip",
+             config["block_out_channels"])  # fmt: skip
     if kind == "convolution" and config.get("downsample_type", "conv") == "resnet":
         kind = "block"
     widths = list(config["block_out_channels"])

@@ -34,6 +34,7 @@ def check(net, table):
     assert set(Counter(name for entry in used for name in entry.theirs).values()) == {1}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("fields", CASES.values(), ids=CASES)
 def test_score_sde(fields):
     net = UNet(**{**SIZE, **fields})
@@ -75,6 +76,9 @@ def test_a_config_that_asks_for_more_is_refused(change, told):
         "sample_size": 8, "out_channels": 3, "layers_per_block": 1, "block_out_channels": [32, 64],
         "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
     }  # fmt: skip
+    skips = {"down_block_types": ["SkipDownBlock2D"] * 2, "up_block_types": ["SkipUpBlock2D"] * 2}
+    with pytest.raises(ValueError, match="needs 128 channels or more in blocks with a skip"):
+        diffusers.unet2d_fields({**config, **skips})
     fields = diffusers.unet2d_fields(config)
     assert (fields["channel_multipliers"], fields["attention_resolutions"]) == ((1, 2), (4,))
     with pytest.raises(ValueError, match=told):

@@ -19,7 +19,8 @@ def test_exponents_and_widths():
 
 
 def test_decay():
-    ours = [[p.power_decay(w, t, n) for n, t in zip(PACK["batch"], PACK["nimg"], strict=True)] for w in PACK["std"]]
+    pairs = list(zip(PACK["batch"].astype(float).tolist(), PACK["nimg"].astype(float).tolist(), strict=True))
+    ours = [[p.power_decay(width, images, batch) for batch, images in pairs] for width in PACK["std"]]
     np.testing.assert_allclose(ours, PACK["beta"], rtol=1e-10)
 
 
@@ -35,8 +36,8 @@ def test_overlap_is_the_peers_and_the_integral():
 def test_tracked_average():
     for width in (0.05, 0.1):
         average = PACK["track/w0"].astype(np.float64)
-        for step, images in enumerate(PACK["track/nimg"]):
-            decay = p.power_decay(width, images, META["config"]["batch"])
+        for step, images in enumerate(PACK["track/nimg"].astype(float).tolist()):
+            decay = p.power_decay(width, images, float(META["config"]["batch"]))
             average = average + (1 - decay) * (PACK["track/w"][step] - average)
             np.testing.assert_allclose(average, PACK[f"track/ema_w_{width:.3f}_f64"][step], rtol=0, atol=1e-12)
 
@@ -56,7 +57,7 @@ def test_reconstruction():
 def test_an_infinite_half_life_with_ramp_up_is_the_power_function():
     """Up to second order in the images of an update over the images seen: here 1e-4."""
     ours = ema_decay(jnp.asarray(10_000), 64, float("inf"), p.rampup_ratio(0.1))
-    np.testing.assert_allclose(1 - ours, 1 - p.power_decay(0.1, 640_000, 64), rtol=1e-3)
+    np.testing.assert_allclose(1 - ours, 1 - p.power_decay(0.1, 640_000.0, 64.0), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
