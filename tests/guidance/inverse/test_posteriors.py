@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from score_sde.denoising.estimate import Estimate
+from score_sde.denoising.function_denoiser import FunctionDenoiser
 from score_sde.denoising.gaussian_mixture import GaussianMixture
 from score_sde.guidance import guide
 from score_sde.guidance import inverse as inv
@@ -110,6 +112,19 @@ def test_twisted_particles_of_an_image_by_themselves():
     together = solve(y)
     np.testing.assert_allclose(together[0], solve(y[:1])[0], rtol=1e-4, atol=1e-5)
     assert len(np.unique(together[0, :, 0])) > 1
+
+
+def itself(x, t):
+    return Estimate(x, jnp.zeros_like(x))
+
+
+def test_each_twisted_particle_is_a_draw_by_the_weights():
+    """Two particles, 0 and 1, of weights 0.6 and 0.4: the first place holds each as often, not always the likelier one."""
+    images, noise_std = 4000, float(1 / np.sqrt(2 * np.log(1.5)))
+    x, y = jnp.tile(jnp.asarray([[[0.0], [1.0]]]), (images, 1, 1)), jnp.zeros((images, 1))
+    denoise = guide(FunctionDenoiser(VP(), itself), (inv.Measured(ops.Mask(jnp.ones(1)), noise_std),), {"y": y})
+    moved, _, _ = inv.TDS().step(KEY, denoise, x, jnp.float32(0.5), jnp.float32(0.0), jnp.zeros((images, 2)))
+    assert abs(float(moved[:, 0].mean()) - 0.4) < 5 * np.sqrt(0.24 / images)
 
 
 # What each method makes of this posterior, whose mean is (0.908, −0.078) and whose variances are (0.2, 0.218): mean, variances.
