@@ -24,6 +24,10 @@ class MMPS(Posterior):
     The linear system is solved by at most `max_steps` conjugate gradient steps. Each step is a
     product with Jᵀ and with A. The paper stops after a few steps, which also regularizes.
 
+    V is a covariance if the denoiser is exact. The Jacobian of a trained network may have negative
+    eigenvalues, and the system then has no sensible solution. So an image stops before a direction
+    in which the matrix is below σ_y²/2.
+
     Args:
       max_steps: the most conjugate gradient steps.
       tolerance: the size of the residual, relative to y − A x̂0, at which they stop.
@@ -53,5 +57,6 @@ class MMPS(Posterior):
             return self.noise_std**2 * v + operator(gain * pullback(operator.adjoint(v, shape)))
 
         error = residual(measurement, estimate.x0)
-        inner = conjugate_gradients(covariance_of_y, error, self.max_steps, self.tolerance)
+        least = self.noise_std**2 / 2  # the curvature is at least σ_y² where V is a covariance
+        inner = conjugate_gradients(covariance_of_y, error, self.max_steps, self.tolerance, least)
         return tilted(model.sde, x, t, estimate, pullback(operator.adjoint(inner, shape)))

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float, Int, Shaped
 
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import per_example
 from score_sde.sdes.base import Time
 
 Shape = tuple[int, ...]
@@ -130,7 +130,11 @@ def measured_values(operator: Decomposed, shape: Shape, tolerance: Number = 1e-6
 
 
 def conjugate_gradients(
-    matrix: Callable[[Measured], Measured], b: Measured, max_steps: Count, tolerance: Number = 1e-6
+    matrix: Callable[[Measured], Measured],
+    b: Measured,
+    max_steps: Count,
+    tolerance: Number = 1e-6,
+    least_curvature: Number = 0.0,
 ) -> Measured:
     """v with matrix(v) = b, image by image. `matrix` is linear, symmetric and ≥ 0 within each image.
 
@@ -138,16 +142,40 @@ def conjugate_gradients(
     `max_steps`. `matrix` is called with the whole batch, as a network is. Nothing else mixes the
     images.
 
-    Source: Hestenes and Stiefel, 1952; the iteration is jax.scipy's.
+    The matrix of a trained network may have negative eigenvalues, where a step would have any
+    length. So an image stops before a direction p with pᵀ matrix(p) <= least_curvature · pᵀp, as
+    truncated Newton methods do. jax.scipy's and lineax's iterations do not stop there.
+
+    Source: Hestenes and Stiefel, 1952; Steihaug, SIAM J. Numer. Anal. 20, 1983, for the stop.
     """
 
-    def solve(own_b):
-        def own_row(own_v):
-            return matrix(jax.lax.all_gather(own_v, "image"))[jax.lax.axis_index("image")]
+    def dot(a, b):
+        return per_example(a * b)
 
-        return cg(own_row, own_b, tol=tolerance, maxiter=max_steps)[0]
+    def solve(matrix, b):
+        smallest = tolerance**2 * dot(b, b)
 
-    solution: Measured = jax.vmap(solve, axis_name="image")(b)
+        def goes_on(state):
+            step, *_, going = state
+            return (step < max_steps) & jnp.any(going)
+
+        def step(state):
+            number, v, residual, direction, square, _ = state
+            image = matrix(direction)
+            curvature = dot(direction, image)
+            going = (square > smallest) & (curvature > least_curvature * dot(direction, direction))
+            length = jnp.where(going, square / jnp.where(going, curvature, 1), 0)
+            v = v + expand_like(length, v) * direction
+            residual = residual - expand_like(length, v) * image
+            new = dot(residual, residual)
+            ratio = jnp.where(going, new / jnp.where(going, square, 1), 0)
+            direction = jnp.where(expand_like(going, v), residual + expand_like(ratio, v) * direction, direction)
+            return number + 1, v, residual, direction, new, going & (new > smallest)
+
+        start = dot(b, b)
+        return jax.lax.while_loop(goes_on, step, (0, jnp.zeros_like(b), b, b, start, start > smallest))[1]
+
+    solution: Measured = jax.lax.custom_linear_solve(matrix, b, solve, symmetric=True)
     return solution
 
 

@@ -119,6 +119,20 @@ def test_conjugate_gradients_of_each_image_alone():
     np.testing.assert_allclose(jnp.einsum("bij,bj->bi", matrices, together), b, rtol=1e-3, atol=1e-3)
 
 
+def test_conjugate_gradients_stop_before_a_direction_that_is_no_minimum():
+    """As with the Jacobian of a trained network: one eigenvalue near 0 or below, where the exact solution is 10⁴ long."""
+    matrices = jnp.stack([jnp.diag(jnp.asarray([2.0, 1.0, bad])) for bad in (1e-4, -1e-4, 3.0)])
+    b = jnp.ones((3, 3))
+
+    def solve(least):
+        return conjugate_gradients(lambda v: jnp.einsum("bij,bj->bi", matrices, v), b, 10, 1e-6, least)
+
+    assert jnp.abs(solve(0.0)[0]).max() > 5e3  # a legal matrix, whatever its condition
+    stopped = solve(0.1)
+    assert jnp.abs(stopped[:2]).max() < 10
+    np.testing.assert_allclose(stopped[2], [0.5, 1.0, 1 / 3], rtol=1e-5)
+
+
 def test_gaussian_blur_is_scipys():
     image = np.asarray(normal(12, 9, 1))
     expected = scipy.ndimage.gaussian_filter(image[..., 0].astype(np.float64), 1.3, mode="reflect", radius=5)
