@@ -200,7 +200,7 @@ class EDM2UNet(nn.Module):
 
     def make_uncertainty(self) -> nn.Module:
         """The learned log-variance of the loss, which an objective may ask for."""
-        return MPUncertainty(self.uncertainty_features)
+        return MPUncertainty(self.uncertainty_features, parent=None)  # a module of its own, not a part of this one
 
     @staticmethod
     def tensor_axis(path: tuple[str, ...]) -> int | None:

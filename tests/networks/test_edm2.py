@@ -11,10 +11,14 @@ import numpy as np
 import optax
 import pytest
 
+from score_sde.denoising.parameterizations import EDMPreconditioning
 from score_sde.importing import convert, edm2, shapes_of
 from score_sde.internal.unit_kernel import UNIT_KERNEL, normalized
 from score_sde.networks import EDM2UNet
 from score_sde.networks.magnitude import MPUncertainty
+from score_sde.objectives import DenoisingScoreMatching, EDMWeighting
+from score_sde.sdes import EDM
+from score_sde.tasks import Denoising
 from score_sde.training.optimizers import as_optimizer, build_optimizer, is_decayed, is_fixed
 from tests.networks.published import load, nhwc, part
 
@@ -192,3 +196,15 @@ def test_impossible_inputs():
         jax.eval_shape(net.init, key, jnp.zeros((1, 16, 16, 3)), label)
     with pytest.raises(ValueError, match="sides divisible by 2"):
         jax.eval_shape(net.init, key, jnp.zeros((1, 7, 7, 3)), label)
+
+
+def test_a_task_takes_the_network_s_own_uncertainty():
+    """Beside the network, where an objective learns one."""
+    net = EDM2UNet(
+        channels=8, channel_multipliers=(1,), blocks_per_level=1, attention_resolutions=(), uncertainty_features=6
+    )
+    objective = DenoisingScoreMatching(EDM(), EDMWeighting(), learned_uncertainty=True)
+    denoiser = Denoising.model(EDM(), EDMPreconditioning(), net, objective)
+    shapes = jax.eval_shape(lambda key: denoiser.init(key, {"x": jnp.zeros((1, 4, 4, 3))}, {}), jax.random.key(0))
+    assert set(shapes_of(shapes["uncertainty"])) == {"fourier/frequencies", "fourier/phases", "linear/unit_kernel"}
+    assert shapes["uncertainty"]["linear"][UNIT_KERNEL].shape == (6, 1)
