@@ -19,10 +19,12 @@ from score_sde.generation.generator import Generated
 from score_sde.generation.parts import NpzParts
 from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim
+from score_sde.metrics.classifier import Classifies
 from score_sde.objectives.loss_by_noise_level import LossByNoiseLevel
 from score_sde.runs.measures import bits_as_json, draw_noise_levels, likelihood, noise_levels
 from score_sde.runs.pictures import sample_picture
 from score_sde.runs.sampling import draw_samples, samples_folder, stream_samples
+from score_sde.tools.compare_guidance import Comparison, Point, compare_guidance, draw_points, write_points
 from score_sde.tools.compare_solvers import Problem, Row, compare, draw, draw_strips, write_table
 from score_sde.trained import Trained
 from score_sde.training.reporter import Reporter
@@ -169,3 +171,13 @@ def run_comparison(
     strips = " and strips.png" if draw_strips(problem, rows, samples, folder / "strips.png") else ""
     print(f"{len(rows)} runs in {folder / 'comparison.csv'}, comparison.png{strips}")
     return rows
+
+
+def run_guidance_comparison(comparison: Comparison, classifier: Classifies | None, folder: pathlib.Path) -> list[Point]:
+    """Compares rules of guidance, and writes guidance.csv and guidance.png into `folder`."""
+    points = compare_guidance(comparison, classifier, Reporter())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_points(points, folder / "guidance.csv")
+    draw_points(points, folder / "guidance.png", f"{comparison.evaluation.num_samples:,} samples for each point")
+    print(f"{len(points)} points in {folder / 'guidance.csv'} and guidance.png")
+    return points

@@ -25,6 +25,7 @@ def get_sweep() -> dict[str, Any]:
             "optimizer.schedule.decay_steps": NUM_STEPS,
             "optimizer.schedule.warmup_steps": 50,
             "ema.half_lives_kimg": (2.0,),
+            "task.condition_dropout": 0.0,  # bits/dim given the label need no null class
         },
         "then": ["python -m score_sde likelihood --workdir={workdir} --max_examples=128"],
         "metric": {"name": "likelihood.json:mean", "error": "likelihood.json:standard_error", "label": "bits/dim"},

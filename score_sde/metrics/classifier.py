@@ -6,6 +6,7 @@ gets a confidence of about 1/k. A network or a linear classifier would be confid
 
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Float64, Integer
@@ -17,6 +18,15 @@ CHUNK = 2048  # examples classified at once
 def flatten(x: Float[np.ndarray | Array, "n *shape"]) -> Float64[np.ndarray, "n d"]:
     """The examples as rows in float64."""
     return np.asarray(x).astype(np.float64).reshape(len(x), -1)
+
+
+@runtime_checkable
+class Classifies(Protocol):
+    """A classifier of clean examples."""
+
+    def probabilities(self, x: Float[np.ndarray | Array, "m *shape"]) -> Float[np.ndarray, "m k"]:
+        """The probability of each class."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +136,7 @@ class Judgement:
 
 
 def judge(
-    classifier: KernelClassifier,
+    classifier: Classifies,
     samples: Float[np.ndarray | Array, "n *shape"],
     labels: Integer[np.ndarray | Array, " n"] | None = None,
 ) -> Judgement:

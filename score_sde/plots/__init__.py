@@ -4,6 +4,7 @@ The package imports neither matplotlib nor Pillow until one of its functions nee
 """
 
 from score_sde.plots.animations import animation
+from score_sde.plots.class_rows import class_rows
 from score_sde.plots.curves import loss_by_noise_level, loss_curve
 from score_sde.plots.densities import density_plot, grid_points
 from score_sde.plots.images import image_grid, save_image, to_uint8

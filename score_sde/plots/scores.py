@@ -41,3 +41,37 @@ def metric_curves(
     below = max(map(len, curves)) > INSIDE
     add_legend(axes, **({"loc": "upper left", "bbox_to_anchor": (0, -0.2), "borderpad": 0} if below else {}))
     return save_figure(figure, path)
+
+
+def metric_panels(
+    panels: Mapping[str, Mapping[str, tuple[Any, Any, Any]]],
+    path: str | os.PathLike[str],
+    x_name: str,
+    title: str = "",
+) -> Path:
+    """Draws {title of a panel: {label: (x, values, errors)}} side by side, on linear axes with one legend.
+
+    A label has the same colour in all panels. A label that ends in ", interval" has the colour of
+    the label without it, and a dashed line.
+
+    Raises: ValueError for no panel.
+    """
+    if not panels:
+        raise ValueError(
+            "metric_panels needs at least one panel, got none; pass {title: {label: (x, values, errors)}}."
+        )
+    figure, axes = new_figure(3.6 * len(panels), 4.2, 1, len(panels))
+    names = list(dict.fromkeys(label.removesuffix(", interval") for curves in panels.values() for label in curves))
+    for one, (panel, curves) in zip(axes[0], panels.items(), strict=True):
+        for label, (x, values, errors) in curves.items():
+            i = names.index(label.removesuffix(", interval"))
+            style = {"color": LINE_COLORS[i % len(LINE_COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4.5}
+            line = "--" if label.endswith(", interval") else "-"
+            bars = np.asarray(errors) if np.any(errors) else None
+            one.errorbar(x, values, yerr=bars, label=label, linewidth=1.5, capsize=2, linestyle=line, **style)
+        label_axes(one, panel, x_name, "")
+    handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    return save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""The quickstart: train on the digits, sample by the reverse SDE and by the probability flow, measure, and report."""
+"""The quickstart: train on the digits, sample with and without guidance, measure, and report."""
 
 import pathlib
 import shlex
@@ -13,6 +13,7 @@ from score_sde import plots
 from score_sde.config import plain
 from score_sde.experiment import Experiment
 from score_sde.generation.generator import Generated
+from score_sde.guidance import ClassifierFree
 from score_sde.internal.files import write_json
 from score_sde.likelihood import BitsPerDim
 from score_sde.metrics import FeatureStatistics, Judgement, KernelClassifier, judge, oriented_gradients
@@ -45,6 +46,9 @@ from score_sde.training.stopping import kept
 
 NUM_SAMPLES = 200
 PICTURED = 100
+PER_CLASS = 8  # the number of images of each class with and without guidance
+SCALE = 3.0  # the guidance scale that the report shows beside 1
+GUIDED = f"guidance {SCALE:g}"
 LIKELIHOODS = 100  # the number of held-out digits whose likelihood is computed
 FRAMES = 50  # the number of frames of the animation
 STRIP_LOG_SNR = (6.0, 4.0, 2.0, 0.0, -2.0, -4.0)
@@ -65,7 +69,7 @@ def run_quickstart(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Pat
     """Trains, samples and measures in `workdir`. Returns the path of report.html, which shows everything.
 
     It returns None where the training was asked to stop. The same call then continues from there.
-    It writes samples_sde.png, samples_ode.png, strip.png, reverse.webp, loss.png, noise_levels.png,
+    It writes samples_sde.png, samples_ode.png, guidance.png, strip.png, reverse.webp, loss.png, noise_levels.png,
     report.json and report.html.
     """
     clock = _Clock()
@@ -83,11 +87,13 @@ def _show(experiment: Experiment, workdir: pathlib.Path, state: TrainState, cloc
     clock.lap("sampling, reverse SDE")
     ode_images = _probability_flow(experiment, params)
     clock.lap("sampling, probability flow")
+    guided_images = _guided(experiment, params)
+    clock.lap("sampling with guidance")
     bits = held_out_bits_per_dim(experiment, params, LIKELIHOODS)
     clock.lap("likelihood")
     levels = loss_by_noise_level(experiment, params)
     clock.lap("loss by noise level")
-    samples = {"reverse SDE": sde_images, "probability flow": ode_images}
+    samples = {"reverse SDE": sde_images, "probability flow": ode_images, GUIDED: guided_images}
     judgements, distances = _judge(experiment, samples)
     _draw(experiment, params, workdir, samples, levels)
     clock.lap("classifier and pictures")
@@ -124,6 +130,12 @@ def _probability_flow(experiment: Experiment, params: Params) -> Generated:
     return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
 
 
+def _guided(experiment: Experiment, params: Params) -> Generated:
+    """The images of the same noise by the reverse SDE, guided by their classes."""
+    generator = experiment.generator._replace(guidance=(ClassifierFree(SCALE),))
+    return generator(experiment.run_key("sample"), params, NUM_SAMPLES)
+
+
 def _judge(experiment: Experiment, samples: dict[str, Generated]) -> tuple[dict[str, Judgement], dict[str, float]]:
     """(a classifier's judgement of the samples, of held-out digits and of noise; Fréchet distances).
 
@@ -155,11 +167,21 @@ def _draw(
     columns = experiment.spec.num_classes or 10
     for name, file in (("reverse SDE", "samples_sde.png"), ("probability flow", "samples_ode.png")):
         plots.save_image(workdir / file, plots.image_grid(samples[name].x[:PICTURED], columns=columns, upscale=6))
+    _draw_guidance(experiment, samples, workdir / "guidance.png")
     _draw_strip(experiment, params, workdir / "strip.png")
     if (trajectory := samples["reverse SDE"].trajectory) is not None:
         _draw_animation(experiment, trajectory, workdir / "reverse.webp")
     plots.loss_curve(read_metrics(workdir / "metrics.jsonl"), workdir / "loss.png")
     draw_noise_levels({"held-out digits": levels}, workdir / "noise_levels.png")
+
+
+def _draw_guidance(experiment: Experiment, samples: dict[str, Generated], path: pathlib.Path) -> None:
+    """The same noise with the guidance scales 1 and SCALE, a class a row."""
+    spec, plain_images = experiment.spec, samples["reverse SDE"]
+    names = [f"digit {spec.class_name(number)}" for number in range(spec.num_classes or 1)]
+    panels = {"guidance scale 1": plain_images.x, f"guidance scale {SCALE:g}": samples[GUIDED].x}
+    labels = np.asarray(plain_images.condition["label"])
+    plots.class_rows(panels, labels, names, path, per_class=min(PER_CLASS, len(labels) // len(names)))
 
 
 def _draw_strip(experiment: Experiment, params: Params, path: pathlib.Path) -> None:
@@ -278,6 +300,12 @@ def _pictures(experiment: Experiment, workdir: pathlib.Path) -> list[Picture]:
             workdir / "samples_sde.png", f"Samples of the reverse SDE, {steps} steps; one digit a column.", wide=False
         ),
         Picture(workdir / "samples_ode.png", "The same noise along the probability flow (adaptive).", wide=False),
+        Picture(
+            workdir / "guidance.png",
+            f"The reverse SDE from the same noise, without and with classifier-free guidance of scale {SCALE:g}. At scale 1 "
+            "the network is used as it was trained. A larger scale gives clearer and less varied digits, for two evaluations a "
+            "step.",
+        ),
         Picture(
             workdir / "strip.png", "A held-out digit at six noise levels, denoised in one step and by a whole solve."
         ),

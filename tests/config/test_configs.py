@@ -19,8 +19,9 @@ VARIANTS = {
     "cifar10.ddpmpp_vp": ("", "deep"),
     "cifar10.edm_ddpmpp": ("", "cond"),
     "cifar10.ncsnpp_ve": ("", "deep"),
-    "cifar10.small": ("", "benchmark"),
+    "cifar10.small": ("", "benchmark", "guided"),
     "density2d": tuple(DENSITIES),
+    "fashion_mnist.small": ("", "guided"),
     "quickstart": tuple(quickstart.SDES),
 }
 MODULES = [".".join(path.relative_to(CONFIGS).with_suffix("").parts) for path in FILES]

@@ -410,3 +410,26 @@ def test_names_with_dollars_are_no_formulas(tmp_path):
     assert axes.title.get_parse_math() is False
     (ticks,) = {tick.label1.get_parse_math() for tick in axes.xaxis.get_major_ticks()}
     assert ticks is True
+
+
+def test_class_rows_shows_the_images_of_each_class(tmp_path):
+    """White images of class 1 and black images of class 0: the upper half is dark, and the lower half is light."""
+    labels = np.arange(8) % 2
+    images = np.where(labels == 1, 1.0, -1.0).astype(np.float32)[:, None, None, None] * np.ones(
+        (1, 6, 6, 1), np.float32
+    )
+    panels = {"guidance scale 1": images, "guidance scale 3": images}
+    path = plots.class_rows(panels, labels, ["black", "white"], tmp_path / "rows.png", per_class=3, title="Two classes")
+    picture = read(path).astype(float)
+    black = np.flatnonzero((picture.mean(axis=2) < 40).mean(axis=1) > 0.5)
+    assert black.size and black.max() < 0.75 * len(picture)
+    with pytest.raises(ValueError, match="class_rows needs 5 images of each of 2 classes, got a class with 4"):
+        plots.class_rows(panels, labels, ["black", "white"], tmp_path / "rows.png", per_class=5)
+
+
+def test_metric_panels_need_a_panel(tmp_path):
+    with pytest.raises(ValueError, match="metric_panels needs at least one panel, got none"):
+        scores.metric_panels({}, tmp_path / "none.png", "scale")
+    curves = {"rule": ([1.0, 2.0], [0.5, 0.7], [0.1, 0.1]), "rule, interval": ([1.0, 2.0], [0.5, 0.6], [0.0, 0.0])}
+    path = scores.metric_panels({"recall": curves, "precision": curves}, tmp_path / "a.png", "scale", "Two panels")
+    assert read(path).std() > 5

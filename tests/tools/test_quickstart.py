@@ -28,8 +28,18 @@ def test_the_quickstart_writes_all_that_its_report_shows(tmp_path, monkeypatch):
     assert numbers["evaluations"]["reverse SDE"] == 5
     page = report.read_text()
     assert "make quickstart" in page and 'src="http' not in page  # one file holds it all
-    for name in ("samples_sde.png", "samples_ode.png", "strip.png", "loss.png", "noise_levels.png", "reverse.webp"):
+    assert numbers["evaluations"]["guidance 3"] == 10
+    assert "classifier-free guidance of scale 3" in page
+    for name in (
+        "samples_sde.png",
+        "samples_ode.png",
+        "guidance.png",
+        "strip.png",
+        "loss.png",
+        "noise_levels.png",
+        "reverse.webp",
+    ):
         with Image.open(tmp_path / name) as image:
             assert np.asarray(image.convert("L")).std() > 10, name  # a picture, not a blank
             assert name != "reverse.webp" or image.n_frames > 1
-    assert page.count("data:image/") == 6
+    assert page.count("data:image/") == 7
