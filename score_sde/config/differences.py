@@ -69,7 +69,7 @@ def changes(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "")
         old, new = there.get(name, "absent"), here.get(name, "absent")
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found |= changes(old, new, f"{prefix}{name}.")
-        elif json.dumps(old) != json.dumps(new):
+        elif json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
             found[f"{prefix}{name}"] = old, new
     return found
 

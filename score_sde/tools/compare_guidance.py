@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from score_sde.denoising.classifier import BoundClassifier
 from score_sde.evaluation.evaluating import evaluate
@@ -19,7 +19,7 @@ from score_sde.evaluation.features import sample_features
 from score_sde.evaluation.ledger import append_row
 from score_sde.evaluation.request import Evaluation
 from score_sde.experiment import Experiment, bound_model
-from score_sde.generation.shards import NpzShards
+from score_sde.generation.parts import NpzParts
 from score_sde.guidance import GUIDANCE, Contrast
 from score_sde.metrics import KernelClassifier, judge, oriented_gradients
 from score_sde.metrics.classifier import MOST_EXAMPLES, Classifies, flatten
@@ -50,7 +50,7 @@ class RunClassifier:
         self._time = jnp.float32(noise_levels(classify.sde, 2)[0])
         self._classify, self._batch_size = jax.jit(classify), batch_size
 
-    def probabilities(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n k"]:
+    def probabilities(self, x: Float[np.ndarray | Array, "n *shape"]) -> Float[np.ndarray, "n k"]:
         """p(class | x)."""
         parts = [x[i : i + self._batch_size] for i in range(0, len(x), self._batch_size)]
         return np.exp(np.concatenate([np.asarray(self._classify(jnp.asarray(part), self._time)) for part in parts]))
@@ -184,9 +184,9 @@ def _samples(trained: Trained, evaluation: Evaluation) -> tuple[np.ndarray, np.n
         keep_samples="npz",
         quiet=True,
     )
-    shards = NpzShards(features.folder / "samples_npz", features.shards.firsts)
+    kept = NpzParts(features.folder / "samples_npz", features.stored.firsts)
     labels = experiment.sampling_condition(0, evaluation.num_samples)["label"]
-    x = shards.column("x")
+    x = kept.column("x")
     # The evaluation rounds images to 8 bits, also images of fewer levels.
     return x.astype(np.float32) * np.float32(2 / 255) - 1 if x.dtype == np.uint8 else x, np.asarray(labels)
 

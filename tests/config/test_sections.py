@@ -10,6 +10,7 @@ from configs import base
 from score_sde.catalogues import CATALOGUES
 from score_sde.config import Settings, apply_overrides, checked_config, completed, made, plain, section_at
 from score_sde.config.building import checked_member, fixed_section, section_options
+from score_sde.config.differences import changes
 from score_sde.config.kinds import Refused, convert, words
 from score_sde.config.options import REQUIRED, options_of
 from score_sde.config.sections import Mesh, Training
@@ -202,3 +203,10 @@ def test_a_config_from_before_tasks_is_one_that_trains_a_denoiser():
     assert completed(plain(before), CATALOGUES) == completed(plain(config), CATALOGUES)
     apply_overrides(before, [("task.condition_dropout", "0.1")], CATALOGUES)
     assert before.task.to_dict() == {"name": "denoising", "condition_dropout": 0.1}
+
+
+def test_the_order_of_names_in_a_list_of_sections_is_no_change():
+    """Else a set of samples could not be read again: its manifest is written with sorted names."""
+    there = {"guidance": [{"log_snr_min": -2.0, "name": "classifier_free"}]}
+    assert changes(there, {"guidance": [{"name": "classifier_free", "log_snr_min": -2.0}]}) == {}
+    assert list(changes(there, {"guidance": [{"name": "classifier_free", "log_snr_min": -3.0}]})) == ["guidance"]
