@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
-from score_sde.guidance.base import Around, Guidance, numbers_as_floats
+from score_sde.guidance.base import Around, Guidance
 from score_sde.guidance.interval import check_interval, has_interval, is_inside
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.pytree import pytree
@@ -53,7 +53,6 @@ class Tilt(Guidance):
     log_snr_max: float | None = None
 
     def __post_init__(self):
-        numbers_as_floats(self)
         check_interval(self)
 
     @abc.abstractmethod
@@ -71,8 +70,8 @@ class Tilt(Guidance):
 class Tilted(Around):
     """`model` under a `Tilt`. `given` is the rule's input for each image, such as its label.
 
-    The evaluations of a call are those of the model, and the extra evaluations of the rule within
-    its interval. Gradients, and the network of a classifier, are not counted.
+    A call counts the evaluations of the model, and the extra evaluations of the rule within its
+    interval. Gradients, and the network of a classifier, are not counted.
     """
 
     model: Denoise

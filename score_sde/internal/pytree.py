@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import numbers
+import typing
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -30,12 +32,13 @@ def pytree(cls: T) -> T:
     also skipped for an object that is built from traced values, as in a loss that differentiates a
     schedule.
 
+    A whole number in a field of floats becomes a float, so that `scale=3` and `scale=3.0` share
+    their programs.
+
     Objects of equal numbers are equal. Arrays are compared by identity. So an object with arrays
     can be hashed, and `jax.jit(denoise)` works.
     """
-    methods = {"__eq__": _equal, "__hash__": _hash}
-    if hasattr(cls, "__post_init__"):
-        methods["__post_init__"] = _unless_traced(cls.__post_init__)
+    methods = {"__eq__": _equal, "__hash__": _hash, "__post_init__": _prepared(getattr(cls, "__post_init__", None))}
     for name, method in methods.items():
         setattr(cls, name, method)
     dataclasses.dataclass(frozen=True, eq=False)(cls)
@@ -60,13 +63,28 @@ def pytree(cls: T) -> T:
     return cls
 
 
-def _unless_traced(check: Any) -> Any:
-    @functools.wraps(check)
-    def checked(self):
-        if not is_traced(self):
+def _prepared(check: Any) -> Any:
+    """`__post_init__`: whole numbers become floats in fields of floats. Then comes the check, unless values are traced."""
+
+    @functools.wraps(check or _prepared)
+    def prepared(self):
+        for name in _float_fields(type(self)):
+            value = getattr(self, name)
+            if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+                object.__setattr__(self, name, float(value))
+        if check is not None and not is_traced(self):
             check(self)
 
-    return checked
+    return prepared
+
+
+@functools.cache
+def _float_fields(cls: Any) -> tuple[str, ...]:
+    """The traced fields that hold a float. JAX compiles a program for each of 3 and 3.0."""
+    kinds = {
+        f.name: (f.type, *typing.get_args(f.type)) for f in dataclasses.fields(cls) if not f.metadata.get("static")
+    }
+    return tuple(name for name, kind in kinds.items() if float in kind and int not in kind)
 
 
 def _equal(self: Any, other: Any) -> bool:

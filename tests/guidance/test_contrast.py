@@ -14,7 +14,6 @@ import pytest
 
 from score_sde.denoising.memory import Memory, remembering
 from score_sde.guidance import APG, CFGPlusPlus, CFGZeroStar, ClassifierFree, Piecewise
-from score_sde.guidance.base import numbers_as_floats
 from score_sde.guidance.contrast import ConditionPair
 from score_sde.internal.pytree import pytree
 from score_sde.sdes import VP
@@ -106,14 +105,6 @@ def test_other_numbers_compile_nothing(name):
     with compilations() as seen:
         after = draw(dataclasses.replace(rule, **other))
     assert not seen and np.abs(before - after).max() > 1e-4
-
-
-def test_a_whole_number_is_the_program_of_another_number():
-    """As a config may hold it, which is not checked as the tests are."""
-    rule = ClassifierFree(2.0)
-    object.__setattr__(rule, "scale", 2)
-    numbers_as_floats(rule)
-    assert isinstance(rule.scale, float) and rule.rescale is None
 
 
 def test_a_schedule_is_linear_between_its_points():

@@ -1,5 +1,7 @@
 """Frozen dataclasses as pytrees: numbers are traced, structure is static, and a check runs once."""
 
+import contextlib
+import copy
 import dataclasses
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 
 from score_sde.internal.pytree import as_pytree, is_traced, pytree, static
 from score_sde.sdes import VP
+from tests import conformance
 
 CHECKS = []
 
@@ -154,3 +157,29 @@ def test_a_number_is_not_an_array_of_it():
     assert (number == array) is False and (array == number) is False and array == array
     assert number == VP(beta_min=0.1) and number != VP(beta_min=0.2)
     assert jax.jit(lambda sde: jnp.asarray(number != sde))(array)
+
+
+MEMBERS = conformance.SDES | conformance.SOLVERS | conformance.STOCHASTIC | conformance.CONTRASTS | {"line": Line(2.0)}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_whole_number_in_a_field_of_floats_becomes_a_float(name):
+    """JAX compiles a program for 3 and another for 3.0."""
+    member = MEMBERS[name]
+    for field in dataclasses.fields(member):
+        if isinstance(getattr(member, field.name), float) and not field.metadata.get("static"):
+            changed = copy.copy(member)  # the constructor of a test checks types, and refuses a whole number
+            object.__setattr__(changed, field.name, 1)
+            with contextlib.suppress(ValueError):  # 1 is out of range
+                changed.__post_init__()
+            assert type(getattr(changed, field.name)) is float, field.name
+
+
+def test_a_field_of_whole_numbers_keeps_them():
+    @pytree
+    class Repeat:
+        number: int = 2
+        scale: float | None = None
+        ways: float | int = 1
+
+    assert [type(value) for value in jax.tree.leaves(Repeat(number=3, scale=np.int64(2)))] == [int, float, int]
