@@ -14,6 +14,7 @@ from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.parameterizations import LogSigmaLabel, Parameterization
 from score_sde.internal.broadcast import expand_like
 from score_sde.internal.layers import Change, Inside, Reading, call
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -82,9 +83,14 @@ class Denoiser:
         *,
         train: bool = False,
         dropout_key: Key[Array, ""] | None = None,
+        weight: Weight = None,
     ) -> "BoundDenoiser":
-        """Returns `denoise(x, t) -> Estimate` with these parameters and this condition (arrays with a batch axis)."""
-        return BoundDenoiser(self, params, condition, dropout_key, train)
+        """Returns `denoise(x, t) -> Estimate` with these parameters and this condition (arrays with a batch axis).
+
+        Args:
+          weight: 0 where x is padding, see `Denoise`.
+        """
+        return BoundDenoiser(self, params, condition, dropout_key, train, weight=weight)
 
 
 @pytree
@@ -100,6 +106,7 @@ class BoundDenoiser(Denoise):
     dropout_key: Key[Array, ""] | None
     train: bool = static()
     changes: tuple[Change | None, ...] = static(default=())
+    weight: Weight = None
 
     @property
     def sde(self) -> SDE:

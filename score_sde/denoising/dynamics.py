@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from score_sde.denoising.estimate import Estimate
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import Weight
 from score_sde.sdes.base import SDE, Time
 
 Evaluations = Int[Array, "..."] | int  # one number, or one for each image
@@ -20,6 +21,9 @@ class Denoise(Protocol):
 
     Attributes:
       sde: the SDE whose x_t it denoises. Solvers and likelihoods take the SDE from here.
+      weight: 1 where x has a number and 0 where it has padding, [b, …] for the first axes of x. None:
+        no padding. Norms, densities and dimensions of an example do not count its padding. What the
+        padding holds must not change the output elsewhere: a network gets the mask as a condition.
     """
 
     if TYPE_CHECKING:  # a property says read-only; at run time, dataclasses would take it as the default of the field
@@ -27,8 +31,12 @@ class Denoise(Protocol):
         @property
         def sde(self) -> SDE: ...
 
+        @property
+        def weight(self) -> Weight: ...
+
     else:
         sde: SDE
+        weight = None
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         """(x̂0, ε̂) of x_t. t is one time, or one time for each image."""

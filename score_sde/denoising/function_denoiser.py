@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import as_pytree, pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -27,12 +28,14 @@ class FunctionDenoiser(Denoise):
     Args:
       function: function(x, t) -> Estimate. t is one time, or one time for each image.
       evaluations_per_call: the network evaluations of one call.
+      weight: 0 where x is padding, see `Denoise`.
     Raises: ValueError unless sde is an SDE, function can be called and evaluations_per_call >= 0.
     """
 
     sde: SDE
     function: Callable[..., Any]
     evaluations_per_call: int = static(default=1)
+    weight: Weight = None
 
     def __post_init__(self):
         if not (isinstance(self.sde, SDE) and callable(self.function) and self.evaluations_per_call >= 0):
@@ -59,6 +62,10 @@ class _Opaque(Denoise):
     @property
     def sde(self) -> SDE:
         return self.denoise.sde
+
+    @property
+    def weight(self) -> Weight:
+        return self.denoise.weight
 
     def __call__(self, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         return self.denoise(x, t)
@@ -94,7 +101,8 @@ def needs_denoiser(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _is_denoiser(denoise):
-    return callable(denoise) and isinstance(getattr(denoise, "sde", None), SDE) and hasattr(denoise, "evaluations")
+    has_all = hasattr(denoise, "evaluations") and hasattr(denoise, "weight")
+    return callable(denoise) and isinstance(getattr(denoise, "sde", None), SDE) and has_all
 
 
 def _advice(form, name, given):

@@ -58,7 +58,7 @@ def _check_end(sde: SDE, times: np.ndarray) -> None:
 
 @needs_denoiser
 def round_trip_error(denoise: Denoise, x0: Images, solver: Solver, grid: Grid) -> Float[Array, " b"]:
-    """The root mean square of decode(encode(x0)) − x0 over each image."""
+    """The root mean square of decode(encode(x0)) − x0 over each image, without its padding."""
     latent = encode(denoise, x0, solver, grid).x
     back = decode(denoise, latent, solver, grid).x
-    return root_mean_square(back - jnp.asarray(x0, back.dtype))
+    return root_mean_square(back - jnp.asarray(x0, back.dtype), denoise.weight)

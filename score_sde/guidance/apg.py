@@ -8,7 +8,10 @@ from score_sde.denoising.memory import Memory
 from score_sde.guidance.base import with_x0
 from score_sde.guidance.contrast import NullContrast
 from score_sde.guidance.scaled import Place
+from score_sde.internal.per_example import Weight, weighted
 from score_sde.internal.pytree import pytree, static
+
+Batch = Float[Array, "b *shape"]
 
 
 @pytree
@@ -60,18 +63,18 @@ class APG(NullContrast):
             memory.write(jnp.where(place.inside, difference, before))
         if self.norm_threshold is not None:
             # This form of min(1, norm_threshold/‖Δ‖) does not divide by 0 where both models agree.
-            norm = jnp.sqrt(self._product(difference, difference))
+            norm = jnp.sqrt(self._product(difference, difference, place.weight))
             difference = difference * self.norm_threshold / jnp.maximum(norm, self.norm_threshold)
-        along = self._along(positive.x0, difference)
+        along = self._along(positive.x0, difference, place.weight)
         change = (place.scale - 1) * (difference + (self.eta - 1) * along)
         return with_x0(place.sde, place.x, place.t, positive, positive.x0 + change)
 
-    def _product(self, a: Float[Array, "b *shape"], b: Float[Array, "b *shape"]) -> Float[Array, "b ..."]:
+    def _product(self, a: Batch, b: Batch, weight: Weight) -> Float[Array, "b ..."]:
         axes = range(a.ndim - 1) if self.axes is None else self.axes
-        return jnp.sum(a * b, axis=tuple(axis + 1 for axis in axes), keepdims=True)
+        return jnp.sum(weighted(a * b, weight), axis=tuple(axis + 1 for axis in axes), keepdims=True)
 
-    def _along(self, x0: Float[Array, "b *shape"], difference: Float[Array, "b *shape"]) -> Float[Array, "b *shape"]:
+    def _along(self, x0: Batch, difference: Batch, weight: Weight) -> Batch:
         """Δ∥; 0 where x̂0 = 0."""
-        square = self._product(x0, x0)
-        share = self._product(difference, x0) / jnp.where(square > 0, square, 1.0)
+        square = self._product(x0, x0, weight)
+        share = self._product(difference, x0, weight) / jnp.where(square > 0, square, 1.0)
         return share * x0

@@ -4,10 +4,8 @@ No guidance method knows a solver, and no solver knows a guidance method.
 """
 
 import abc
-import dataclasses
-import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,6 +14,7 @@ from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.function_denoiser import as_denoise
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
@@ -78,13 +77,17 @@ def repeat_rows(model: Denoise, number: int) -> Denoise:
 
 
 class Around(Denoise):
-    """A denoiser around one other, with its SDE. A call costs what a call of the other denoiser costs."""
+    """A denoiser around one other, with its SDE and its weight. A call costs what a call of the other denoiser costs."""
 
     model: Denoise
 
     @property
     def sde(self) -> SDE:
         return self.model.sde
+
+    @property
+    def weight(self) -> Weight:
+        return self.model.weight
 
     def evaluations(self, t: Time) -> Evaluations:
         return self.model.evaluations(t)
@@ -133,11 +136,3 @@ def with_x0(
     """
     alpha, sigma = expand_like(sde.alpha(t), x), expand_like(sde.sigma(t), x)
     return Estimate(x0, estimate.eps + jnp.where(sigma > 0, alpha / sigma, 0.0) * (estimate.x0 - x0))
-
-
-def numbers_as_floats(rule: Guidance) -> None:
-    """Turns whole numbers in float fields into floats, so that the scales 2 and 2.5 share a program."""
-    for field in dataclasses.fields(cast(Any, rule)):
-        value = getattr(rule, field.name)
-        if isinstance(value, int) and float in (field.type, *typing.get_args(field.type)):
-            object.__setattr__(rule, field.name, float(value))

@@ -43,8 +43,8 @@ class CFGZeroStar(NullContrast):
 
     def combine(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
         given, null = (place.value(self.predicts, each) for each in (positive, negative))
-        square = per_example(null * null)
-        fitted = expand_like(per_example(given * null) / jnp.where(square > 0, square, 1.0), given)
+        square = per_example(null * null, place.weight)
+        fitted = expand_like(per_example(given * null, place.weight) / jnp.where(square > 0, square, 1.0), given)
         return place.shifted(self.predicts, positive, (place.scale - 1) * (given - fitted * null))
 
 

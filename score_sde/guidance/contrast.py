@@ -21,6 +21,7 @@ from score_sde.guidance.beside import Answers, Ask, beside, in_one_call, plain
 from score_sde.guidance.interval import has_interval, is_inside
 from score_sde.guidance.scaled import Place, Scaled
 from score_sde.internal.companions import owner_of, with_companions
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Scalar, Time
 
@@ -74,7 +75,7 @@ class Contrast(Scaled):
 
     def guided(self, pair: Pair, memory: Memory | None, x: Float[Array, "b *shape"], t: Time) -> Estimate:
         """The guided pair for images in the interval, and the positive pair for the others."""
-        return self.combined(self.place(pair.positive.sde, x, t), *pair.both(x, t), memory)
+        return self.combined(self.place(pair.positive.sde, x, t, pair.positive.weight), *pair.both(x, t), memory)
 
     def combined(self, place: Place, positive: Estimate, negative: Estimate, memory: Memory | None) -> Estimate:
         """The guided pair of two answers, and the positive pair outside of the interval."""
@@ -92,6 +93,10 @@ class ContrastDenoiser(Denoise):
     @property
     def sde(self) -> SDE:
         return self.pair.positive.sde
+
+    @property
+    def weight(self) -> Weight:
+        return self.pair.positive.weight
 
     def evaluations(self, t: Time) -> Evaluations:
         """The evaluations of both answers inside of the interval, and of the positive answer outside."""
@@ -115,7 +120,7 @@ class ContrastDenoiser(Denoise):
 
         def guided(x, t):
             positive, negative = self.pair.beside(x, t, ask)
-            found = self.rule.combined(self.rule.place(self.sde, x, t), positive.guided, negative, self.memory)
+            found = self.rule.combined(self.rule.place(self.sde, x, t, self.weight), positive.guided, negative, self.memory)
             return positive._replace(guided=found)
 
         if not has_interval(self.rule):

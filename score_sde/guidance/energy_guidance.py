@@ -13,7 +13,7 @@ from score_sde.guidance.base import Observation, with_x0
 from score_sde.guidance.energies import Energy, Quadratic
 from score_sde.guidance.tilt import Tilt, Tilted, tilted
 from score_sde.internal.broadcast import expand_like
-from score_sde.internal.per_example import norm
+from score_sde.internal.per_example import Weight, norm
 from score_sde.internal.pytree import as_pytree, pytree, static
 from score_sde.sdes.base import Time
 
@@ -74,16 +74,16 @@ class EnergyGuidance(Tilt):
         else:
             estimate = model(x, t)
             if self.of == "x0":
-                return with_x0(model.sde, x, t, estimate, self._descended(estimate.x0, t)), estimate
+                return with_x0(model.sde, x, t, estimate, self._descended(model, estimate.x0, t)), estimate
             gradient = self._gradient(x, t)
         # ε̂ changes by σ times the gradient that `tilted` gets.
         sigma = expand_like(model.sde.sigma(t), x)
-        gradient = normed(self.norm, gradient, estimate.eps / sigma)
+        gradient = normed(self.norm, gradient, estimate.eps / sigma, model.weight)
         return tilted(model.sde, x, t, estimate, -self.scale * gradient), estimate
 
-    def _descended(self, x0: Batch, t: Time) -> Batch:
+    def _descended(self, model: Denoise, x0: Batch, t: Time) -> Batch:
         for _ in range(self.num_steps):
-            x0 = x0 - self.scale * normed(self.norm, self._gradient(x0, t), x0)
+            x0 = x0 - self.scale * normed(self.norm, self._gradient(x0, t), x0, model.weight)
         return x0
 
     def _gradient(self, x: Batch, t: Time) -> Batch:
@@ -91,14 +91,14 @@ class EnergyGuidance(Tilt):
         return jax.grad(lambda x: jnp.sum(energy(x, t)))(x)
 
 
-def normed(divisor: Divisor, gradient: Batch, changed: Batch) -> Batch:
+def normed(divisor: Divisor, gradient: Batch, changed: Batch, weight: Weight = None) -> Batch:
     """The gradient over its norm, times 1 or the norm of the value that it changes. It is 0 where the gradient is 0."""
     if divisor == "none":
         return gradient
-    size = _norm(gradient)
-    wanted = jnp.ones_like(size) if divisor == "unit" else _norm(changed)
+    size = _norm(gradient, weight)
+    wanted = jnp.ones_like(size) if divisor == "unit" else _norm(changed, weight)
     return gradient * jnp.where(size > 0, wanted / jnp.where(size > 0, size, 1.0), 0.0)
 
 
-def _norm(x: Batch) -> Float[Array, "b ..."]:
-    return expand_like(norm(x), x)
+def _norm(x: Batch, weight: Weight) -> Float[Array, "b ..."]:
+    return expand_like(norm(x, weight), x)

@@ -15,6 +15,7 @@ from score_sde.guidance.beside import Answers, Ask, Changeable, beside, plain
 from score_sde.guidance.interval import has_interval, is_inside
 from score_sde.guidance.scaled import Scaled
 from score_sde.internal.layers import Change
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Time
 
@@ -73,6 +74,10 @@ class LayerDenoiser(Denoise):
         return self.model.sde
 
     @property
+    def weight(self) -> Weight:
+        return self.model.weight
+
+    @property
     def plain(self) -> Denoise:
         return plain(self.model)
 
@@ -100,6 +105,6 @@ class LayerDenoiser(Denoise):
     def _inside(self, x: Float[Array, "b *shape"], t: Time, ask: Ask) -> Answers:
         rule = self.rule
         guided, own, (changed, *others), inside = beside(self.model, x, t, ask.with_change(rule.change))
-        place = rule.place(self.sde, x, t)
+        place = rule.place(self.sde, x, t, self.weight)
         moved = Estimate(*(g + (place.scale - 1) * (p - c) for g, p, c in zip(guided, own, changed, strict=True)))
         return Answers(rule.limited(place, own, guided, moved), own, tuple(others), inside)

@@ -11,6 +11,7 @@ from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.factors import Factors
 from score_sde.guidance.base import Around, Conditional, Guidance, Observation, repeat_rows
+from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 
@@ -32,7 +33,7 @@ class Product(Guidance):
     `FeynmanKac` removes it.
 
     Attributes:
-      conditions: for each q_i, values by name that replace those of the model's condition. {} is
+      conditions: for each q_i, values by name that replace values of the model's condition. {} is
         the model's own condition.
       powers: a_i, one for each condition. None: 1 for each.
       null_power: the power of the model under the null condition. None: 1 − Σ a_i.
@@ -122,6 +123,10 @@ class ModelsProduct(Denoise):
     @property
     def sde(self) -> SDE:
         return self.models[0].sde
+
+    @property
+    def weight(self) -> Weight:
+        return self.models[0].weight
 
     def evaluations(self, t: Time) -> Evaluations:
         return sum(jnp.asarray(model.evaluations(t)) for model in self.models)

@@ -7,10 +7,11 @@ from jaxtyping import Array, Bool, Float
 
 from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.parameterizations import PARAMETERIZATIONS, Parameterization
-from score_sde.guidance.base import Guidance, numbers_as_floats
+from score_sde.guidance.base import Guidance
 from score_sde.guidance.interval import check_interval, is_inside
 from score_sde.guidance.schedules import Schedule
 from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import Weight, std
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE, Scalar, Time
 
@@ -30,6 +31,7 @@ class Place(NamedTuple):
     Attributes:
       scale: the scale, shaped to multiply x.
       inside: which images are in the interval, shaped to multiply x.
+      weight: 0 where x is padding, see `Denoise`.
     """
 
     sde: SDE
@@ -37,6 +39,7 @@ class Place(NamedTuple):
     t: Time
     scale: Float[Array, "..."]
     inside: Bool[Array, "..."]
+    weight: Weight = None
 
     def value(self, predicts: Predicts, estimate: Estimate) -> Float[Array, "b *shape"]:
         """The output that a network of this parameterization would have given."""
@@ -74,19 +77,18 @@ class Scaled(Guidance):
     rescale_of: Predicts = static(default="v")
 
     def __post_init__(self):
-        numbers_as_floats(self)
         check_interval(self)
         if self.rescale is not None and not 0 <= self.rescale <= 1:
             raise ValueError(
                 f"{type(self).__name__} needs 0 <= rescale <= 1, got rescale={self.rescale}; None is without."
             )
 
-    def place(self, sde: SDE, x: Float[Array, "b *shape"], t: Time) -> Place:
+    def place(self, sde: SDE, x: Float[Array, "b *shape"], t: Time, weight: Weight = None) -> Place:
         """The scale at t, and whether t is in the interval."""
-        weight = 1.0 if self.schedule is None else self.schedule(sde.log_snr(jnp.asarray(t)))
-        scale = 1 + weight * (self.scale - 1)
+        share = 1.0 if self.schedule is None else self.schedule(sde.log_snr(jnp.asarray(t)))
+        scale = 1 + share * (self.scale - 1)
         inside = is_inside(self, sde, t)
-        return Place(sde, x, t, expand_like(jnp.asarray(scale, x.dtype), x), expand_like(inside, x))
+        return Place(sde, x, t, expand_like(jnp.asarray(scale, x.dtype), x), expand_like(inside, x), weight)
 
     def limited(self, place: Place, plain: Estimate, outside: Estimate, guided: Estimate) -> Estimate:
         """`guided` with its standard deviation moved to `plain`, and `outside` where an image is not in the interval."""
@@ -97,13 +99,15 @@ class Scaled(Guidance):
         if self.rescale is None:
             return guided
         wanted, value = (place.value(self.rescale_of, each) for each in (plain, guided))
-        return place.shifted(self.rescale_of, guided, moved_std(wanted, value, self.rescale))
+        return place.shifted(self.rescale_of, guided, moved_std(wanted, value, self.rescale, place.weight))
 
 
 def moved_std(
-    wanted: Float[Array, "b *shape"], value: Float[Array, "b *shape"], share: Scalar | float
+    wanted: Float[Array, "b *shape"],
+    value: Float[Array, "b *shape"],
+    share: Scalar | float,
+    weight: Weight = None,
 ) -> Float[Array, "b *shape"]:
-    """The change of `value` that moves the standard deviation of each image to that of `wanted`, times `share`."""
-    axes = tuple(range(1, value.ndim))
-    ratio = jnp.std(wanted, axis=axes, keepdims=True) / jnp.std(value, axis=axes, keepdims=True)
+    """The change of `value` that moves its standard deviation in each image to the one of `wanted`, times `share`."""
+    ratio = expand_like(std(wanted, weight) / std(value, weight), value)
     return share * (ratio - 1) * value

@@ -88,7 +88,7 @@ class SelfGuidance(Tilt):
 
         gradient, estimate = jax.grad(energy, has_aux=True)(x)
         sigma = expand_like(model.sde.sigma(t), x)
-        gradient = normed(self.norm, gradient, estimate.eps / sigma)
+        gradient = normed(self.norm, gradient, estimate.eps / sigma, model.weight)
         return tilted(model.sde, x, t, estimate, -self.scale * gradient), estimate
 
     def _reference(self, network: Denoise, x: Batch, t: Time) -> Inside:

@@ -4,7 +4,9 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
+
+from score_sde.internal.broadcast import expand_like
 
 Weight = Shaped[Array, "..."] | None
 
@@ -28,12 +30,31 @@ def per_example(values: Float[Array, "b *shape"], weight: Weight = None, reduce:
     axes = tuple(range(1, values.ndim))
     if weight is None:
         return (jnp.sum if reduce == "sum" else jnp.mean)(values, axis=axes)
-    weight = _like(values, weight)
-    total = jnp.sum(weight * jnp.where(weight == 0, 0, values), axis=axes)
+    total = jnp.sum(weighted(values, weight), axis=axes)
     if reduce == "sum":
         return total
-    size = jnp.sum(weight, axis=axes)
+    size = jnp.sum(_like(values, weight), axis=axes)
     return total / jnp.where(size == 0, 1, size)
+
+
+def weighted(values: Float[Array, "b *shape"], weight: Weight) -> Float[Array, "b *shape"]:
+    """w v, and 0 where w = 0, whatever v is there. None returns `values`."""
+    if weight is None:
+        return values
+    weight = _like(values, weight)
+    return weight * jnp.where(weight == 0, 0, values)
+
+
+def std(values: Float[Array, "b *shape"], weight: Weight = None) -> Float[Array, " b"]:
+    """√(Σ w (v − v̄)²/Σ w) of each example, with v̄ = Σ w v/Σ w."""
+    centred = values - expand_like(per_example(values, weight, "mean"), values)
+    return jnp.sqrt(per_example(centred**2, weight, "mean"))
+
+
+def is_finite(values: Float[Array, "b *shape"], weight: Weight = None) -> Bool[Array, " b"]:
+    """Whether all numbers of each example are finite. Numbers with the weight 0 do not matter."""
+    finite = jnp.isfinite(values if weight is None else weighted(values, weight))
+    return jnp.all(finite, axis=tuple(range(1, values.ndim)))
 
 
 def sum_of_squares(values: Float[Array, "b *shape"], weight: Weight = None) -> Float[Array, " b"]:

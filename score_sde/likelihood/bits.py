@@ -26,11 +26,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from score_sde import parallel
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.function_denoiser import needs_denoiser
+from score_sde.internal.per_example import dimension
 from score_sde.likelihood.density import LogProb, image_keys
 
 
@@ -78,18 +79,20 @@ class BitsPerDim(NamedTuple):
 
 
 def bits_per_dim(
-    log_prob: Float[Array, "..."] | Float[np.ndarray, "..."], num_dims: int, bin_width: float | None
+    log_prob: Float[Array, "..."] | Float[np.ndarray, "..."],
+    num_dims: int | Integer[np.ndarray, " b"],
+    bin_width: float | None,
 ) -> Float[Array, "..."] | Float[np.ndarray, "..."]:
     """−log p(x̃)/(d ln 2) − log2 w.
 
     Args:
       log_prob: log p(x̃) of dequantized data, in nats per example.
-      num_dims: d.
+      num_dims: d, one number or one for each example.
       bin_width: w, the spacing of the levels in the units of the model. None is for continuous
         data: the result is then the differential −log2 p(x)/d, which may be negative.
     Raises: ValueError unless num_dims >= 1 and bin_width > 0.
     """
-    if num_dims < 1:
+    if np.any(np.asarray(num_dims) < 1):
         raise ValueError(f"bits_per_dim needs num_dims >= 1, got {num_dims}.")
     return -log_prob / (num_dims * math.log(2)) + _offset(bin_width)
 
@@ -132,13 +135,15 @@ def example_bits(
     if num_repeats < 1:
         raise ValueError(f"example_bits needs num_repeats >= 1, got {num_repeats}.")
     values, nfe = [], np.zeros(x.shape[0], np.int64)
+    size = np.asarray(parallel.to_host(dimension(x, denoise.weight)), np.int64)  # padding is no dimension
+    num_dims = np.broadcast_to(size, x.shape[:1])
     for repeat in range(num_repeats):
         noise_key, probe_key = jax.random.split(jax.random.fold_in(key, repeat))
         noised = x if bin_width is None else dequantize(noise_key, x, bin_width, index)
         density = log_prob(probe_key, denoise, noised, index=index)
         per_probe, evaluations = parallel.to_host((density.per_probe, density.nfe))
         nats = np.asarray(per_probe, np.float64)
-        values.append(bits_per_dim(nats, math.prod(x.shape[1:]), bin_width))
+        values.append(bits_per_dim(nats, num_dims, bin_width))
         nfe = nfe + np.asarray(evaluations, np.int64)
     keep = np.ones(x.shape[0], bool) if mask is None else parallel.to_host(mask)
     return ExampleBits(np.stack(values)[:, :, keep], nfe[keep])

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from score_sde.denoising.dynamics import Denoise, velocity
 from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
+from score_sde.internal.per_example import weighted
 from score_sde.internal.pytree import is_traced, pytree
 from score_sde.likelihood.divergences import Divergence, Hutchinson
 from score_sde.sdes.base import SDE
@@ -46,7 +47,8 @@ class LogDensity(NamedTuple):
 class LogProb:
     """log p_{t_min}(x) ≈ log N(x_T; 0, prior_std² I) + ∫ div v dt, solved adaptively from t_min to t_max.
 
-    Each image has its own steps. The result is the density of the model's data with the noise of
+    Each image has its own steps. Numbers of x with the weight 0 in `denoise.weight` are padding and
+    do not count. The result is the density of the model's data with the noise of
     `t_min`. The solve cannot start at t = 0, where the score of data on a grid or a manifold is
     infinite. For `EDM`, whose time is σ, t_min is a noise level (0.002 in its paper).
 
@@ -86,8 +88,8 @@ class LogProb:
     ) -> LogDensity:
         """The log-density of each x, in one compiled program.
 
-        The tolerances, t_min and the fields of `denoise` are traced, if `denoise` is a pytree, as
-        those of this library are.
+        The tolerances, t_min and the fields of `denoise` are traced, if `denoise` is a pytree, as all
+        denoisers of this library are.
 
         Args:
           index: positions of the images in their data set. None is 0, 1, … Image i draws its probes
@@ -124,16 +126,17 @@ def _solve(key, log_prob: LogProb, denoise, x, index) -> LogDensity:
 
     def field(t, state):
         def flow(x):
-            return velocity(sde, denoise(x, t), t)
+            # Padding stands still, so that it adds nothing to the divergence.
+            return weighted(velocity(sde, denoise(x, t), t), denoise.weight)
 
         return divergence(flow, state[0], probes)
 
     start = jax.eval_shape(field, jnp.zeros(x.shape[:1], x.dtype), (x, None))[1]
     t0, t1 = (jnp.asarray(t, x.dtype) for t in (log_prob.t_min, sde.t_max))
     state = x, jnp.zeros(start.shape, start.dtype)
-    solution = log_prob.adaptive.solve(field, state, t0, t1, denoise.evaluations)
+    solution = log_prob.adaptive.solve(field, state, t0, t1, denoise.evaluations, (denoise.weight, None))
     latent, change = solution.y
-    per_probe = sde.prior_log_prob(latent)[None] + change.T
+    per_probe = sde.prior_log_prob(latent, denoise.weight)[None] + change.T
     return LogDensity(jnp.mean(per_probe, axis=0), latent, solution.nfe, per_probe, solution.failed)
 
 

@@ -118,7 +118,7 @@ def _bits_of_batches(
             bits = example_bits(
                 key,
                 experiment.log_prob,
-                experiment.denoiser.bind(params, batch["condition"]),
+                experiment.denoiser.bind(params, batch["condition"], weight=batch.get("weight")),
                 batch["x"],
                 bin_width=experiment.spec.bin_width,
                 num_repeats=num_repeats,

@@ -19,13 +19,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.internal.broadcast import expand_like
-from score_sde.internal.per_example import dimension, sum_of_squares
+from score_sde.internal.per_example import Weight, dimension, sum_of_squares
 from score_sde.internal.pytree import is_traced, pytree, static
 from score_sde.solvers.embedded_pairs import PAIRS, Pair
 
 State = Any  # a pytree of arrays with the batch axis first
 Times = Float[Array, " b"]
 Field = Callable[[Times, State], State]
+Weights = tuple[Weight, ...]
 Cost = Callable[[Times], Int[Array, "..."] | int]
 SAFETY, SHRINK, GROWTH = 0.9, 0.2, 10.0  # limits of the step-size rule: Hairer's values, and diffrax's
 
@@ -56,6 +57,25 @@ class Progress(NamedTuple):
     tries: Int[Array, ""]
 
 
+class Control(NamedTuple):
+    """The measure of an error: the tolerances, and a weight for each leaf of the state."""
+
+    rtol: Any
+    atol: Any
+    weights: Weights
+
+    def error(self, old: State, new: State, difference: State) -> Float[Array, " b"]:
+        """The root mean square of difference/(atol + rtol max(|old|, |new|)) over an image, padding left out."""
+
+        def scaled(old, new, difference):
+            return difference / (self.atol + self.rtol * jnp.maximum(jnp.abs(old), jnp.abs(new)))
+
+        leaves = jax.tree.leaves(jax.tree.map(scaled, old, new, difference))
+        size = sum(map(dimension, leaves, self.weights))
+        # An image of padding alone has size 0 and no error.
+        return jnp.sqrt(sum(map(sum_of_squares, leaves, self.weights)) / jnp.maximum(size, 1))
+
+
 @pytree
 class Adaptive:
     """An adaptive solve, in which the error of each step stays below atol + rtol |y|.
@@ -82,21 +102,30 @@ class Adaptive:
             raise ValueError(f"Adaptive needs max_steps >= 1, got {self.max_steps}.")
 
     def solve(
-        self, field: Field, y: State, t0: Float[Array, ""], t1: Float[Array, ""], cost: Cost = lambda t: 1
+        self,
+        field: Field,
+        y: State,
+        t0: Float[Array, ""],
+        t1: Float[Array, ""],
+        cost: Cost = lambda t: 1,
+        weights: Weights | None = None,
     ) -> Solution:
         """y(t1) of dy/dt = field(t, y) from y(t0) = `y`. t1 may lie before t0.
 
         `field` takes the whole batch with a [b] vector of times. It must treat the examples
         independently. `cost(t)` is the number of evaluations that a call counts for each image.
+        `weights` has one weight for each leaf of `y`, 0 where the leaf is padding. Padding does not
+        count in the error.
 
         Error: the global error is of the order of the tolerance.
         """
         pair = PAIRS[self.method]
+        control = Control(self.rtol, self.atol, weights or (None,) * len(jax.tree.leaves(y)))
         each = jnp.zeros(jax.tree.leaves(y)[0].shape[:1], t0.dtype)
-        h, slope, nfe = _first_steps(field, cost, y, t0 + each, t1, self.rtol, self.atol, pair.order)
+        h, slope, nfe = _first_steps(field, cost, y, t0 + each, t1, control, pair.order)
 
         def attempt(now):
-            return _attempt(field, cost, pair, self.rtol, self.atol, t1, now)
+            return _attempt(field, cost, pair, control, t1, now)
 
         def goes_on(now):
             return jnp.any(_active(now)) & (now.tries < self.max_steps)
@@ -133,7 +162,7 @@ def _active(now: Progress) -> Bool[Array, " b"]:
     return ~now.done & ~jnp.isnan(now.h)
 
 
-def _attempt(field: Field, cost: Cost, pair: Pair, rtol, atol, t1: Float[Array, ""], now: Progress) -> Progress:
+def _attempt(field: Field, cost: Cost, pair: Pair, control: Control, t1: Float[Array, ""], now: Progress) -> Progress:
     """One step of every active image. The step is kept where its scaled error is below 1."""
     # A step that would leave only a rounding error of the way goes to the end instead.
     arrives = now.h > jnp.abs(t1 - now.t) - 100 * jnp.finfo(now.t.dtype).eps * jnp.abs(t1)
@@ -142,7 +171,7 @@ def _attempt(field: Field, cost: Cost, pair: Pair, rtol, atol, t1: Float[Array, 
     # The error estimate is the same sum of slopes with other weights, started from 0.
     difference = _moved(jax.tree.map(jnp.zeros_like, y), there - now.t, jnp.asarray(pair.error, now.t.dtype), slopes)
     # The step size is not differentiated: its derivative is noise of the order of the tolerance.
-    error = jax.lax.stop_gradient(_error(now.y, y, difference, rtol, atol))
+    error = jax.lax.stop_gradient(control.error(now.y, y, difference))
     good, runs = error < 1, _active(now)
     # The error of a step is c h^order, so this length would just meet the tolerance, less SAFETY.
     # A kept step never shrinks the next one, and a refused step is repeated with a shorter one.
@@ -196,16 +225,7 @@ def _moved(y: State, h: Times, weights: Float[Array, " n"], slopes: State) -> St
     return jax.tree.map(moved, y, slopes)
 
 
-def _error(old: State, new: State, difference: State, rtol, atol) -> Float[Array, " b"]:
-    """The root mean square of difference/(atol + rtol max(|old|, |new|)) over an image."""
-
-    def scaled(old, new, difference):
-        return difference / (atol + rtol * jnp.maximum(jnp.abs(old), jnp.abs(new)))
-
-    return _rms(jax.tree.map(scaled, old, new, difference))
-
-
-def _first_steps(field: Field, cost: Cost, y: State, t: Times, t1: Float[Array, ""], rtol, atol, order: int):
+def _first_steps(field: Field, cost: Cost, y: State, t: Times, t1: Float[Array, ""], control: Control, order: int):
     """(the length of the first step of each image; f(t, y); the evaluations made).
 
     The length is chosen so that the scaled error of the first step is about 0.01.
@@ -213,10 +233,9 @@ def _first_steps(field: Field, cost: Cost, y: State, t: Times, t1: Float[Array, 
     Source: Hairer, Nørsett & Wanner, Sec. II.4, algorithm "starting step size".
     """
     length = jnp.abs(t1 - t)
-    scale = jax.tree.map(lambda leaf: atol + rtol * jnp.abs(leaf), y)
 
     def size(f):
-        return _rms(jax.tree.map(jnp.divide, f, scale))
+        return control.error(y, y, f)
 
     def guess(f):
         small = (size(y) < 1e-5) | (size(f) < 1e-5)
@@ -244,9 +263,3 @@ def _first_steps(field: Field, cost: Cost, y: State, t: Times, t1: Float[Array, 
 def _select(which: Bool[Array, " b"], yes: State, no: State) -> State:
     """`yes` for the images in `which`, else `no`."""
     return jax.tree.map(lambda a, b: jax.vmap(jnp.where)(which, a, b), yes, no)
-
-
-def _rms(y: State) -> Float[Array, " b"]:
-    """The root mean square of each image over all leaves of the state."""
-    leaves = jax.tree.leaves(y)
-    return jnp.sqrt(sum(map(sum_of_squares, leaves)) / sum(map(dimension, leaves)))

@@ -1,4 +1,4 @@
-"""The noise of the reverse SDE from one path, so that the noise of short steps adds up to that of long steps.
+"""The noise of the reverse SDE from one path, so that the noises of short steps add up to the noise of a long step.
 
 In the time λ = log(α/σ), the noise of a step in units of σ is
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 from score_sde.denoising.dynamics import Denoise
 from score_sde.denoising.function_denoiser import as_denoise, needs_denoiser
 from score_sde.denoising.memory import has_memory, remembering
+from score_sde.internal.per_example import Weight, is_finite
 from score_sde.internal.pytree import is_traced
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -57,7 +58,7 @@ def sample(
 
     The program is compiled once for up to 1024 steps, then again for 2048, 4096 and so on. A change
     of the number of steps, of the times, or of the fields of `solver` and `denoise` compiles
-    nothing. This holds for solvers and denoisers that are pytrees, as those of this library are.
+    nothing. This holds for solvers and denoisers that are pytrees, as all of this library are.
 
     The prior is N(0, (prior_std · σ(start)/σ(t_max))² I). For a grid that starts at t_max it is the
     prior of the SDE.
@@ -194,10 +195,9 @@ def _step(keys, denoise, solver, kept_steps, k, t, s, state):
     return x, carry, nfe + for_each_image(evaluations, x), kept
 
 
-def _samples(state) -> Samples:
+def _samples(state, weight: Weight) -> Samples:
     x, _, nfe, kept = state
-    failed = ~jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim)))
-    return Samples(x, nfe, kept if kept.shape[0] else None, failed)
+    return Samples(x, nfe, kept if kept.shape[0] else None, ~is_finite(x, weight))
 
 
 def _solve_traced(key, denoise, solver, times, num_steps, first_index, x_start, kept_steps, shape, sharding):
@@ -207,7 +207,7 @@ def _solve_traced(key, denoise, solver, times, num_steps, first_index, x_start, 
     def body(k, state):
         return _step(keys, denoise, solver, kept_steps, k, times[k], times[k + 1], state)
 
-    return _samples(jax.lax.fori_loop(0, num_steps, body, state))
+    return _samples(jax.lax.fori_loop(0, num_steps, body, state), denoise.weight)
 
 
 def _solve_by_scan_traced(
@@ -224,7 +224,7 @@ def _solve_by_scan_traced(
         return _step(keys, denoise, solver, kept_steps, k, t, s, state), None
 
     steps = jnp.arange(num_steps), times[:-1], times[1:]
-    return _samples(jax.lax.scan(jax.checkpoint(body), state, steps)[0])
+    return _samples(jax.lax.scan(jax.checkpoint(body), state, steps)[0], denoise.weight)
 
 
 def _counts_apart(solver: Solver) -> tuple[tuple, tuple, Any]:

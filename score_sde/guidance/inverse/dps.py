@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
 from score_sde.guidance.inverse.base import Images, measurement_of, residual
-from score_sde.internal.per_example import sum_of_squares
+from score_sde.internal.per_example import Weight, sum_of_squares
 from score_sde.internal.pytree import pytree
 from score_sde.sdes.base import SDE, Time
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
@@ -98,6 +98,10 @@ class Known(Denoise):
     @property
     def sde(self) -> SDE:
         return self._denoise.sde
+
+    @property
+    def weight(self) -> Weight:
+        return self._denoise.weight
 
     def evaluations(self, t: Time) -> Evaluations:
         return self._denoise.evaluations(t)

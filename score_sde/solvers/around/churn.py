@@ -88,8 +88,8 @@ class StepScale(Wrapper):
 
     η is `step_scale`. γ = gamma_0 where σ̃(s) > gamma_min, else 0. The added noise is noise_scale
     (λ in the paper) times √(σ̂² − σ̃²). gamma_0 sets how much noise is added, and 0 adds none.
-    step_scale > 1 makes the samples less diverse, and their marginals differ from those of the
-    data. A step to σ = 0 is extrapolated too, as in the paper.
+    step_scale > 1 makes the samples less diverse, and their marginals differ from the
+    marginals of the data. A step to σ = 0 is extrapolated too, as in the paper.
 
     AlphaFold 3's sampler is Hook(StepScale(DDIM()), RandomRigidMotion()) on `EDM` with `EDMRho`,
     where σ and gamma_min are in Å.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise
+from score_sde.internal.per_example import Weight, weighted
 from score_sde.internal.pytree import as_pytree, pytree
 from score_sde.solvers import noise
 from score_sde.solvers.base import Batch, Keys, Scalar, Solver, Step, Wrapper
@@ -40,25 +41,33 @@ class Hook(Wrapper):
         return self.solver.step(noise.fold_in(key, 1), denoise, x, t, s, carry)
 
 
-def recentre(key: Keys, x: Points, t: Scalar) -> Points:
+def recentre(key: Keys, x: Points, t: Scalar, weight: Weight = None) -> Points:
     """x − (mean over the points): for densities that are invariant under translations.
 
     The noise of such a density must not translate the points either.
+
+    Args:
+      weight: [b, n], 0 where a point is padding, which does not count in the mean. `Hook` takes
+        `jax.tree_util.Partial(recentre, weight=weight)`.
     """
-    return x - jnp.mean(x, axis=1, keepdims=True)
+    if weight is None:
+        return x - jnp.mean(x, axis=1, keepdims=True)
+    number = jnp.maximum(jnp.sum(weight.astype(x.dtype), axis=1), 1)[:, None, None]
+    return x - jnp.sum(weighted(x, weight), axis=1, keepdims=True) / number
 
 
 @pytree
 class RandomRigidMotion:
     """R (x − mean) + shift for each cloud of points [n, d], with R a uniform random rotation.
 
-    The shift is N(0, std² I).
+    The shift is N(0, std² I). Points with the weight 0 in `weight` [b, n] are padding, and do not count in the mean.
 
     Source: Abramson et al., Nature 630 (2024), Supplementary Algorithm 19 (std 1 Å); Stewart, SIAM
       J. Numer. Anal. 1980.
     """
 
     std: float = 1.0
+    weight: Weight = None
 
     def __call__(self, key: Keys, x: Points, t: Scalar) -> Points:
         size, _, dimension = x.shape
@@ -69,4 +78,4 @@ class RandomRigidMotion:
         rotation = q * jnp.sign(jnp.diagonal(r, axis1=1, axis2=2))[:, None, :]
         rotation = rotation.at[:, :, 0].multiply(jnp.sign(jnp.linalg.det(rotation))[:, None])
         shift = self.std * noise.standard_normal(noise.fold_in(key, 1), x[:, :1])
-        return jax.vmap(jnp.matmul)(recentre(key, x, t), rotation.mT) + shift
+        return jax.vmap(jnp.matmul)(recentre(key, x, t, self.weight), rotation.mT) + shift

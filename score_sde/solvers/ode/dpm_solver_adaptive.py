@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from score_sde.denoising.dynamics import Denoise
-from score_sde.internal.per_example import root_mean_square
+from score_sde.internal.per_example import Weight, root_mean_square
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import adaptive_ode, noise
@@ -33,10 +33,12 @@ class Progress(NamedTuple):
     tries: Int[Array, ""]
 
 
-def image_errors(higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float, atol: Scalar | float) -> Any:
-    """√mean ((higher − lower)/max(atol, rtol max(|lower|, |last|)))², for each image."""
+def image_errors(
+    higher: Batch, lower: Batch, last: Batch, rtol: Scalar | float, atol: Scalar | float, weight: Weight = None
+) -> Any:
+    """√mean ((higher − lower)/max(atol, rtol max(|lower|, |last|)))², for each image without its padding."""
     scale = jnp.maximum(atol, rtol * jnp.maximum(jnp.abs(lower), jnp.abs(last)))
-    return root_mean_square((higher - lower) / scale)
+    return root_mean_square((higher - lower) / scale, weight)
 
 
 @pytree
@@ -168,7 +170,7 @@ class AdaptivePair(Solver):
             estimate, fractions = denoise(now.x, now.t), usual_fractions(self.order)
             options = self.order, *fractions, self.predicts, self.solver_type
             lower, higher, between = neighbouring_orders(denoise, estimate, now.t, r, length, *options)
-            error = image_errors(higher, lower, now.lower, self.rtol, self.atol)
+            error = image_errors(higher, lower, now.lower, self.rtol, self.atol, denoise.weight)
             before = jnp.where(now.tries == 0, error, now.errors)
             counts, next_h = self._judge(error, before, h)
             running = active(now)

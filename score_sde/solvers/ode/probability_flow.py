@@ -119,7 +119,7 @@ class ProbabilityFlow(Solver):
         def field(t, x):
             return velocity(sde, denoise(x, t), t)
 
-        solution = self._adaptive().solve(field, x, t, s, denoise.evaluations)
+        solution = self._adaptive().solve(field, x, t, s, denoise.evaluations, (denoise.weight,))
         return solution.y, carry, solution.nfe
 
     def chooses_steps(self) -> bool:

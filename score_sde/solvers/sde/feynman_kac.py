@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from score_sde.denoising.dynamics import Denoise, score
 from score_sde.denoising.factors import Factored, Factors, weighted_sum
-from score_sde.internal.per_example import sum_of_squares
+from score_sde.internal.per_example import Weight, sum_of_squares
 from score_sde.internal.pytree import pytree, static
 from score_sde.sdes.base import SDE
 from score_sde.solvers import noise
@@ -84,7 +84,8 @@ class FeynmanKac(Solver):
         total = sum(denoise.powers)
         flat = jax.lax.cond(carry.made == 0, lambda: _prior(of_particles, sde, total, flat, t), lambda: flat)
         factors = many.factors(flat, t)
-        moved, rate = self._moved(noise.fold_in(of_particles, 1), sde, factors, flat, t, s)
+        weight = None if denoise.weight is None else jnp.repeat(denoise.weight, number, axis=0)
+        moved, rate = self._moved(noise.fold_in(of_particles, 1), sde, factors, flat, t, s, weight)
         log_weights = carry.log_weights + (t - s) * rate.reshape(carry.log_weights.shape)
         particles, log_weights = self._resampled(noise.fold_in(key, 1), moved.reshape(carry.x.shape), log_weights)
         chosen = jax.vmap(jax.random.categorical)(noise.keys_of_images(noise.fold_in(key, 2), len(x)), log_weights)
@@ -92,7 +93,7 @@ class FeynmanKac(Solver):
         return image, Particles(particles, log_weights, carry.made + 1), number * denoise.evaluations(t)
 
     def _moved(
-        self, key: Keys, sde: SDE, factors: Factors, x: Batch, t: Scalar, s: Scalar
+        self, key: Keys, sde: SDE, factors: Factors, x: Batch, t: Scalar, s: Scalar, weight: Weight
     ) -> tuple[Batch, Float[Array, " b"]]:
         """(x_s, d log w/dτ at t, without terms that are equal for all particles)."""
         scores = [score(sde, each, t) for each in factors.estimates]
@@ -100,9 +101,9 @@ class FeynmanKac(Solver):
         drift, diffusion, step = sde.drift(t), sde.diffusion(t), t - s
         moved = x + step * (diffusion**2 * total - drift * x)
         moved = moved + diffusion * jnp.sqrt(step) * noise.like(key, sde, x)
-        squares = weighted_sum(factors.powers, [sum_of_squares(each) for each in scores])
+        squares = weighted_sum(factors.powers, [sum_of_squares(each, weight) for each in scores])
         # (Σ a_i − 1) ∇·(f x) = (Σ a_i − 1) d f is equal for all particles, so it changes no weight.
-        return moved, 0.5 * diffusion**2 * (sum_of_squares(total) - squares)
+        return moved, 0.5 * diffusion**2 * (sum_of_squares(total, weight) - squares)
 
     def _resampled(
         self, key: Keys, particles: Float[Array, "b p *shape"], log_weights: Float[Array, "b p"]

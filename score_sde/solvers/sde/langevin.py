@@ -66,7 +66,7 @@ class Langevin(Solver):
         typical = _typical_step_size(self.snr, denoise.sde, t, s)
 
         def step_size(eps, z):
-            return typical * jnp.minimum(norm(z) / norm(eps), self.max_ratio) ** 2
+            return typical * jnp.minimum(norm(z, denoise.weight) / norm(eps, denoise.weight), self.max_ratio) ** 2
 
         x = _langevin(key, denoise, x, t, self.num_steps, step_size)
         return x, carry, self.num_steps * denoise.evaluations(t)
