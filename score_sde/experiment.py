@@ -377,7 +377,7 @@ class Experiment:
         )
 
     def check_held_out(self) -> None:
-        """Raises ValueError unless shape, levels, classes and conditions of held-out examples are those of training."""
+        """Raises ValueError unless held-out and training examples have equal shape, levels, classes and conditions."""
         self._checked_held_out()
 
     def _checked_held_out(self) -> EvalBatches:

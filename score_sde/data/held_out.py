@@ -13,4 +13,4 @@ def check_alike(held_out: DataSpec, training: DataSpec) -> None:
         if getattr(held_out, fact) != getattr(training, fact)
     ]
     if differ:
-        raise ValueError(f"config.data.eval needs examples like those of data.train; {'; '.join(differ)}.")
+        raise ValueError(f"config.data.eval needs the kind of examples of data.train; {'; '.join(differ)}.")

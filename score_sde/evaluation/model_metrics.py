@@ -31,7 +31,7 @@ class EvaluatedModel(Model):
 
     @property
     def experiment(self) -> Experiment:
-        """That of the run's config."""
+        """The experiment of the run's config."""
         return self.trained.experiment
 
     @property

@@ -14,8 +14,8 @@ def reference_distances(one: Reference, other: Reference) -> tuple[dict[str, Res
 
     Raises: ValueError where features, weights, resolutions, channels or crops differ.
     """
-    warnings = check_alike(one, other.description, f"those of {other.name}", f"{other.name} is of")
-    warnings += check_alike(other, one.description, f"those of {one.name}", f"{one.name} is of")
+    warnings = check_alike(one, other.description, f"the features of {other.name}", f"{other.name} is of")
+    warnings += check_alike(other, one.description, f"the features of {one.name}", f"{one.name} is of")
     if one.digest == other.digest:
         warnings.append(f"{one.name} and {other.name} are of the same images.")
     pool, rows = other.statistics["pool"], {} if one.features is None else {"pool": one.features}

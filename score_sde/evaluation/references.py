@@ -65,8 +65,8 @@ def data_reference(
 ) -> tuple[Reference, FeatureSet]:
     """The reference of a split ("train", "eval"), and its features, which are kept in `folder` part by part.
 
-    Its digest is that of the images, in any order, and of the extractor. It does not depend on the
-    path of the images.
+    Its digest is computed from the images, in any order, and from the extractor. It does not depend
+    on the path of the images.
     """
     features = source_features(
         experiment, split, extractor, wanted, folder, batch_size=batch_size, max_examples=max_examples, quiet=quiet

@@ -49,8 +49,8 @@ class Evaluation(NamedTuple):
             )
         if self.bootstrap and self.bootstrap < LEAST_RESAMPLES:
             raise ValueError(
-                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for that of a normal "
-                f"distribution, got {self.bootstrap}; {RESAMPLES} are usual."
+                f"--bootstrap needs {LEAST_RESAMPLES} resamples or more for an interval of 95 %, or 0 for the interval of a "
+                f"normal distribution, got {self.bootstrap}; {RESAMPLES} are usual."
             )
         if self.bootstrap is not None and not any(metric.bootstraps for metric in chosen.values()):
             takers = " and ".join(name for name, make in METRICS.items() if make().bootstraps)

@@ -43,7 +43,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any, **options: Any) -> None:
-    """Makes `path` hold `value` as JSON, or what was there before. `options` are those of json.dumps."""
+    """Makes `path` hold `value` as JSON, or what was there before. `options` go to json.dumps."""
     write_text(path, json.dumps(value, **{"indent": 2, **options}) + "\n")
 
 

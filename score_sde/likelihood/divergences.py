@@ -48,7 +48,7 @@ class ExactTrace(Divergence):
     """div v = Σ_i e_iᵀ J e_i, with p = 1.
 
     It makes d products with J, `chunk_size` of them at a time. One product costs about a forward
-    evaluation. The memory is that of `chunk_size` forward evaluations.
+    evaluation. It needs the memory of `chunk_size` forward evaluations.
 
     Args:
       chunk_size: the number of products with J at a time.

@@ -210,7 +210,7 @@ class Metric(abc.ABC):
 
     @property
     def compared_too(self) -> tuple[str, ...]:
-        """Fields beyond those of `compared`, such as "result.log_snr"."""
+        """Fields that `compared` has besides the fields of `needs`, such as "result.log_snr"."""
         return ()
 
     @property

@@ -24,7 +24,7 @@ class FrechetDistance(Metric):
       output: the output of the extractor: "pool", or "spatial" for sFID.
       cheap: a limit of n · d · min(n, d) for n samples and d features. Up to this limit a hundred
         resamples take a minute or less on two cores, and they give the interval. Beyond it the
-        interval is that of a normal distribution.
+        interval is computed as for a normal distribution.
     Error: the standard error over sets of samples, for a fixed reference. The bias from the number
       of samples comes in addition.
     Source: Heusel et al., arXiv 1706.08500, Eq. 6; sFID: Nash et al., arXiv 2103.03841, Sec. 5.

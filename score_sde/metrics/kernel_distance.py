@@ -61,7 +61,7 @@ def kernel_distance(
       the same finite sets, so in general it is too small.
     Raises: ValueError where a subset is larger than a set, for values that are not finite, or for
       different numbers of features.
-    Source: Bińkowski et al., arXiv 1801.01401, Sec. 4; the draws are those of torch-fidelity
+    Source: Bińkowski et al., arXiv 1801.01401, Sec. 4. It makes the draws of torch-fidelity
       0.4.0's metric_kid.py.
     """
     x, y = on_host("kernel_distance", x, y)

@@ -101,7 +101,7 @@ def features_of_a_head(features: int, num_heads: int) -> int:
 def _fits_cudnn(q: Array, k: Array, v: Array, mask: Array | None) -> bool:
     """Whether cuDNN has a kernel for these arrays on this machine.
 
-    The limits are those of the oldest GPUs that the kernel runs on. A mask needs even numbers of
+    The limits hold for the oldest GPUs that the kernel runs on. A mask needs even numbers of
     tokens, in the gradient.
     """
     sizes_fit = q.shape[-1] == v.shape[-1] <= 128 and q.shape[-1] % 8 == 0

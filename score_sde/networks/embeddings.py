@@ -58,7 +58,7 @@ class Embedding(nn.Module):
     """emb = swish(W₁ swish(W₀ (noise features + vectors of the conditions) + b₀) + b₁), `[b, width]`.
 
     It returns emb, and the conditions in the form in which the other layers use them. The fields
-    other than those of the noise are the fields of `Conditions`, whose parameters lie among the
+    that do not concern the noise are the fields of `Conditions`, whose parameters lie among the
     parameters of this module.
 
     Attributes:
@@ -103,7 +103,7 @@ class Embedding(nn.Module):
             label_width=self.width if self.label_at == "output" else None,
             dtype=self.dtype,
         )
-        nn.share_scope(self, conditions)  # the names of parameters are those of earlier versions
+        nn.share_scope(self, conditions)  # parameters keep the names of earlier versions
         given = conditions(condition, x)
         h = self.nonlinearity(dense(self.width, self.dtype, "dense_0")(given.added_to(features)))
         h = dense(self.width, self.dtype, "dense_1")(h)

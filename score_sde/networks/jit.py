@@ -31,7 +31,7 @@ from score_sde.networks.transformer import (
 class JiT(nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]`, by a transformer on large patches.
 
-    A patch goes through a narrow layer before it becomes a token. The blocks are those of `DiT`
+    A patch goes through a narrow layer before it becomes a token. It has the blocks of `DiT`
     with adaLN-zero, RMS norms, normalized queries and keys, rotary positions and "swiglu". From one
     block on, copies of the class vector are further tokens. The defaults are JiT-B/16.
 

@@ -57,7 +57,7 @@ def signal_picture(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Draws up to 16 signals side by side on common axes, with a line for each channel. The class stands above each signal.
 
-    The arguments are those of `point_picture`.
+    It takes the arguments of `point_picture`.
     """
     signals = np.asarray(signals, np.float64)[:PANELS]
     columns = min(4, len(signals))

@@ -215,10 +215,10 @@ def _check_origin(origin: Mapping[str, Any] | None, init_from: InitFrom | None, 
     """Raises ValueError where an existing run did not begin with the requested weights."""
     if init_from is None or (origin is not None and init_from.is_origin(origin)):
         return
-    began = "random weights" if origin is None else f"those of step {origin['step']} of {origin['workdir']}"
+    began = "random weights" if origin is None else f"the weights of step {origin['step']} of {origin['workdir']}"
     raise ValueError(
-        f"--init_from starts a new run, and the one in {checkpoints.directory.parent} began with {began}, not with those of "
-        f"{init_from}. Use another --workdir; or drop --init_from to go on with the run."
+        f"--init_from starts a new run, and the one in {checkpoints.directory.parent} began with {began}, not with the "
+        f"weights of {init_from}. Use another --workdir; or drop --init_from to go on with the run."
     )
 
 

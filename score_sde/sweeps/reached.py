@@ -1,6 +1,6 @@
 """Checks that training has reached its end: python -m score_sde.sweeps.reached WORKDIR NUM_STEPS.
 
-If it has not, the exit status is that of a preempted process.
+If it has not, the exit status says that the process was preempted.
 """
 
 import pathlib

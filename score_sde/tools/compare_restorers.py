@@ -132,7 +132,7 @@ class Cell(NamedTuple):
 def cells_of(
     methods: Sequence[str], operators: Sequence[str], noise_stds: Sequence[float], budgets: Sequence[int]
 ) -> list[Cell]:
-    """All runs, problem by problem. The exact draws come first: their errors are those of a perfect method.
+    """All runs, problem by problem. The exact draws come first: a perfect method has their errors.
 
     DDNM, which is for measurements without noise, has its own problems with σ_y = 0.
     """

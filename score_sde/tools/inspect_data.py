@@ -154,7 +154,7 @@ def prior_mismatch(sde: SDE, sample: Float[np.ndarray, "n d"]) -> float:
     """KL(N(α m, α² C + σ² I) ‖ N(0, σ² I)) at t_max in nats: ½ Σ (eᵢ − log(1 + eᵢ)) + α²‖m‖²/2σ², with eᵢ = α² λᵢ/σ².
 
     Error: the KL of the data themselves is larger, by how far x at t_max is from a Gaussian. m and
-      C are those of the sample.
+      C are estimated from the sample.
     """
     return _mismatch(sde, *_spectrum(sample))
 

@@ -20,7 +20,7 @@ class Cost(NamedTuple):
     Attributes:
       parameters: the number of parameters.
       multiply_adds: the multiply-adds of one evaluation of one example.
-      of_attention: those of the products of two arrays that both depend on the input, which are
+      of_attention: the multiply-adds of the products of two arrays that both depend on the input, which are
         part of multiply_adds.
     """
 

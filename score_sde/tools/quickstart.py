@@ -256,8 +256,8 @@ noise it came from determine each other, which is what makes exact likelihoods p
 
 Readability is judged by a kernel classifier that saw only the real training digits: accuracy is the share of samples
 that it recognizes as the digit asked for. Compare with its accuracy on held-out real digits, the most that can be hoped
-for, and on noise. The Fréchet distance compares means and covariances of pixels with the training digits'; that of the
-held-out digits is not zero, because other people wrote them."""
+for, and on noise. The Fréchet distance compares means and covariances of pixels with the training digits. The distance
+of the held-out digits is not zero, because other people wrote them."""
 
 
 def _commands(workdir: pathlib.Path) -> list[str]:

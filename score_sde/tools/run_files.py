@@ -102,7 +102,7 @@ def short_names(workdirs: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _previews(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
-    """Pictures of samples by step: those of the training, and those of `sample` for steps without one."""
+    """Pictures of samples by step, from the training, or from `sample` for a step without a picture of the training."""
     found: dict[int, pathlib.Path] = {}
     for path in [*workdir.glob("samples/step_*/samples.png"), *workdir.glob("samples/step_*.png")]:
         step = re.match(r"step_(\d+)", path.parent.name if path.name == "samples.png" else path.name)

@@ -63,7 +63,7 @@ class Stopwatch:
         self._steps += 1
 
     def take(self) -> dict[str, float]:
-        """The line of timing.jsonl. Its times are those of the steps alone, without checkpoints and evaluations.
+        """The line of timing.jsonl. Its times leave out checkpoints and evaluations.
 
         The stopwatch then starts again from 0.
         """

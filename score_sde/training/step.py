@@ -107,8 +107,8 @@ class CompiledStep:
 def _gradient(task: Task, mesh: Mesh, number: int) -> Callable[..., tuple[Params, Examples, Examples]]:
     """(params, averages, batch, draws, dropout key) -> (gradient, scalars by example, facts by example).
 
-    The scalars and the facts both include the loss. The gradient is that of the mean loss of each
-    parameter group, with respect to the group. The parameters are gathered over fsdp before they
+    The scalars and the facts both include the loss. Each parameter group has the gradient of
+    its own mean loss. The parameters are gathered over fsdp before they
     are used, once for all parts. The gradient of each part is divided over fsdp at once. By itself,
     XLA moves activations between devices even where the parameters are smaller.
     """

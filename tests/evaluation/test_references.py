@@ -192,7 +192,7 @@ def test_two_references(tmp_path):
 def test_references_that_must_not_be_compared(tmp_path):
     one, other = make(tmp_path / "a.npz", max_examples=10), make(tmp_path / "b.npz", max_examples=20)
     changes = {
-        "features": ("inception", r"a.npz holds features 'pixels', and those of .*b.npz are 'inception'"),
+        "features": ("inception", r"a.npz holds features 'pixels', and the features of .*b.npz are 'inception'"),
         "extractor": ("new weights", r"other weights or preprocessing .*score_sde pixels.* there, new weights here"),
         "shape": ([16, 16, 1], r"is of images \(8, 8, 1\), and .*b.npz is of \(16, 16, 1\): resized"),
         "crop": ([8, 8], r"is of images with crop=None, and .*b.npz is of images with crop=\[8, 8\]"),

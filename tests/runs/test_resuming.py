@@ -309,7 +309,7 @@ def test_the_same_command_goes_on(begun, tmp_path):
     whole = run(config, tmp_path / "whole", init_from=source)
     run(changed(1), tmp_path / "cut", init_from=source)
     with pytest.raises(
-        ValueError, match=r"one in .* began with those of step 4 of .*source, not with those of other@3"
+        ValueError, match=r"one in .* began with the weights of step 4 of .*source, not with the weights of other@3"
     ):
         run(config, tmp_path / "cut", init_from=InitFrom("other", 3))
     with pytest.raises(

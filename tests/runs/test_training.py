@@ -156,7 +156,10 @@ def test_a_label_is_a_class(files):
     [
         ({"data.eval.path": "no.npz"}, "ArraySource needs no.npz, which does not exist"),
         ({"data.eval.path": ""}, "ArraySource needs a path, got ''"),
-        ({"data.eval.conditions": {}}, r"config.data.eval needs examples like those of data.train; conditions: .*here"),
+        (
+            {"data.eval.conditions": {}},
+            r"config.data.eval needs the kind of examples of data.train; conditions: .*here",
+        ),
         ({"network.embedding_dim": 4}, "network.embedding_dim=4, but the data have 5 numbers in the embed"),
         ({"sampling.grid": {"name": "uniform", "num_steps": 3, "end": 7.0}}, "needs .*end"),
         ({"sampling.solver": {"name": "ddim", "eta": -1.0}}, "DDIM needs .*eta"),

@@ -92,7 +92,7 @@ class Posterior(Guidance):
 class PosteriorDenoise(Around):
     """`model`, with each estimate replaced by `rule`.
 
-    The evaluations of a call are those of the model. Products with Jᵀ are not counted. Each takes
+    A call counts the evaluations of the model. Products with Jᵀ are not counted. Each takes
     about as long as two evaluations.
     """
 

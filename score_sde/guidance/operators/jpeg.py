@@ -29,8 +29,8 @@ class Jpeg(Operator):
     """y = the image with the cosine coefficients of each 8 × 8 block of each channel rounded to multiples of JPEG's steps.
 
     Images [h, w, c] are in [−1, 1]. There is no change of colour space and no subsampling of
-    colours. Rounding has no derivative. The derivative here is that of the function without
-    rounding.
+    colours. Rounding has no derivative. Here it has the derivative of the function
+    without rounding.
 
     Raises: ValueError unless 1 <= quality <= 100, or for sides that are not multiples of 8.
     Source: ITU-T T.81, Annexes A.3.3 and K; the scale of quality: the Independent JPEG Group's

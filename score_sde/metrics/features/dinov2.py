@@ -2,7 +2,7 @@
 
 A token is one patch of 14×14 pixels, projected to d numbers. The first token is a learned class
 token. Each block is x ← x + γ₁ attention(norm₁(x)), then x ← x + γ₂ MLP(norm₂(x)), with exact GELU.
-The feature is norm(x) of the class token. The names are those of the release:
+The feature is norm(x) of the class token. The arrays have the names of the release:
 "blocks.0.attn.qkv.weight" [3 d, d].
 
 Source: Oquab et al., arXiv 2304.07193; as a metric, Stein et al., arXiv 2306.04675.
@@ -81,7 +81,7 @@ def positions(table: Float[np.ndarray, "1 n d"], offset: float = OFFSET) -> Floa
 
     The interpolation is bicubic (Keys' kernel with a = −¾, the border repeated), without
     antialiasing. Output i is at (i + ½) m/(16 + offset) − ½. The release adds an offset of 0.1. So
-    do the distances published with its code, such as those of arXiv 2306.04675 and 2312.02696.
+    do the distances published with its code, as in arXiv 2306.04675 and 2312.02696.
     transformers' Dinov2Model has no offset, so its features differ a little with the same weights.
     """
     side = math.isqrt(table.shape[1] - 1)

@@ -1,7 +1,7 @@
 """The InceptionV3 of 2015-12-05 up to its last pooling, as the FID papers use it, in float32.
 
 A cell is relu(γ⁻¹-free batch norm(convolution)). The norm is folded into the kernel: W/√(v + 1e-3)
-and β − m/√(v + 1e-3). The names are those of the graph: "mixed_4.tower.conv_1". Two details are
+and β − m/√(v + 1e-3). The arrays have the names of the graph: "mixed_4.tower.conv_1". Two details are
 part of the published numbers. Average pooling leaves the padding out of its mean. The last of the
 eleven mixed layers takes a maximum where the others take a mean.
 

@@ -5,7 +5,7 @@
 
     d(a, b) = Σ_l mean over places of Σ_c w_l (φ̂_l(a) − φ̂_l(b))².
 
-The names are those of the two files: torchvision's "features.0.weight" [64, 3, 3, 3], and "lin0" …
+The arrays have the names of the two files: torchvision's "features.0.weight" [64, 3, 3, 3], and "lin0" …
 "lin4" [c_l].
 
 Source: Zhang et al., arXiv 1801.03924, version 0.1 of its code, which is the version that scales
