@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from score_sde.solvers.adaptive_ode import Adaptive, _error
+from score_sde.solvers.adaptive_ode import Adaptive, Control
 from score_sde.solvers.embedded_pairs import PAIRS
 
 Y = jnp.asarray([[1.0, 0.5], [-2.0, 3.0], [0.2, 0.1]])
@@ -203,4 +203,4 @@ def test_the_error_of_a_step_by_hand():
     first = [3 / (1 + 1), 8 / (1 + 4), 1 / 1]
     second = [7 / (1 + 3), 0, 5 / (1 + 2)]
     expected = [np.sqrt(np.mean(np.square(row))) for row in (first, second)]
-    np.testing.assert_allclose(_error(old, new, difference, 1.0, 1.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(Control(1.0, 1.0, (None, None)).error(old, new, difference), expected, rtol=1e-6)
