@@ -120,7 +120,9 @@ class ContrastDenoiser(Denoise):
 
         def guided(x, t):
             positive, negative = self.pair.beside(x, t, ask)
-            found = self.rule.combined(self.rule.place(self.sde, x, t, self.weight), positive.guided, negative, self.memory)
+            found = self.rule.combined(
+                self.rule.place(self.sde, x, t, self.weight), positive.guided, negative, self.memory
+            )
             return positive._replace(guided=found)
 
         if not has_interval(self.rule):
