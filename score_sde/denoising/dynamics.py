@@ -32,7 +32,8 @@ class Denoise(Protocol):
         def sde(self) -> SDE: ...
 
         @property
-        def weight(self) -> Weight: ...
+        def weight(self) -> Weight:
+            return None
 
     else:
         sde: SDE

@@ -68,7 +68,8 @@ def _prepared(check: Any) -> Any:
 
     @functools.wraps(check or _prepared)
     def prepared(self):
-        for name in _float_fields(type(self)):
+        kind: Any = type(self)
+        for name in _float_fields(kind):
             value = getattr(self, name)
             if isinstance(value, numbers.Integral) and not isinstance(value, bool):
                 object.__setattr__(self, name, float(value))
