@@ -235,7 +235,10 @@ def test_authors_ddrm():
     """From its conditioned start; their draws are those of coordinates, which for a mask are pixels."""
     arrays, cases = load("ddrm_ddnm")
     for name, case in cases.items():
-        if not name.startswith("ddrm/"):
+        if not name.startswith("ddrm/") or case["op"] not in (
+            "inpaint",
+            "denoise",
+        ):  # test_solves_of_peers has the others
             continue
         model, operator, y = image_problem(arrays, case["op"], case["sigma_y"])
         kept = np.argmax(arrays[f"op/{case['op']}/A"], axis=1)
@@ -255,30 +258,22 @@ def test_authors_ddrm():
         close(found, states_there[1:], 1e-8, name)
 
 
-def test_inversebench():
-    """ΠGDM as published, and DPS on the probability flow and on Euler–Maruyama's SDE."""
+def test_inversebenchs_pigdm():
+    """ΠGDM as published. The other methods are in test_solves_of_peers."""
     arrays, cases = load("inversebench")
     compared = 0
     for name, case in cases.items():
-        if case["algo"] not in ("PiGDM", "DPS"):
+        if case["algo"] != "PiGDM":
             continue
         operator, noise_std, y = problem(arrays, "m64/avg", slice(0, 1))
-        sigmas = arrays[f"{name}/net_sigma"]
-        model = mixture(arrays, "m64").denoise(EDM(sigma_max=100.0))
-        inputs = arrays[f"{name}/net_x"]
-        if case["algo"] == "PiGDM":
-            noise = [arrays[f"{name}/noise/{k}"] for k in range(1, len(sigmas))]
-            rule = inv.PiGDM(operator, noise_std if case["noisy"] else 0.0, as_published=True)
-            solver = inv.Renoise(case["eta"])
-        elif case["sde"]:
-            continue
-        else:
-            rule, solver, noise = inv.Measured(operator, noise_std), inv.DPS(DDIM(), case["guidance_scale"]), inputs[1:]
-        denoise = guide(model, (rule,), {"y": y})
-        found = states(solver, denoise, inputs[0], sigmas, [[draw] for draw in noise])
+        sigmas, inputs = arrays[f"{name}/net_sigma"], arrays[f"{name}/net_x"]
+        noise = [arrays[f"{name}/noise/{k}"] for k in range(1, len(sigmas))]
+        rule = inv.PiGDM(operator, noise_std if case["noisy"] else 0.0, as_published=True)
+        denoise = guide(mixture(arrays, "m64").denoise(EDM(sigma_max=100.0)), (rule,), {"y": y})
+        found = states(inv.Renoise(case["eta"]), denoise, inputs[0], sigmas, [[draw] for draw in noise])
         close(found, inputs[1:], 1e-8, name)
         compared += 1
-    assert compared == 3
+    assert compared == 2
 
 
 def test_inversebenchs_daps(monkeypatch):
