@@ -9,6 +9,8 @@ from score_sde.denoising.estimate import Estimate
 from score_sde.denoising.memory import Memory
 from score_sde.guidance.contrast import NullContrast
 from score_sde.guidance.scaled import Place, Predicts, moved_std
+from score_sde.internal.broadcast import expand_like
+from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
 
 BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -67,11 +69,10 @@ class FrequencyDecoupled(NullContrast):
     def _change(self, place: Place, level: int, given: Images, null: Images) -> Images:
         """The value that is added to the conditional model's band."""
         difference = given - null
-        axes = tuple(range(1, given.ndim))
         if self.parallel is not None:
-            square = jnp.sum(given * given, axis=axes, keepdims=True)
-            share = jnp.sum(difference * given, axis=axes, keepdims=True) / jnp.where(square > 0, square, 1.0)
-            difference = difference + (self.parallel[level] - 1) * share * given
+            square = per_example(given * given)
+            share = per_example(difference * given) / jnp.where(square > 0, square, 1.0)
+            difference = difference + (self.parallel[level] - 1) * expand_like(share, given) * given
         change = self.weights[level] * (place.scale - 1) * difference
         if self.rescale_levels is not None:
             change = change + moved_std(given, given + change, self.rescale_levels[level])

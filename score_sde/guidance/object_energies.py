@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from score_sde.internal.layers import Inside, Reading
+from score_sde.internal.per_example import per_example
 from score_sde.internal.pytree import pytree, static
 
 Positions = Float[Array, "b *space"]
@@ -198,8 +199,8 @@ class Appearance(ObjectEnergy):
             sides = _sides(math.prod(values.shape[1:-1]), space)
             values = values.reshape(len(values), *sides, -1)
             weights = jax.image.resize(shape, (len(shape), *sides), "linear")[..., None]
-            axes = tuple(range(1, weights.ndim - 1))
-            found.append(jnp.sum(weights * values, axis=axes) / (jnp.sum(weights, axis=axes) + 1e-6))
+            places = tuple(range(1, weights.ndim - 1))
+            found.append(jnp.sum(weights * values, axis=places) / (jnp.sum(weights, axis=places) + 1e-6))
         return found
 
 
@@ -260,7 +261,8 @@ def _attention(weights: Float[Array, "b *heads q k"], tokens: Sequence[int], spa
             f"The object has the tokens {tuple(tokens)}, and the attention has {weights.shape[-1]} tokens; count from 0."
         )
     of_object = jnp.mean(weights[..., jnp.array(tokens)], axis=-1)
-    of_object = jnp.mean(of_object, axis=tuple(range(1, of_object.ndim - 1)))
+    heads = tuple(range(1, of_object.ndim - 1))
+    of_object = jnp.mean(of_object, axis=heads)
     return of_object.reshape(len(of_object), *_sides(of_object.shape[1], space))
 
 
@@ -285,7 +287,7 @@ def _normal(values: Positions) -> Positions:
 
 
 def _mean(values: Float[Array, "b *shape"]) -> Float[Array, " b"]:
-    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+    return per_example(values, reduce="mean")
 
 
 def _row(values: Sequence[Any]) -> Float[Array, "1 n"]:
