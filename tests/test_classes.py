@@ -202,6 +202,7 @@ def on_points(folder, names=("label",), **network):
     return Experiment(config)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("names", [(), ("label",), ("text",), ("label", "text")])
 @pytest.mark.parametrize("sizes", [{}, {"num_classes": None, "embedding_dim": None}])
 def test_sizes_are_by_default_those_of_the_data(names, sizes, tmp_path):

@@ -55,6 +55,7 @@ def flags_of(program: str) -> set[str]:
     return names | BUILT_IN
 
 
+@pytest.mark.few(38)
 @pytest.mark.parametrize(("where", "command"), commands(), ids=lambda value: value[:60])
 def test_a_command_of_the_documents(where, command):
     program, *rest = re.sub(r"^python -m experiments\.|^score-sde ", "", command).split(maxsplit=1)

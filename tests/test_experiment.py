@@ -29,6 +29,7 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 FILES = [p for p in sorted(CONFIGS.rglob("*.py")) if p.name != "__init__.py" and p.parent.name != "sweeps"]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_config_builds(path):
     """Everything but the data, which need not be here."""
@@ -270,6 +271,7 @@ def run(*arguments):
     return [line for line in result.stderr.splitlines() if not line.startswith(("WARNING", "I0000", "W0000"))]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("program", "arguments", "message"),
     [

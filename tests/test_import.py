@@ -59,11 +59,26 @@ def test_a_module_of_the_package_loads_no_family():
     assert "'score_sde.parallel'" in loaded and "score_sde.metrics" not in loaded and "score_sde.solvers" not in loaded
 
 
+def test_importing_all_modules_does_not_start_jax():
+    """The numbers of processes and devices can be chosen until JAX starts. An array as a constant of a module starts it."""
+    code = (
+        "import importlib, pkgutil, score_sde\n"
+        "for module in pkgutil.walk_packages(score_sde.__path__, 'score_sde.'):\n"
+        "    if not module.name.startswith(('score_sde.commands.', 'score_sde.__main__')):\n"
+        "        importlib.import_module(module.name)\n"
+        "        from jax._src import xla_bridge\n"
+        "        assert not xla_bridge.backends_are_initialized(), module.name"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-1000:]
+
+
 def _entry_points() -> list[str]:
     folder = pathlib.Path(__file__).parent.parent / "experiments"
     return [path.stem for path in sorted(folder.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("name", _entry_points())
 def test_help_lists_the_flags_and_loads_no_framework(name):
     command = [sys.executable, "-X", "importtime", "-m", f"experiments.{name}", "--help"]

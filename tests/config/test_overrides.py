@@ -24,6 +24,7 @@ def overridden(*texts, config=base.get_config):
     return config
 
 
+@pytest.mark.few(11)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -184,7 +185,7 @@ def value_at(config, path):
     return section_at(config, before)[0][field] if number else section_at(config, path)
 
 
-@pytest.mark.few(60)
+@pytest.mark.few(49)
 @pytest.mark.parametrize(
     ("path", "inside", "name", "fields"), everything(), ids=lambda value: value if isinstance(value, str) else ""
 )
@@ -336,6 +337,7 @@ def test_another_model_than_the_trained_one_is_told(label, overrides, told, tmp_
         assert re.search(expected, message), message
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

@@ -46,6 +46,7 @@ def experiment(name, variant):
     return built
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "variant"), RUNS)
 def test_the_last_step_leaves_no_noise(name, variant):
     """On a point mass, on which the 2021 runs without it kept 1.3 grey levels; and as many evaluations as published."""
@@ -89,6 +90,7 @@ def test_ncsnpp_in_minus_one_to_one_is_the_published_one_in_zero_to_one():
     np.testing.assert_allclose(2 * score_x, output / sigma_y, rtol=1e-5)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "variant"), RUNS)
 def test_losses(name, variant):
     """Of a denoiser whose ε̂ is off by 0.1, per image of 3072 numbers: the published loss, NCSN++'s up to its half."""
@@ -120,6 +122,7 @@ def test_noise_levels_of_the_losses():
     assert abs(log_sigma.mean() + 1.2) < 5 * 1.2 / np.sqrt(20_000) and abs(log_sigma.std() - 1.2) < 0.04
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "variant"), RUNS)
 def test_updates(name, variant):
     """Adam with a warm-up; the norm of a gradient is clipped at 1, NCSN++'s at 2 for twice the loss, EDM's not at all."""

@@ -21,6 +21,7 @@ def draw(density, count, seed=0):
     return density.draw(fold(seed_key(seed), np.arange(count)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_log_prob_integrates_to_one(name):
     points, _, area = grid(140)  # 0.05 wide, as the narrowest noise: the midpoint rule errs by exp(−2π²) for Gaussians
@@ -28,6 +29,7 @@ def test_log_prob_integrates_to_one(name):
     assert abs(total - 1) < 1e-6
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_points_fill_cells_as_the_density_says(name):
     density = DENSITIES[name]()

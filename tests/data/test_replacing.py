@@ -150,6 +150,7 @@ def damaged_records(folder):
     return TFDSSource("tiny", data_dir=folder), (0,)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("make", [damaged_folder, damaged_array, damaged_levels, damaged_records])
 def test_every_source_names_the_example_and_both_ways_out(make, tmp_path):
     source, bad = make(tmp_path)

@@ -50,7 +50,7 @@ def test_an_exact_model_of_each_component_is_exact(workdir, monkeypatch, label, 
     """KL 0, and samples as probable as held-out points; the picture has one density twice, as often as labels are drawn."""
     drawn = []
 
-    def bind(self, params, condition=None):
+    def bind(self, params, condition=None, weight=None):
         means = jnp.asarray([[-1.5, 0.0], [0.0, 1.5], [1.5, 0.0]], jnp.float32)[condition["label"]]
         return FunctionDenoiser(self.sde, jax.tree_util.Partial(functools.partial(exact, self.sde), means))
 

@@ -132,6 +132,7 @@ def test_bootstrap_as_asked_for(workdir):
     assert "40 bootstrap resamples" in other["results"]["fd"]["note"] and "--bootstrap=40" in other["command"]
 
 
+@pytest.mark.slow
 def test_all_checkpoints_by_one_command(copy, capsys):
     evaluation = FD._replace(metrics=("fd", "noise_levels"))
     experiment = from_workdir(copy)
@@ -172,6 +173,7 @@ def test_digits_with_pictures(tmp_path):
     assert all(20 <= pair["sample"] < 40 for pair in row["results"]["memorization"]["closest"])
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -64,6 +64,7 @@ def evaluate_extractor(experiment):
     return get_extractor("oriented_gradients", experiment.mesh)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -113,6 +114,7 @@ def test_embeddings_of_text_through_a_callable(tmp_path):
     assert row["reference"]["source"]["path"] == "sentences.npz"  # and not where it lies here
 
 
+@pytest.mark.slow
 def test_numbers_of_the_model_tell_their_data(tmp_path):
     """Two rows of one model compare; with other data, part of them or another tolerance they do not."""
     save(points(), tmp_path)

@@ -30,6 +30,7 @@ def points(number) -> jax.Array:
     return jnp.asarray(RNG.normal(0, 1, (number, 2)), jnp.float32)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 3.0])
 def test_it_is_its_formula(scale):
     """Both members of the pair; scale 0 is the unconditional model, and scale 1 the conditional one to the last bit."""

@@ -68,7 +68,7 @@ def test_one_call_with_twice_the_batch_is_two_calls(name):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @RULES
 def test_the_interval_changes_nothing_outside_and_nothing_inside(name):
     """Outside the conditional model; inside the rule without an interval. Also for a time of each image.

@@ -22,7 +22,7 @@ def explains(found, x):
     np.testing.assert_allclose(ALPHA * found.x0 + SIGMA * found.eps, x, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.few(1)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 def test_an_energy_of_x_t_multiplies_the_density_of_x_t(scale):
     """N(α m, v) exp(−scale E) is a Gaussian again: the score of it."""
@@ -61,6 +61,7 @@ def test_steps_on_x0_shrink_the_distance_to_the_target(num_steps):
     explains(found, x)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("of", ["x_t", "x0_through", "x0"])
 def test_norms_are_of_each_image(of):
     """unit: the change of the score (or x̂0) has the length `scale`; relative: `scale` times the length of what changes."""
@@ -78,6 +79,7 @@ def test_norms_are_of_each_image(of):
         np.testing.assert_allclose(alone.eps[0], found.eps[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_interval_and_a_vanishing_gradient():
     """Outside nothing changes, to the last bit; also for a time of each image. Where ∇E = 0 no norm makes a NaN."""
     x, rule = points(3), EnergyGuidance(2.0, log_snr_max=1.0, energy=ENERGY)

@@ -101,7 +101,7 @@ def test_classifier_guidance_as_another_library_has_it(kind):
             close(rows, file[f"{name}/condition_score_pred_xstart"], tolerance, name)
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SDES)
 def test_an_exact_classifier_makes_the_conditional_model(name):
     """For every SDE, both members of the pair; scale 0 is the unconditional model."""
@@ -128,6 +128,7 @@ def pair_of(file, case, kind):
     return Autoguidance(scale, weak=mixture(file, kind, everything, bad=True)).wrap(good, {})
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("kind", ["m2", "m64"])
 @pytest.mark.parametrize("pair", ["cfg", "autog", "uncond"])
 def test_guided_trajectories_of_edm2(kind, pair):

@@ -46,6 +46,7 @@ def model():
     return denoiser.bind(denoiser.init(jax.random.key(0), {"x": X}, CONDITION), CONDITION)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("drop", [None, ("label",), ("text",), ("clip", "low"), ("label", "clip", "text", "low")])
 def test_one_call_drops_the_named_conditions(model, drop):
     """As two calls: with the condition, and with the null condition in place of the named ones, masks included."""

@@ -116,6 +116,7 @@ def papers_apg(name, scale):
     return np.where(guided, conditional + (scale - 1) / scale * (expected - null), expected)
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("name", [name for name in of_kind("apg") if "guidance_rescale" not in CASES[name]])
 def test_apg(name):
     """`test_apg_rescaled` has the case with `guidance_rescale`."""

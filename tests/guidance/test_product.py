@@ -65,6 +65,7 @@ def test_several_conditions_are_one_call_and_the_sum_of_scores():
     np.testing.assert_allclose(each.eps, found.eps, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "guided",
     [

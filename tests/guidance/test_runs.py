@@ -46,6 +46,7 @@ def rule(workdir, name, other, **fields):
     return from_workdir(workdir, [f"sampling.guidance={given!r}"]).guidance[0]
 
 
+@pytest.mark.slow
 def test_autoguidance_gets_the_average_that_it_names(denoising):
     for average, value in ((None, 0.0), ("none", 1.0)):
         weak = rule(denoising, "autoguidance", denoising, scale=2.0, average=average).weak

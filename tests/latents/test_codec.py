@@ -27,6 +27,7 @@ def tiny(codec=None) -> ConfigDict:
     config = quickstart.get_config()
     config.data.augment.dequantize = False
     config.data.train.labels = config.data.eval.labels = False
+    config.task.condition_dropout = 0.0
     config.network = ConfigDict({"name": "tests.latents.own:Pixelwise"})
     config.sampling.grid.num_steps = 3
     config.training.update({"num_steps": 2, "batch_size": 8, "eval_every": 1, "eval_levels": 2})

@@ -40,7 +40,7 @@ def marginal(mixture, sde, x, t):
     return mixture.log_prob(np.asarray(x, np.float64), alpha, sigma)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SDES)
 def test_every_sde_and_divergence_reaches_the_exact_log_density(name):
     sde = SDES[name]

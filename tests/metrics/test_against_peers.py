@@ -46,6 +46,7 @@ def test_frechet_distance(pair, key):
     np.testing.assert_allclose(frechet_distance(*moments), VALUES[pair][key], rtol=rtol, atol=2e-13)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("pair", "key"), cases("kid_torch_fidelity"))
 def test_kernel_distance_of_torch_fidelity(pair, key):
     """From the seed alone, and where the pack has its subsets from these."""

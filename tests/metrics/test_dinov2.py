@@ -23,6 +23,7 @@ def tensors(tmp_path_factory):
     return load_dinov2(import_dinov2(folder / "model.safetensors", folder / "weights.npz"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("implementation", "offset"), [("original", dinov2.OFFSET), ("transformers", 0.0)])
 @pytest.mark.parametrize("images", ["large", "small", "wide"])  # 224×224, 32×32 and 240×300 pixels
 def test_features_equal_the_references(tensors, implementation, offset, images):

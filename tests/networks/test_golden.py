@@ -83,6 +83,7 @@ def test_ncsnpp_agrees_with_score_sde():
     assert not np.any(weights_grad["GaussianFourierProjection_0/W"])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("function", "taps", "expected"),
     [

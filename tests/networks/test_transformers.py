@@ -91,6 +91,7 @@ def loss(net, params, x, t):
     return jnp.square(net.apply({"params": params}, x, t, None, True, rngs={"dropout": jax.random.key(1)})).sum()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "net", [DiT(**SIZE, depth=2, dropout=0.2), EACH["uvit"], EACH["jit"].clone(dropout=0.2)], ids=["dit", "uvit", "jit"]
 )
@@ -220,6 +221,7 @@ def on_digits(name):
     return Experiment(config)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["dit", "sit", "uvit", "jit"])
 def test_trains_from_a_config(name):
     """The training step is traced for the classes of the data, as they are, and not compiled."""

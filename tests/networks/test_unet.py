@@ -165,6 +165,7 @@ def test_dropout_acts_in_training_only():
     assert jnp.abs(draws[0] - draws[2]).max() > 1e-3
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("rate", "channels"), [(0.1, 64), (0.5, 7), (0.001, 64), (1e-9, 4)])
 def test_dropout_leaves_the_mean_and_independent_places(rate, channels):
     """The share within 5 standard errors, in every channel alike; what is left is scaled to the mean; pairs are independent."""

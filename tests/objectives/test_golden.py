@@ -74,6 +74,7 @@ CASES = [
 ]
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize(("case", "name", "mean", "likelihood", "factor"), CASES, ids=[c[0] for c in CASES])
 def test_score_sde_continuous(case, name, mean, likelihood, factor):
     pack, mixture = load("score_sde")

@@ -14,6 +14,7 @@ from tests.conformance import SDES
 from tests.independence import assert_all_independent
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", SDES)
 def test_noise_levels_are_uniform_in_log_snr_within_the_sde(name):
     sde = SDES[name]

@@ -52,7 +52,7 @@ def finite_end(sde):
     return bool(jnp.isfinite(sde.log_snr(jnp.asarray(sde.t_max))))
 
 
-@pytest.mark.few(10)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("name", "weighting"), covering(SDES, WEIGHTINGS))
 def test_irreducible_loss_of_a_gaussian(name, weighting):
     """With the exact denoiser, E‖δε‖²/d = 1 − σ²/v with v = α² s² + σ², and every weighting is a multiple of it."""
@@ -120,6 +120,7 @@ def test_errors_keep_their_digits_in_float32():
     assert np.max(np.abs(plain / (1e-3 * scale) - 1)) > 5e-3
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("sampler", [Uniform(1e-3), Stratified(1e-3), LikelihoodImportance(1e-3)])
 @pytest.mark.parametrize("sde", [VP(), SubVP(), VE()], ids=lambda sde: type(sde).__name__)
 def test_samplers_of_uniform_time_are_unbiased(sampler, sde):
@@ -165,6 +166,7 @@ def test_log_normal_stays_within_the_sde(name, mean):
     assert bool(jnp.all((t > 0) & (t <= sde.t_max) & (sde.sigma(t) > 0)))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sde", [Flow(), Cosine()], ids=lambda sde: type(sde).__name__)
 @pytest.mark.parametrize("parameterization", [Epsilon(), Score(), ScaledScore()], ids=lambda p: type(p).__name__)
 def test_where_the_signal_is_gone_the_loss_of_eps_is_that_of_eps(sde, parameterization):
@@ -259,6 +261,7 @@ def test_a_part_of_a_batch_has_the_losses_it_has_in_the_whole(objective):
     assert all(array.shape[0] == 16 for array in jax.tree.leaves(draws))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_all_that_an_objective_draws_is_independent(name):
     """t, ε and the directions, of one example and of different ones, over 3000 keys."""

@@ -150,6 +150,7 @@ def test_a_change_of_the_state_itself_cannot_be_allowed(field, value, begun):
         run(changed(**{field: value}), "run", section)
 
 
+@pytest.mark.slow
 def test_other_averages_go_on_where_they_are_allowed(copy, capsys):
     """What is averaged already goes on bit by bit; what is new starts at the parameters of the checkpoint; the rest stays."""
     shutil.copytree("run", "same")
@@ -340,6 +341,7 @@ def test_weights_that_do_not_fit_are_listed(begun, tmp_path):
     assert not steps_on_disk(tmp_path)
 
 
+@pytest.mark.slow
 def test_weights_that_another_model_reads_are_told(begun, tmp_path, capsys):
     """The arrays fit, but their meaning may not."""
     run(changed(1, sde__beta_max=10.0), tmp_path, init_from=InitFrom("run"))

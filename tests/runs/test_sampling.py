@@ -224,6 +224,7 @@ def run_two(make_command, devices=2):
     return [output for output, _ in outputs]
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_files_of_one(workdir, eight, tmp_path):
     """Two times two devices against four of one process: each process writes every other part."""
 

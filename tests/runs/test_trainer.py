@@ -101,6 +101,7 @@ def test_another_task_in_the_folder_is_refused_unless_it_is_allowed(run, tmp_pat
     assert trainer(tmp_path, of=task(18.0), **BARE).run(2, quiet=True, allow_change=["task"]).step == 2
 
 
+@pytest.mark.slow
 def test_what_is_loaded_is_what_was_trained(run):
     folder, made, trained = run
     loaded = made.load()

@@ -86,7 +86,7 @@ def cases(files):
     }
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "name", [pytest.param("signal", marks=pytest.mark.slow), "labelled images", "points", "embedding", "folder"]
 )
@@ -194,6 +194,7 @@ def test_an_evaluation_or_picture_that_fails_costs_no_training(failing, files, t
     assert int(run_training(Experiment(config), tmp_path, quiet=True).step) == 6
 
 
+@pytest.mark.slow
 def test_a_damaged_example_is_replaced_and_counted_and_the_run_resumes_exactly(tmp_path, capsys):
     """After an error the same command with on_error=skip goes on, to the same bits as a run that never stopped."""
     x = RNG.normal(size=(6, 3)).astype(np.float32)

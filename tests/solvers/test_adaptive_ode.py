@@ -27,6 +27,7 @@ def solve(adaptive, field=decay, y=Y, t0=ZERO, t1=ONE):
     return jax.jit(lambda y: adaptive.solve(field, y, t0, t1))(y)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", PAIRS)
 def test_each_method_is_right_and_counts_every_evaluation(method):
     calls = []

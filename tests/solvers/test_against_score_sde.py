@@ -90,6 +90,7 @@ def test_euler_maruyama(name):
 VP_RULES = {"reverse_diffusion": solvers.ReverseDiffusion(), "ancestral_sampling": solvers.Ancestral(v=1.0)}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("rule", VP_RULES)
 @pytest.mark.parametrize("kind", ["disc", "cont"])
 def test_vp_predictors(rule, kind):

@@ -42,7 +42,7 @@ def changed(solver, factor):
     return jax.tree.map(lambda v: v * factor if isinstance(v, float) and np.isfinite(v) else v, solver)
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", [n if n in CI else pytest.param(n, marks=pytest.mark.slow) for n in EVERY])
 def test_nothing_is_compiled_again(name):
     def draw(steps, value, kind):

@@ -47,7 +47,7 @@ def error(solver, sde, grid):
     return np.abs((np.asarray(x) - mean) / std - z).max()
 
 
-@pytest.mark.few(12)
+@pytest.mark.few(4)
 @pytest.mark.parametrize(("name", "sde_name"), covering(DETERMINISTIC, SDES, times=1))
 def test_the_exact_map(name, sde_name):
     sde, solver = SDES[sde_name], DETERMINISTIC[name]

@@ -27,7 +27,7 @@ def x64():
         yield
 
 
-@pytest.mark.few(9)
+@pytest.mark.few(6)
 @pytest.mark.parametrize(("name", "sde_name"), covering(ORDER, SDES, times=3))
 def test_mean_and_variance_converge_to_the_exact_ones(name, sde_name):
     """Within a cap at 400 steps, and on the way there at the order of the method, on every grid."""

@@ -131,13 +131,14 @@ def test_one_step_methods(solver, order, steps, process):
     )
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("solver", "order", "steps", "process"), list(combinations(SEVERAL)))
 def test_multistep_methods_after_an_exact_start(solver, order, steps, process):
     """As books do it: the first states are exact. Started by lower orders the error has a part of order 2, if small."""
     check(solver, order, steps, process, seeded=True)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("solver", "order", "steps", "process"), list(combinations(UNIPC)))
 def test_unipc_gains_an_order_by_its_corrector(solver, order, steps, process):
     check(solver, order, steps, process, seeded=False)

@@ -58,6 +58,7 @@ AROUND = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", AROUND)
 def test_a_wrapper_and_the_solver_inside_draw_apart(name):
     outer, inner = step_of(AROUND[name](Still())), step_of(AROUND[name](Loud()))

@@ -98,6 +98,7 @@ BOUNDED = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", BOUNDED)
 def test_noise_only_between_s_min_and_s_max(name):
     solver, knob = BOUNDED[name]
@@ -112,6 +113,7 @@ def test_noise_only_between_s_min_and_s_max(name):
         np.testing.assert_array_equal(ours, expected, err_msg=f"{bounds}, σ/α = {level}")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("v", [0.0, 0.25, 0.5, 1.0])
 def test_ancestral_interpolates_the_logarithm_of_the_variance(v):
     alpha, sigma, sigma_t, scale, std, _ = hand()
@@ -142,6 +144,7 @@ MULTISTEP_SDES = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", MULTISTEP_SDES)
 def test_variance_of_the_noise_of_the_multistep_sdes(name):
     """The variance is σ_s² (1 − e^{−2ηh}), with η = τ² in SA-Solver: the noise at η = 0.3 and 2 against η = 1."""
@@ -158,6 +161,7 @@ def test_variance_of_the_noise_of_the_multistep_sdes(name):
 LAST = {"correct_last": True, "lower_order_below": 0}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("variant", "predicts"), [("bh2", "x0"), ("bh1", "x0"), ("bh2", "eps")])
 def test_the_last_step_of_unipc_corrected_by_hand(variant, predicts):
     """A solve of one step. With bh2 it is the trapezoidal rule; without correct_last it is the predictor, DDIM."""

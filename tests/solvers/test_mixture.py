@@ -42,7 +42,7 @@ def mixture():
     return GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("name", "sde_name"), covering(SOLVERS, SDES, times=1))  # test_gaussian has more
 def test_mean_and_covariance(name, sde_name, mixture):
     sde, steps = SDES[sde_name], STEPS.get(name, 120)

@@ -117,6 +117,7 @@ def test_other_exact_solutions_of_the_flow():
         np.testing.assert_allclose(np.asarray(x), theirs, **close)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
 def test_the_2021_codes_ode_sampler(name):
     """scipy's RK45 at 1e-5, over the whole batch and with a float32 network, and ours, image by image, agree with the truth."""

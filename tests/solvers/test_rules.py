@@ -37,6 +37,7 @@ def agree(a, b, tolerance=2e-6):
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["sub_vp", "ve", "flow", "ddpm"])
 def test_ddim_with_eta_1_is_ancestral(name):
     """With the same noise, for every SDE and not only for VP, because (x̂0, ε̂) explain x_t."""

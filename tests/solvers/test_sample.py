@@ -96,6 +96,7 @@ SHARED = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SHARED)
 def test_another_number_of_steps_noise_or_schedule_compiles_nothing(name):
     def draw(steps, value, grid, first_index):
@@ -123,7 +124,7 @@ def test_beyond_max_steps_one_more_program_serves_up_to_twice_as_many():
     assert not seen
 
 
-@pytest.mark.few(1)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["edm_heun_churn", "predictor_corrector_norm", "probability_flow"])
 def test_an_image_is_the_same_alone_and_in_any_batch(name):
     """Its noise to the bit; the rest to rounding, for XLA orders a sum by the shape. In batches of one size, to the bit."""

@@ -35,7 +35,7 @@ def combinations():
             yield pytest.param(name, sde_name, marks=() if soon else pytest.mark.slow, id=f"{name}-{sde_name}")
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 @pytest.mark.parametrize(("name", "sde_name"), list(combinations()))
 def test_mean_and_variance(name, sde_name):
     times = GRIDS["log_snr_uniform"](SDES[sde_name], 80).times(SDES[sde_name])
@@ -197,7 +197,7 @@ def test_weights_integrate_polynomials_exactly():
     np.testing.assert_allclose(missing, [integrals[0] - integrals[1], integrals[1], 0, 0], atol=1e-12)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["sde", "2m", "3m", "sa", "ancestral_heun", "churn", "step_scale"])
 def test_steps_to_zero_and_from_the_end_are_finite(name):
     """To σ = 0 the step is x̂0; from α = 0, where `Flow` starts, it draws the posterior of an unknown x."""
@@ -212,6 +212,7 @@ def test_steps_to_zero_and_from_the_end_are_finite(name):
         np.testing.assert_allclose(run(solver, solvers.grids.Given([0.3, 0.0]), x=START), x0, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_number_of_evaluations():
     expected = {"sde": 23, "2m": 12, "3m": 12, "sa": 12, "ancestral_heun": 23, "ancestral_ddim": 12, "churn": 23}
     for name, number in expected.items():

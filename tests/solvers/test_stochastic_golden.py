@@ -195,6 +195,7 @@ def _third_order_step(x, past, alpha, ratio, log_ratio, k, draw, sign, second):
     return x + alpha[1] * ((1 - gain / (2 * h)) * slope + ((gain - 2 * h) / (2 * h) ** 2 + sign * 0.5) * curvature)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("n", [10, 20, 35, 70])
 @pytest.mark.parametrize("grid", [solvers.grids.LogSNRUniform, solvers.grids.EDMRho])
 def test_third_order_sde_multistep_is_the_formula(n, grid):
@@ -210,6 +211,7 @@ SDE3, SDE3_META = replay.load("diffusers_sde3.npz")
 THIRD = {name: ARRAYS for name in CASES if "_o3_" in name} | dict.fromkeys(SDE3_META["cases"], SDE3)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", THIRD)
 def test_diffusers_third_order_sde_has_a_wrong_sign(name):
     """Its coefficient of the second difference is (1 − e^{−k} − k)/k² − 1/2 where the derivation has + 1/2.

@@ -49,7 +49,7 @@ def solve(name, key=KEY, denoise=DENOISE, number=3, **options):
     return sample(key, denoise, EVERY[name], grid_of(name), (number, 2), **options)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", each(EVERY))
 def test_within_jit_and_written_and_read_again(name):
     """Adaptive solvers too: they leave no callback in the program. `failed` is part of the result."""
@@ -90,6 +90,7 @@ def test_within_vmap(name):
         np.testing.assert_allclose(x, solve(name, key).x, atol=1e-4)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("grid", [STEPS, solvers.grids.Upward(STEPS), solvers.grids.Given([0.9, 0.4, 0.1])])
 def test_a_denoiser_that_is_an_argument(grid):
     """Its SDE is then traced, and with it the times."""

@@ -30,7 +30,7 @@ class Constant(Denoise):
         return self.parameterization.decode(output, x, t, self.sde)
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "sde"),
     [(name, sdes.Flow()) for name in ("eps", "score", "scaled_score")]
@@ -49,6 +49,7 @@ def test_a_start_where_x0_cannot_be_known_is_an_error(name, sde):
         sample(*args[:2], solvers.Heun(), solvers.grids.Upward(solvers.grids.Uniform(4, end=0.1)), (2, 3))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "sde"), [(name, sdes.Flow()) for name in ("v", "flow", "edm", "x0")] + [("v", sdes.Cosine())]
 )

@@ -141,6 +141,7 @@ def wait_for(queue, state):
     until(lambda: states(queue) == [state] * len(queue.trials))
 
 
+@pytest.mark.slow
 def test_an_array_job_runs_all_trials_and_is_not_submitted_twice(slurm, tmp_path):
     sweep, folder = fake_sweep(rates=[1e-3, 1e-2], slurm=SLURM), tmp_path / "sweep"
     slurm.write_text("71_0\n71_1\n99_0\n")  # what Slurm says from now on

@@ -82,6 +82,7 @@ def test_a_command_that_cannot_start(tmp_path):
     assert trial.record().state == "failed" and "'no_such_program' cannot be started" in trial.record().message
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, 0])
 def test_a_preempted_trial_goes_on(tmp_path, number):
     """By a signal, or by an exit that says all is well before the last step; every start makes one step."""

@@ -69,6 +69,7 @@ def test_what_is_logged(trained):
     )  # without noise the classes are plain; in noise, chance
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(trained, tmp_path):
     _, folder, whole = trained
     with jax.numpy_dtype_promotion("standard"):

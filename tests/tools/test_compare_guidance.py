@@ -106,6 +106,7 @@ def test_flags():
         command.numbers("scales", ["1", "two"])
 
 
+@pytest.mark.slow
 def test_a_classifier_is_a_run_of_the_task_classification(run, tmp_path):
     probabilities = RunClassifier(begun(tmp_path, "classification"), batch_size=2).probabilities(
         np.zeros((3, 8, 8, 1), np.float32)

@@ -85,6 +85,7 @@ def test_errors_fall_and_budgets_are_kept(problem, tmp_path):
         assert (tmp_path / picture).stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_all_budgets_and_grids_run_by_one_program(problem):
     comparison.compare(problem, ["heun"], [6], ["edm_rho"], show=lambda line: None)
     comparison.compare(problem, ["heun"], [6], ["uniform", "log_snr_uniform"], show=lambda line: None)

@@ -63,6 +63,7 @@ def test_flops_are_those_of_a_count_by_hand():
     assert 1.1 < flops["training_step_with_recomputation"] / flops["training_step"] < 1.4
 
 
+@pytest.mark.slow
 def test_a_plan_on_one_device(capsys):
     """Bytes of the state are those of the arrays; rate and time follow from FLOPs, peak and utilization."""
     config = density2d.get_config()

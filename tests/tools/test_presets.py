@@ -31,7 +31,7 @@ def agrees(ours, published, rounding=0.51):
     return abs(ours - published) <= rounding * 10**-digits
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LATER else n for n in CHECKED])
 def test_parameters_and_multiply_adds(name):
     preset = PRESETS[name]

@@ -91,6 +91,7 @@ def test_a_measurement_as_input(workdir):
     assert json.loads((output / "scores.json").read_text())["images"][0]["draws"]["psnr"] > 0
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize(
     ("source", "task", "method", "options", "message"),
     [
@@ -131,7 +132,7 @@ def test_mistakes_write_nothing(workdir, source, task, method, options, message)
     paths = {key: workdir / value for key, value in options.items() if isinstance(value, str) and key != "input_is"}
     before = sorted(workdir.rglob("*"))
     with pytest.raises((ValueError, OSError), match=message):
-        run(workdir, source, task, method, **{**options, **paths})
+        run(workdir, source, task, method, **{"output": workdir / "mistake", **options, **paths})
     assert sorted(workdir.rglob("*")) == before
 
 

@@ -158,6 +158,7 @@ def test_every_optimizer_that_decays_is_known():
         assert np.any(updates["dense"]["kernel"] != 0) == (name in DECAYING)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_kernels_move_as_by_optax_alone(name):
     """Ten updates, bit by bit: the rules for single parameters change nothing of the others."""
@@ -175,6 +176,7 @@ def test_kernels_move_as_by_optax_alone(name):
     assert int(updates_done(state)) == 10
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_fixed_frequencies_never_change(name):
     """Whatever the optimizer, even where its update of a zero gradient is 0/0, as Adam's with eps=0."""

@@ -72,7 +72,6 @@ SOLVERS: dict[str, type[Solver]] = {
 KINDS: dict[str, Any] = {**RULES, **SOLVERS, "repaint": RePaint}
 NONLINEAR = ("dps", "lgd", "daps", "red_diff", "tds")  # the methods for nonlinear operators too
 OWN_SOLVERS = {"ddnm": Renoise(), "diffpir": Renoise(0.3**0.5)}  # the steps of the papers of these rules
-ANYTHING = Mask(jnp.ones((1, 1, 1)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +96,9 @@ class Restoration(Guidance):
     def __post_init__(self):
         if self.name in SOLVERS or self.name == "repaint":
             KINDS[self.name](**self.fields)
-            _ = Measured(ANYTHING, self._noise_std)
+            _ = Measured(_anything(), self._noise_std)
         else:
-            self._made_rule(ANYTHING)
+            self._made_rule(_anything())
         needs_linear = self.name not in NONLINEAR and not self.fields.get("first_order")
         if self.operator is not None and needs_linear and not isinstance(self.operator, Linear):
             raise ValueError(
@@ -209,3 +208,8 @@ def named(name: str) -> Callable[..., Restoration]:
 
 
 METHODS: dict[str, Callable[..., Restoration]] = {name: named(name) for name in KINDS}
+
+
+def _anything() -> Mask:
+    """An operator to try a method's fields with. As a constant of the module it would start JAX at import."""
+    return Mask(jnp.ones((1, 1, 1)))

@@ -44,6 +44,7 @@ def test_every_method_is_in_the_list():
     assert {*POSTERIORS.values(), *RESTORERS.values()} <= particles | {type(part) for part in built}
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["mmps", "mmps_stochastic", "tmpd"])
 def test_exact_on_a_gaussian(name):
     """The rest is the solvers' error, which is of first order: at most 4 % of the spread with 100 steps."""
@@ -145,7 +146,7 @@ BIASED = {
 }
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", BIASED)
 def test_known_bias(name):
     x = draw(name)
@@ -154,7 +155,7 @@ def test_known_bias(name):
     np.testing.assert_allclose(x.var(axis=0), variance, rtol=5 * np.sqrt(2 / NUMBER))
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", METHODS)
 def test_each_image_by_itself(name):
     """Its neighbours in the batch, and their measurements, change nothing."""

@@ -87,7 +87,7 @@ def decomposition(operator, x, other):
     return values, z, operator.from_coordinates(z, SHAPE), left, right, back, operator.adjoint(other, SHAPE)
 
 
-@pytest.mark.few(5)
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", DECOMPOSED)
 def test_singular_value_decomposition(name):
     """V keeps norms and is inverted; Uᵀ A x = Σ Vᵀ x; V Σ Uᵀ = Aᵀ; Σ are the matrix's."""

@@ -70,7 +70,7 @@ def test_edm(n):
     assert largest[0] < 81 < largest[1]
 
 
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 @STEPS
 @pytest.mark.parametrize("name", ["vp_vp_vp", "ve_ve_none", "edm_vp_vp", "edm_ve_none", "iddpm_linear_none"])
 def test_levels_that_heun_of_edm_visits(n, name):
@@ -122,6 +122,7 @@ def dpm_times(sde, kind, n):
     return found
 
 
+@pytest.mark.few(12)
 @STEPS
 @pytest.mark.parametrize("kind", DPM_GRIDS)
 @pytest.mark.parametrize("name", [*DPM_SDES, "disc_cos"])

@@ -12,7 +12,7 @@ from tests.conformance import GRIDS, SDES
 from tests.solvers.grids.test_shaped_grids import TESTED as SHAPED
 
 
-@pytest.mark.few(6)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("sde_name", SDES)
 def test_a_grid_goes_from_its_start_to_its_end(sde_name):
     sde = SDES[sde_name]

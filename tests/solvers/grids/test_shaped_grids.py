@@ -32,7 +32,7 @@ TESTED = {*SPACED, "timesteps", "fitted", "with_restarts", "jumps", "upward"}  #
 MIXTURE = GaussianMixture(*(jnp.asarray(part, jnp.float32) for part in ground_truth.POINTS))
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SPACED)
 def test_they_go_from_start_to_end_on_every_sde(name):
     # Cosine: λ is inverted by bisection. "beta" takes long to compile.

@@ -51,6 +51,7 @@ def test_lines_hold_exactly_what_was_logged(tmp_path):
     np.testing.assert_array_equal(metrics["count"].steps, [1])
 
 
+@pytest.mark.few(7)
 @pytest.mark.parametrize("resume", [0, 7, 10, 19])
 @pytest.mark.parametrize("torn", [b"", b'{"step": 25, "lo', b'{"step": 25, "loss": 1.0}', b"\0\0\0", b"\xce"])
 def test_resumed_file_is_the_uninterrupted_one(tmp_path, resume, torn):
