@@ -78,7 +78,6 @@ def _entry_points() -> list[str]:
     return [path.stem for path in sorted(folder.glob("*.py")) if "__main__" in path.read_text(encoding="utf-8")]
 
 
-@pytest.mark.few(6)
 @pytest.mark.parametrize("name", _entry_points())
 def test_help_lists_the_flags_and_loads_no_framework(name):
     command = [sys.executable, "-X", "importtime", "-m", f"experiments.{name}", "--help"]

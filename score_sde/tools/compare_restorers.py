@@ -3,7 +3,7 @@
 import csv
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,10 +28,11 @@ METHODS = (
     *("lgd(scale=0.3, data_std=0.8)", "replacement", "repaint(length=5, repeats=4)", "ddrm", "ddnm_plus"),
     *("daps(step_size=1e-3, last_ratio=1.0)", "red_diff", "tds"),
 )
-OPERATORS: dict[str, ops.Linear] = {
-    "mask": ops.Mask(jnp.asarray(np.arange(16).reshape(SHAPE) % 2 == 0, jnp.float32)),
-    "block average": ops.BlockAverage(2),
-    "random projection": ops.RandomProjection(6),
+# Functions, because an array here would start JAX when this module is imported.
+OPERATORS: dict[str, Callable[[], ops.Linear]] = {
+    "mask": lambda: ops.Mask(jnp.asarray(np.arange(16).reshape(SHAPE) % 2 == 0, jnp.float32)),
+    "block average": lambda: ops.BlockAverage(2),
+    "random projection": lambda: ops.RandomProjection(6),
 }
 Draws = Float[np.ndarray, "n d"]
 PARTICLES = 16  # the number of particles of TDS
@@ -153,7 +154,8 @@ def compare(cells: Sequence[Cell], number: int) -> Iterable[Row]:
     Cells of one operator and method follow each other in one program, whatever the prior, the noise and the steps.
     """
     for (prior, name, noise_std), runs in itertools.groupby(cells, lambda cell: cell[:3]):
-        density, operator, matrix = PRIORS[prior](), OPERATORS[name], matrix_of(OPERATORS[name])
+        density, operator = PRIORS[prior](), OPERATORS[name]()
+        matrix = matrix_of(operator)
         is_seen, rng = np.any(matrix != 0, axis=1), np.random.default_rng(1)  # a mask has rows of zeros
         y = operator(density.sample(jax.random.key(7), 1))
         y = (y + noise_std * operator_noise(jax.random.key(8), operator, y))[0]
@@ -262,7 +264,7 @@ def run_restorer_comparison(
     if pairs > number // 2:
         raise ValueError(f"compare_restorers needs pairs <= number / 2, got {pairs=}, {number=}.")
     for text in methods:
-        method_of(text, OPERATORS["mask"], 0.0 if text == "ddnm" else 0.1, DDIM(), _grid(4))
+        method_of(text, OPERATORS["mask"](), 0.0 if text == "ddnm" else 0.1, DDIM(), _grid(4))
     cells, rows = cells_of(methods, operators, noise_stds, budgets), []
     ranked = [text for text in methods if text != "ddnm"] if pairs else []
     with (reporter or Reporter()).progress(len(cells) + len(ranked), name="compare", examples="runs") as progress:
@@ -272,7 +274,7 @@ def run_restorer_comparison(
         found = {}
         for text in ranked:
             draws = number // pairs
-            found[text.partition("(")[0]] = ranks(jax.random.key(3), text, OPERATORS["mask"], 0.3, 50, pairs, draws)
+            found[text.partition("(")[0]] = ranks(jax.random.key(3), text, OPERATORS["mask"](), 0.3, 50, pairs, draws)
             progress.update(len(rows) + len(found))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "errors.md").write_text(as_table(rows), encoding="utf-8")

@@ -76,7 +76,7 @@ def test_mistakes(tmp_path):
 
 def test_ranks_and_their_picture(tmp_path):
     """Shape and range; the mean rank of an unbiased method is half of the draws."""
-    found = comparison.ranks(jax.random.key(0), "ddrm", comparison.OPERATORS["mask"], 0.3, 8, 64, 7)
+    found = comparison.ranks(jax.random.key(0), "ddrm", comparison.OPERATORS["mask"](), 0.3, 8, 64, 7)
     assert found.shape == (64, 16) and found.min() >= 0 and found.max() <= 7
     assert abs(found.mean() - 3.5) < 0.5
     with pytest.raises(ValueError, match="rank_histograms needs the ranks of at least one method"):
