@@ -10,14 +10,13 @@ from jaxtyping import Array, Float
 
 from score_sde.denoising.dynamics import Denoise, Evaluations
 from score_sde.denoising.estimate import Estimate
-from score_sde.guidance.base import Observation
+from score_sde.guidance.base import Around, Observation
 from score_sde.guidance.beside import Answers, Ask, Changeable, beside, plain
 from score_sde.guidance.interval import has_interval, is_inside
 from score_sde.guidance.scaled import Scaled
 from score_sde.internal.layers import Change
-from score_sde.internal.per_example import Weight
 from score_sde.internal.pytree import pytree, static
-from score_sde.sdes.base import SDE, Time
+from score_sde.sdes.base import Time
 
 
 @pytree
@@ -63,19 +62,11 @@ class LayerContrast(Scaled):
 
 
 @pytree
-class LayerDenoiser(Denoise):
+class LayerDenoiser(Around):
     """`model` under a `LayerContrast`."""
 
     model: Denoise
     rule: LayerContrast
-
-    @property
-    def sde(self) -> SDE:
-        return self.model.sde
-
-    @property
-    def weight(self) -> Weight:
-        return self.model.weight
 
     @property
     def plain(self) -> Denoise:
