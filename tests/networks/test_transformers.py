@@ -155,7 +155,7 @@ def test_half_precision_has_all_products_but_the_output_s(name, in_float32):
     with jax.default_matmul_precision("highest"):  # XLA's own convolution, as on an accelerator
         forward = list(operands(jax.make_jaxpr(squared)(params, x).jaxpr))
         both = list(operands(jax.make_jaxpr(jax.grad(squared))(params, x).jaxpr))
-    # Forwards, each product of float32 has a gradient by its matrix, and those of the output one by its input too.
+    # Forwards, each product of float32 has a gradient by its matrix, and the output has one by its input too.
     assert forward.count({"float32"}) == in_float32 + 2 and both.count({"float32"}) == 3 * in_float32 + 2 * 2
     assert all(kinds in ({"bfloat16"}, {"float32"}) for kinds in both)
     assert forward.count({"bfloat16"}) > 10 and both.count({"bfloat16"}) > 30

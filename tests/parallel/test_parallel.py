@@ -323,7 +323,7 @@ def test_the_heap_keeps_its_pages(size):
 
 
 def test_two_devices_share_a_transformer(tmp_path):
-    """Half of each kernel of a block lies on each device, and loss and gradient are those of one device."""
+    """Half of each kernel of a block lies on each device, and loss and gradient are as on one device."""
     file = tmp_path / "two.json"
     subprocess.run([sys.executable, "-m", "tests.parallel.two_devices", str(file)], check=True, cwd=ROOT)
     found = json.loads(file.read_text(encoding="utf-8"))
