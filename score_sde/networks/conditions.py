@@ -198,6 +198,16 @@ def null_condition(condition: Condition, num_classes: int | None) -> dict[str, A
     }
 
 
+class HasNull:
+    """A network whose condition "label" has the learned null class `num_classes`."""
+
+    num_classes: int | None
+
+    def null(self, condition: Condition) -> dict[str, Array]:
+        """The condition that means "no condition", in the shape of `condition`."""
+        return null_condition(condition, self.num_classes)
+
+
 def frozen_kinds(kinds: Mapping[str, str] | None) -> FrozenDict[str, str] | None:
     """The kinds as a value that a module can hold: a module must be hashable."""
     return None if kinds is None else FrozenDict(kinds)

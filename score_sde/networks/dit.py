@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.networks.attention import QK_NORMS, features_of_a_head
-from score_sde.networks.conditions import KINDS, Given, check_kinds, null_condition
+from score_sde.networks.conditions import KINDS, Given, HasNull, check_kinds
 from score_sde.networks.fields import check_choice, check_transformer
 from score_sde.networks.layers import dense
 from score_sde.networks.patches import check_images, check_patches, grid_of, patchify, unpatchify
@@ -32,7 +32,7 @@ POSITIONS = ("sincos", "learned", "none")
 TOKENS_BY = ("cross_attention", "context")
 
 
-class DiT(nn.Module):
+class DiT(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]`, by a transformer with adaLN-zero.
 
     Each patch of x is a token. Noise level, class and vectors shift, scale and gate every block.
@@ -127,10 +127,6 @@ class DiT(nn.Module):
         features = pixels_out(x, self.out_channels, self.patch_size) * (2 if self.learn_sigma else 1)
         y = unpatchify(AdaLNOutput(features, self.norm, self.dtype, name="output")(h, embs[0]), grid, self.patch_size)
         return y[..., : self.out_channels or x.shape[-1]]
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     tensor_axis = staticmethod(transformer_axis)
 

@@ -13,10 +13,17 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.internal.unit_kernel import UNIT_KERNEL
-from score_sde.networks.attention import ATTENTION, attend, features_of_a_head
+from score_sde.networks.attention import attend, features_of_a_head
 from score_sde.networks.blocks import RESAMPLE
-from score_sde.networks.conditions import null_condition
-from score_sde.networks.fields import check_at_least, check_attention, check_blocks, check_choice, check_dtype
+from score_sde.networks.conditions import HasNull
+from score_sde.networks.fields import (
+    as_tuples,
+    check_at_least,
+    check_attention,
+    check_blocks,
+    check_computation,
+    check_condition_sizes,
+)
 from score_sde.networks.layers import Dropout, wide
 from score_sde.networks.magnitude import (
     MPConv,
@@ -27,7 +34,7 @@ from score_sde.networks.magnitude import (
     mp_swish,
     pixel_norm,
 )
-from score_sde.networks.remat import REMAT, kept
+from score_sde.networks.remat import kept
 from score_sde.networks.resample import Taps
 
 TENSOR_AXES = {"conv_0": -1, "qkv": -1, "embedding": -1, "conv_1": -2, "out": -2}
@@ -100,7 +107,7 @@ class MPBlock(nn.Module):
         return MPConv(self.features, dtype=dtype, name="out")(y)
 
 
-class EDM2UNet(nn.Module):
+class EDM2UNet(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]` in float32. Config G of EDM2.
 
     Attributes:
@@ -159,19 +166,15 @@ class EDM2UNet(nn.Module):
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
-            # A config gives lists, but a network must be hashable.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_dtype(self)
-        check_choice(self, "attention", ATTENTION)
-        check_choice(self, "remat", REMAT)
+        as_tuples(self, "channel_multipliers", "attention_resolutions", "resample_taps")
+        check_computation(self)
         check_at_least(self, 1, "channels", "channel_multipliers", "attention_resolutions", "head_channels")
         check_at_least(self, 1, "uncertainty_features")
         check_blocks(self, "blocks_per_level")
         for name in ("noise_multiplier", "embedding_multiplier", "out_channels"):
             if getattr(self, name) is not None:
                 check_at_least(self, 1, name)
-        check_at_least(self, 0, *(name for name in ("num_classes", "embedding_dim") if getattr(self, name) is not None))
+        check_condition_sizes(self)
         if not self.channel_multipliers:
             raise ValueError(
                 "EDM2UNet needs at least one level, got channel_multipliers=(); give one factor per level."
@@ -193,10 +196,6 @@ class EDM2UNet(nn.Module):
         h = self._decode(skips, emb, train)
         gain = self.param("output_gain", nn.initializers.zeros_init(), ())
         return MPConv(self.out_channels or x.shape[-1], 3, wide(self.dtype), name="output")(h, gain)
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     def make_uncertainty(self) -> nn.Module:
         """The learned log-variance of the loss, which an objective may ask for."""

@@ -1,7 +1,6 @@
 """The encoder half of the U-Net, with one vector as its output: a classifier of images and signals."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -9,9 +8,9 @@ from jaxtyping import Array, Float
 
 from score_sde.networks.attention import AttentionBlock, attend, features_of_a_head
 from score_sde.networks.blocks import RESAMPLE, ResamplingConvolution, ResidualBlock
-from score_sde.networks.conditions import check_channels, check_kinds, null_condition
+from score_sde.networks.conditions import HasNull, check_channels, check_kinds
 from score_sde.networks.embeddings import Embedding
-from score_sde.networks.fields import check_at_least, check_attention, check_choice, check_shared
+from score_sde.networks.fields import as_tuples, check_at_least, check_attention, check_choice, check_shared
 from score_sde.networks.layers import GroupNorm, conv, dense, wide
 
 POOL = ("mean", "attention")
@@ -49,7 +48,7 @@ class AttentionPool(nn.Module):
         return dense(self.out_features, wide(self.dtype), "out")(h.astype(wide(self.dtype)))
 
 
-class Encoder(nn.Module):
+class Encoder(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, out_features]` in float32.
 
     The encoder is a stack of residual blocks and a mean, or attention, over space.
@@ -114,9 +113,7 @@ class Encoder(nn.Module):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
-            # A config gives lists, but a network must be hashable.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        as_tuples(self, "channel_multipliers", "attention_resolutions", "resample_taps")
         check_shared(self)
         check_kinds(self, ("vector", "image"))
         for name, allowed in CHOICES.items():
@@ -159,10 +156,6 @@ class Encoder(nn.Module):
             return AttentionPool(out_features, self._heads(h.shape[-1]), self.dtype, name="pool")(h)
         pooled = jnp.mean(h, axis=tuple(range(1, h.ndim - 1)))
         return dense(out_features, dtype, "output", scale=0.0)(pooled)
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Any]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     def _block(self, name: str, features: int, resample: str = "none") -> nn.Module:
         return ResidualBlock(

@@ -17,12 +17,29 @@ def check_shared(network: Any) -> None:
     """Raises ValueError where noise_embedding, fourier_scale, dropout, dtype or a condition's size is out of range."""
     check_choice(network, "noise_embedding", NOISE_EMBEDDINGS)
     check_dtype(network)
-    sizes = [name for name in ("num_classes", "embedding_dim") if getattr(network, name) is not None]
-    check_at_least(network, 0, *sizes)
+    check_condition_sizes(network)
     if not 0 <= network.dropout < 1:
         raise ValueError(f"{type(network).__name__} needs 0 <= dropout < 1, got {network.dropout}.")
     if not network.fourier_scale > 0:
         raise ValueError(f"{type(network).__name__} needs fourier_scale > 0, got {network.fourier_scale}.")
+
+
+def as_tuples(network: Any, *names: str) -> None:
+    """Makes the named fields tuples. A config gives lists, but a network must be hashable."""
+    for name in names:
+        object.__setattr__(network, name, tuple(getattr(network, name)))
+
+
+def check_condition_sizes(network: Any) -> None:
+    """Raises ValueError where num_classes or embedding_dim is below 0. None is for the data to fill in."""
+    check_at_least(network, 0, *(n for n in ("num_classes", "embedding_dim") if getattr(network, n) is not None))
+
+
+def check_computation(network: Any) -> None:
+    """Raises ValueError where dtype, attention or remat is not among the choices."""
+    check_dtype(network)
+    check_choice(network, "attention", ATTENTION)
+    check_choice(network, "remat", REMAT)
 
 
 def check_dtype(network: Any) -> None:
@@ -79,12 +96,10 @@ def check_transformer(network: Any) -> None:
     name = type(network).__name__
     check_at_least(network, 1, "patch_size", "width", "num_heads")
     check_blocks(network, "depth")
-    check_choice(network, "attention", ATTENTION)
-    check_dtype(network)
-    check_choice(network, "remat", REMAT)
+    check_computation(network)
     if network.out_channels is not None:
         check_at_least(network, 1, "out_channels")
-    check_at_least(network, 0, *(n for n in ("num_classes", "embedding_dim") if getattr(network, n) is not None))
+    check_condition_sizes(network)
     if not 0 <= getattr(network, "dropout", 0.0) < 1:
         raise ValueError(f"{name} needs 0 <= dropout < 1, got {network.dropout}.")
     if not network.mlp_ratio > 0:

@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.networks.attention import features_of_a_head
-from score_sde.networks.conditions import KINDS, Given, check_kinds, null_condition
+from score_sde.networks.conditions import KINDS, Given, HasNull, check_kinds
 from score_sde.networks.fields import check_at_least, check_transformer
 from score_sde.networks.layers import dense
 from score_sde.networks.patches import check_images, check_patches, grid_of, patchify, unpatchify
@@ -28,7 +28,7 @@ from score_sde.networks.transformer import (
 )
 
 
-class JiT(nn.Module):
+class JiT(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]`, by a transformer on large patches.
 
     A patch goes through a narrow layer before it becomes a token. It has the blocks of `DiT`
@@ -109,10 +109,6 @@ class JiT(nn.Module):
         h = self._blocks(h, grid, emb, given, train)
         features = pixels_out(x, self.out_channels, self.patch_size)
         return unpatchify(AdaLNOutput(features, "rms", self.dtype, name="output")(h, emb), grid, self.patch_size)
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     tensor_axis = staticmethod(transformer_axis)
 

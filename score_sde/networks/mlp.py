@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from score_sde.networks.conditions import check_kinds, null_condition
+from score_sde.networks.conditions import HasNull, check_kinds
 from score_sde.networks.embeddings import Embedding
 from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_shared
 from score_sde.networks.layers import Dropout, dense
@@ -21,7 +21,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-class MLP(nn.Module):
+class MLP(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, d]` to `[b, out_features]` in float32, through `depth` residual blocks.
 
         h₀ = W x;   h ← h + V a(U a(h) + A emb);   F = O a(h)
@@ -101,10 +101,6 @@ class MLP(nn.Module):
             r = Dropout(self.dropout)(r, deterministic=not train)
             h = h + dense(self.width, self.dtype, f"block_{i}_out", scale=0.0)(r)
         return dense(self.out_features or x.shape[-1], "float32", "output", scale=0.0)(activation(h))
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     @staticmethod
     def tensor_axis(path: tuple[str, ...]) -> int | None:

@@ -23,10 +23,17 @@ from score_sde.networks.blocks import (
     before_doubling,
     before_halving,
 )
-from score_sde.networks.conditions import KINDS, Given, check_channels, check_kinds, null_condition
+from score_sde.networks.conditions import KINDS, Given, HasNull, check_channels, check_kinds
 from score_sde.networks.cross_attention import CrossAttentionBlock
 from score_sde.networks.embeddings import LABEL_AT, Embedding
-from score_sde.networks.fields import check_at_least, check_attention, check_blocks, check_choice, check_shared
+from score_sde.networks.fields import (
+    as_tuples,
+    check_at_least,
+    check_attention,
+    check_blocks,
+    check_choice,
+    check_shared,
+)
 from score_sde.networks.layers import GroupNorm, conv, dense, wide
 from score_sde.networks.remat import REMAT, kept
 from score_sde.networks.resample import downsample, upsample
@@ -61,7 +68,7 @@ class Inputs(NamedTuple):
     given: Given
 
 
-class UNet(nn.Module):
+class UNet(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]` in float32. The defaults are DDPM++.
 
     Attributes:
@@ -161,11 +168,9 @@ class UNet(nn.Module):
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("channel_multipliers", "attention_resolutions", "resample_taps"):
-            # A config gives lists, but a network must be hashable.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        as_tuples(self, "channel_multipliers", "attention_resolutions", "resample_taps")
         if self.cross_attention_resolutions is not None:
-            object.__setattr__(self, "cross_attention_resolutions", tuple(self.cross_attention_resolutions))
+            as_tuples(self, "cross_attention_resolutions")
             check_at_least(self, 1, "cross_attention_resolutions")
         check_shared(self)
         check_kinds(self, KINDS)
@@ -211,10 +216,6 @@ class UNet(nn.Module):
         if self.progressive_output == "skip" and output is not None:
             return output
         return self._output(h, out_channels, "output")
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     def _embedding(self) -> Embedding:
         return Embedding(

@@ -13,13 +13,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from score_sde.networks.attention import ATTENTION, Attention
+from score_sde.networks.attention import Attention
 from score_sde.networks.blocks import ResamplingConvolution, ResidualBlock
 from score_sde.networks.conditions import null_condition
 from score_sde.networks.embeddings import sinusoidal
-from score_sde.networks.fields import check_at_least, check_blocks, check_choice, check_dtype
+from score_sde.networks.fields import (
+    as_tuples,
+    check_at_least,
+    check_blocks,
+    check_computation,
+)
 from score_sde.networks.layers import GroupNorm, TokenNorm, conv, dense, wide
-from score_sde.networks.remat import REMAT, kept
+from score_sde.networks.remat import kept
 
 Features = Float[Array, "b ..."]
 Tokens = Float[Array, "b tokens c"]
@@ -114,12 +119,8 @@ class UNet2DCondition(nn.Module):
     remat: str = "none"
 
     def __post_init__(self) -> None:
-        for name in ("widths", "transformer_layers", "num_heads"):
-            # A config gives lists, but a network must be hashable.
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        check_dtype(self)
-        check_choice(self, "attention", ATTENTION)
-        check_choice(self, "remat", REMAT)
+        as_tuples(self, "widths", "transformer_layers", "num_heads")
+        check_computation(self)
         check_blocks(self, "blocks_per_level")
         check_at_least(self, 1, "widths", "num_heads", "token_dim", "norm_groups", "middle_layers")
         check_at_least(self, 0, "transformer_layers", "embedding_dim")
@@ -227,7 +228,7 @@ class UNet2DCondition(nn.Module):
         )
 
     def _check(self, x: Features, condition: Mapping[str, Array]) -> None:
-        """Raises ValueError where x cannot be halved by the levels, or the conditions are not those of the fields."""
+        """Raises ValueError where x cannot be halved by the levels, or the conditions are not what the fields say."""
         factor, space = 2 ** (len(self.widths) - 1), x.shape[1:-1]
         if not space or any(side % factor for side in space):
             raise ValueError(

@@ -8,7 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from score_sde.networks.attention import Attention
-from score_sde.networks.conditions import KINDS, Conditions, Given, check_kinds, null_condition
+from score_sde.networks.conditions import KINDS, Conditions, Given, HasNull, check_kinds
 from score_sde.networks.fields import check_transformer
 from score_sde.networks.layers import TokenNorm, conv, dense, wide
 from score_sde.networks.patches import check_images, check_patches, grid_of, patchify, unpatchify
@@ -57,7 +57,7 @@ class SkipBlock(nn.Module):
         return x + Feedforward(self.mlp_features, "exact_gelu", 0.0, truncated_002, self.dtype, name="mlp")(h)
 
 
-class UViT(nn.Module):
+class UViT(HasNull, nn.Module):
     """F(x, c_noise, condition): `[b, *space, c]` to `[b, *space, out_channels]`, by a transformer with long skips.
 
     Each patch of x is a token, and so are the noise level, the class, each vector, and each token
@@ -133,10 +133,6 @@ class UViT(nn.Module):
         h = dense(pixels_out(x, self.out_channels, self.patch_size), out, "output", init=truncated_002)(h)
         y = unpatchify(h, grid, self.patch_size)
         return conv(y.shape[-1], x.ndim - 2, out, "final_conv")(y) if self.final_conv else y
-
-    def null(self, condition: Mapping[str, Array]) -> dict[str, Array]:
-        """The condition that means "no condition", in the shape of `condition`."""
-        return null_condition(condition, self.num_classes)
 
     tensor_axis = staticmethod(transformer_axis)
 
